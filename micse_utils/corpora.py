@@ -1,0 +1,235 @@
+"""A data set's name becomes texts and labels, and we know where they came from."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from micse_utils import hub
+from micse_utils.packaged import MANIFEST, fetch
+from micse_utils.results import Provenance, sha256_of
+from micse_utils.sources import choose
+from micse_utils.wikitext import wikipedia_sentences
+
+TWEETS = "cardiffnlp/tweet_eval"
+SENTENCES = "princeton-nlp/datasets-for-simcse"
+SENTENCES_FILE = "wiki1m_for_simcse.txt"
+SENTIMENTS = ("negative", "neutral", "positive")
+NEUTRAL_BAND = 0.5
+"""Mean ratings within this distance of 0 (on a scale from -4 to 4) count as neutral."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts, their labels where they have any, and where they came from.
+
+    Attributes:
+        texts: n strings.
+        labels: int64, [n], indices into `label_names`; None for texts without labels.
+        label_names: one name a class.
+    """
+
+    texts: list[str]
+    provenance: Provenance
+    labels: np.ndarray | None = None
+    label_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.texts)
+
+    def sample(self, limit: int | None, *, seed: int = 0) -> "Corpus":
+        """`limit` of the texts, drawn without replacement, in corpus order; None or more: all.
+
+        Raises:
+            ValueError: `limit` is not a positive whole number.
+        """
+        if limit is None:
+            return self
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"limit={limit!r} is not a positive whole number (None takes all)")
+        if limit >= len(self):
+            return self
+        rows = np.sort(np.random.default_rng(seed).choice(len(self), limit, replace=False))
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, texts=[self.texts[row] for row in rows], labels=labels)
+
+
+def load_tweets(
+    source: str | Path = "auto",
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+) -> Corpus:
+    """Tweets with their sentiment: negative, neutral or positive.
+
+    Args:
+        source: `auto`, `hub` (TweetEval, Barbieri et al. 2020), `package` (Hutto & Gilbert 2014,
+            which has no splits: `split` is not used), or a folder with TweetEval's own files,
+            `train_text.txt` and `train_labels.txt`, itself or in `tweet_eval/sentiment/`.
+        split: `train`, `validation` (in TweetEval's files `val`) or `test`.
+        limit: take a sample of this many.
+        seed: of that sample.
+        revision: commit, tag or branch of the hub repository.
+
+    Raises:
+        ValueError: an unknown split, source or limit, or files that do not fit each other.
+        FileNotFoundError, HubError, FetchError: the source asked for does not have them.
+    """
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f'split="{split}" is none of train, validation, test')
+    corpus = choose(
+        "tweets",
+        source,
+        folder=lambda path: _tweets_from_folder(path, split),
+        hub=lambda: _tweets_from_hub(split, revision),
+        package=_tweets_from_package,
+    )
+    return corpus.sample(limit, seed=seed)
+
+
+def load_sentences(
+    source: str | Path = "auto",
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+) -> Corpus:
+    """Sentences of English Wikipedia.
+
+    Args:
+        source: `auto`, `hub` (the million sentences that SimCSE and miCSE train on), `package`
+            (the sentences of 106 articles), or a folder with one sentence a line in
+            `sentences.txt` or `wiki1m_for_simcse.txt`.
+        limit: take a sample of this many.
+        seed: of that sample.
+        revision: commit, tag or branch of the hub repository.
+
+    Raises:
+        ValueError: an unknown source or limit, or a file that is not UTF-8.
+        FileNotFoundError, HubError, FetchError: the source asked for does not have them.
+    """
+    corpus = choose(
+        "sentences",
+        source,
+        folder=_sentences_from_folder,
+        hub=lambda: _sentences_from_hub(revision),
+        package=_sentences_from_package,
+    )
+    return corpus.sample(limit, seed=seed)
+
+
+def _tweets_from_folder(path: Path, split: str) -> Corpus:
+    stem = "val" if split == "validation" else split
+    places = [path, path / "sentiment", path / "tweet_eval" / "sentiment"]
+    folder = next((p for p in places if any(p.glob("*_text.txt"))), None)
+    if folder is None:
+        raise FileNotFoundError(f"no TweetEval files (train_text.txt, train_labels.txt) in {path}")
+    text_file, label_file = folder / f"{stem}_text.txt", folder / f"{stem}_labels.txt"
+    for file in (text_file, label_file):
+        if not file.is_file():
+            there = ", ".join(sorted(p.name for p in folder.glob("*.txt")))
+            raise FileNotFoundError(f"{folder} has no {file.name} for the {split} split, only {there}")
+    texts = _lines(text_file)
+    labels = [_label(line, label_file, n) for n, line in enumerate(_lines(label_file), start=1)]
+    if len(texts) != len(labels):
+        raise ValueError(
+            f"{text_file} has {len(texts)} lines but {label_file.name} has {len(labels)}; "
+            "one of them is cut short"
+        )
+    provenance = Provenance(
+        f"TweetEval sentiment, {split}",
+        "folder",
+        folder.resolve().name,
+        sha256=sha256_of([text_file, label_file]),
+    )
+    return Corpus(texts, provenance, np.array(labels), SENTIMENTS)
+
+
+def _label(line: str, file: Path, number: int) -> int:
+    if line.strip() not in ("0", "1", "2"):
+        raise ValueError(f"{file}, line {number}: label '{line}' is not 0, 1 or 2")
+    return int(line)
+
+
+def _tweets_from_hub(split: str, revision: str | None) -> Corpus:
+    pattern = f"sentiment/{split}-*.parquet"
+    folder, commit = hub.snapshot(TWEETS, [pattern], repo_type="dataset", revision=revision)
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise hub.HubError(TWEETS, f"its cached copy has no {pattern}")
+    table = pd.concat(pd.read_parquet(file) for file in files)
+    provenance = Provenance(
+        f"TweetEval sentiment, {split}", "hub", TWEETS, revision=commit, sha256=sha256_of(files)
+    )
+    return Corpus(table["text"].tolist(), provenance, table["label"].to_numpy("int64"), SENTIMENTS)
+
+
+def _tweets_from_package() -> Corpus:
+    file = fetch("tweets") / "tweets_GroundTruth.txt"
+    rows = [line.split("\t") for line in _lines(file)]
+    ratings = np.array([float(rating) for _, rating, _ in rows])
+    labels = np.digitize(ratings, [-NEUTRAL_BAND, NEUTRAL_BAND])
+    texts = [html.unescape(text) for _, _, text in rows]
+    return Corpus(texts, _package_provenance("tweets"), labels, SENTIMENTS)
+
+
+def _sentences_from_folder(path: Path) -> Corpus:
+    names = ("sentences.txt", SENTENCES_FILE)
+    file = next((path / name for name in names if (path / name).is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"neither {names[0]} nor {names[1]} in {path}")
+    provenance = Provenance(file.stem, "folder", path.resolve().name, sha256=sha256_of([file]))
+    return _sentences(_lines(file), provenance)
+
+
+def _sentences_from_hub(revision: str | None) -> Corpus:
+    folder, commit = hub.snapshot(
+        SENTENCES, [SENTENCES_FILE], repo_type="dataset", revision=revision
+    )
+    file = folder / SENTENCES_FILE
+    if not file.is_file():
+        raise hub.HubError(SENTENCES, f"its cached copy has no {SENTENCES_FILE}")
+    provenance = Provenance(
+        "Wikipedia, SimCSE's million sentences",
+        "hub",
+        SENTENCES,
+        revision=commit,
+        sha256=sha256_of([file]),
+    )
+    return _sentences(_lines(file), provenance)
+
+
+def _sentences_from_package() -> Corpus:
+    folder = fetch("wikipedia")
+    dump = folder / next(iter(MANIFEST["wikipedia"]["files"]))
+    return Corpus(wikipedia_sentences(dump), _package_provenance("wikipedia"))
+
+
+def _sentences(lines: Sequence[str], provenance: Provenance) -> Corpus:
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ValueError(f"{provenance.origin}: {provenance.name} holds no sentences")
+    return Corpus(texts, provenance)
+
+
+def _package_provenance(artifact: str) -> Provenance:
+    entry = MANIFEST[artifact]
+    carrier = entry["carriers"][0]["requirement"]
+    return Provenance(
+        entry["name"], "package", carrier, sha256=next(iter(entry["files"].values()))
+    )
+
+
+def _lines(file: Path) -> list[str]:
+    """Lines of a UTF-8 file, ended by line feeds only: tweets hold other line separators."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 (byte {error.start}); convert it first") from error
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

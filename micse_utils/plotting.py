@@ -1,0 +1,186 @@
+"""Every figure of the notebooks: colour-blind safe, titled, legible at half width."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+# Okabe & Ito's palette, told apart by all common kinds of colour vision.
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
+SERIES = (BLUE, ORANGE, GREEN, PINK)
+
+
+def similarity_heatmap(
+    similarity: np.ndarray, sentences: Sequence[str], groups: Sequence[str], *, title: str
+) -> Figure:
+    """Cosine similarity of every pair of sentences, with lines between the groups.
+
+    Args:
+        similarity: cosines, [n, n].
+        sentences: n labels.
+        groups: n group names; sentences of one group stand together.
+        title: what the reader sees.
+    """
+    n = len(sentences)
+    figure, axes = plt.subplots(figsize=(11, 5.6), layout="constrained")
+    image = axes.imshow(similarity, cmap="cividis", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(similarity):
+        colour = "black" if value > 0.55 else "white"
+        axes.text(column, row, round(100 * value), ha="center", va="center", color=colour)
+    for border in (i for i in range(1, n) if groups[i] != groups[i - 1]):
+        axes.axhline(border - 0.5, color="white", linewidth=3)
+        axes.axvline(border - 0.5, color="white", linewidth=3)
+    axes.set_yticks(range(n), [f"{sentence}  {i + 1}" for i, sentence in enumerate(sentences)])
+    axes.set_xticks(range(n), range(1, n + 1))
+    axes.set_xlabel("sentence number (in the cells: cosine × 100)")
+    axes.set_title(title)
+    axes.tick_params(length=0)
+    figure.colorbar(image, label="cosine similarity")
+    return figure
+
+
+def similarity_by_group(
+    table: pd.DataFrame, *, value: str, group: str, series: str, title: str
+) -> Figure:
+    """Dots: cosine similarity of pairs, one row of dots a group and series, a bar at the mean.
+
+    Args:
+        table: one pair a row, with the columns named by the other arguments.
+        value: column with the cosine.
+        group: column that names the kind of pair, in the order it first appears.
+        series: column that names what is compared, such as the pooling; one colour each.
+        title: what the reader sees.
+    """
+    groups, names = list(table[group].unique()), list(table[series].unique())
+    figure, axes = plt.subplots(figsize=(8, 0.75 * len(groups) + 1.4), layout="constrained")
+    for index, name in enumerate(names):
+        offset = (index - (len(names) - 1) / 2) * 0.28
+        chosen = table[table[series] == name]
+        for row, kind in enumerate(groups):
+            values = chosen.loc[chosen[group] == kind, value]
+            height = np.full(len(values), row + offset)
+            label = name if row == 0 else None
+            axes.plot(values, height, "o", color=SERIES[index], alpha=0.6, markersize=7, label=label)
+            axes.plot([values.mean()] * 2, height[:1] + [-0.12, 0.12], color=SERIES[index], lw=3)
+    axes.set_yticks(range(len(groups)), groups)
+    axes.invert_yaxis()
+    axes.set_xlabel("cosine similarity (bar: mean)")
+    axes.set_title(title)
+    axes.grid(axis="x", alpha=0.3)
+    if len(names) > 1:
+        axes.legend(title=series, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def similarity_distributions(scores: dict[str, np.ndarray], *, title: str) -> Figure:
+    """Histogram of the cosines of many random pairs, one outline a name."""
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    bins = np.linspace(min(s.min() for s in scores.values()), 1, 60)
+    for colour, (name, values) in zip(SERIES, scores.items(), strict=False):
+        axes.hist(values, bins, density=True, histtype="stepfilled", alpha=0.25, color=colour)
+        axes.hist(values, bins, density=True, histtype="step", color=colour, lw=2, label=name)
+        axes.axvline(np.mean(values), color=colour, linestyle="--")
+    axes.set_xlabel("cosine similarity of two random sentences (dashed: mean)")
+    axes.set_ylabel("density")
+    axes.set_title(title)
+    axes.legend()
+    return figure
+
+
+def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) -> Figure:
+    """One bar an approach, in per cent, against the accuracy of always guessing the largest class."""
+    figure, axes = plt.subplots(figsize=(8, 0.6 * len(accuracies) + 1.5), layout="constrained")
+    bars = axes.barh(list(accuracies), [100 * a for a in accuracies.values()], color=BLUE)
+    axes.bar_label(bars, fmt="%.1f", padding=4)
+    label = f"always the largest class: {100 * baseline:.1f}"
+    axes.axvline(100 * baseline, color=ORANGE, linestyle="--", lw=2, label=label)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("accuracy, per cent")
+    axes.set_title(title)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.02, 0.02))
+    return figure
+
+
+def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
+    """Map of texts with the name of each cluster beside it.
+
+    Args:
+        points: positions, [n, 2].
+        labels: n cluster names; `noise` marks the texts of no cluster, drawn in grey.
+        noise: that name.
+        title: what the reader sees.
+    """
+    import datamapplot  # here, because it takes ten seconds that the other figures do not need
+
+    figure, _ = datamapplot.create_plot(
+        points,
+        np.asarray(labels),
+        noise_label=noise,
+        title=title,
+        font_family="DejaVu Sans",
+        use_system_fonts=True,  # the default asks a font server in the internet
+        label_font_size=11,
+        title_keywords={"fontsize": 18, "fontweight": "bold"},
+        figsize=(10, 8),
+    )
+    return figure
+
+
+def interactive_map(
+    points: np.ndarray, texts: Sequence[str], labels: Sequence[str], *, title: str
+) -> str:
+    """A map to pan and zoom with each text under the pointer, as one HTML page.
+
+    The page carries its script, so it opens without internet.
+
+    Args:
+        points: positions, [n, 2].
+        texts: n texts, shown on hover.
+        labels: n class names; a click in the legend hides a class.
+        title: of the page.
+    """
+    from bokeh.embed import file_html
+    from bokeh.models import ColumnDataSource
+    from bokeh.plotting import figure
+    from bokeh.resources import INLINE
+
+    tooltips = '<div style="max-width:24em"><b>@label</b><br>@text</div>'
+    page = figure(
+        title=title, tools="pan,wheel_zoom,box_zoom,reset,hover", active_scroll="wheel_zoom",
+        tooltips=tooltips, width=860, height=600, output_backend="webgl",
+    )  # fmt: skip
+    table = pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "text": texts, "label": labels})
+    for colour, (name, rows) in zip(SERIES, table.groupby("label", sort=True), strict=False):
+        page.scatter(
+            "x", "y", source=ColumnDataSource(rows), color=colour, alpha=0.6, size=5,
+            legend_label=name,
+        )  # fmt: skip
+    page.axis.visible = page.grid.visible = False
+    page.legend.click_policy = "hide"
+    return file_html(page, INLINE, title)
+
+
+def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
+    """Cosine of each query's hits by rank, one line a query.
+
+    Args:
+        hits: columns `query`, `rank` (from 1) and `cosine`.
+        title: what the reader sees.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    markers = "osD^v"
+    for index, (query, rows) in enumerate(hits.groupby("query", sort=False)):
+        style = {"marker": markers[index % 5], "color": SERIES[index % 4]}
+        axes.plot(rows["rank"], rows["cosine"], label=query, **style)
+    axes.set_xlabel("rank of the sentence found")
+    axes.set_ylabel("cosine similarity")
+    axes.set_xticks(sorted(hits["rank"].unique()))
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+

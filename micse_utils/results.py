@@ -1,0 +1,143 @@
+"""What a notebook leaves behind: figures, tables and `metrics.json`, each with its provenance."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "scikit-learn", "umap-learn", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where a model or a corpus came from.
+
+    Attributes:
+        name: its own name, such as `all-MiniLM-L6-v2`; a stand-in never bears another's.
+        source: `folder`, `hub`, `package`, or `kit` for what comes with the kit.
+        origin: the hub repository, the pinned package, or the name of the folder or file.
+        revision: the hub's commit, or None.
+        sha256: SHA-256 of the file with the weights or the texts (of the hashes, if several).
+        pooling: for a model, how token vectors become one embedding.
+    """
+
+    name: str
+    source: str
+    origin: str
+    revision: str | None = None
+    sha256: str | None = None
+    pooling: str | None = None
+
+    @classmethod
+    def of_kit_file(cls, file: Path) -> "Provenance":
+        """Provenance of a file that was written for the kit and comes with it."""
+        return cls(file.stem, "kit", f"data/{file.name}", sha256=sha256_of([file]))
+
+    def __str__(self) -> str:
+        """One line for people."""
+        mark = f"commit {self.revision[:8]}" if self.revision else f"SHA-256 {self.sha256[:8]}…"
+        pooling = f", {self.pooling} pooling" if self.pooling else ""
+        return f"{self.name}{pooling} ({self.source}: {self.origin}, {mark})"
+
+
+def sha256_of(files: Iterable[Path]) -> str:
+    """SHA-256 of one file; of several, the SHA-256 of their concatenated hex digests."""
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of each library that decides a figure."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
+    """Call `write` on a temporary name beside `path`, then rename: readers never see half a file.
+
+    The temporary name keeps the suffix of `path`, by which writers choose a format.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def save_figure(folder: str | Path, name: str, figure: Figure) -> Path:
+    """Write a figure as `folder/name.png`, 150 dots per inch."""
+    return write_atomically(
+        Path(folder) / f"{name}.png", lambda p: figure.savefig(p, dpi=150, bbox_inches="tight")
+    )
+
+
+def save_table(folder: str | Path, name: str, table: pd.DataFrame) -> Path:
+    """Write a table as `folder/name.csv`, UTF-8."""
+    return write_atomically(
+        Path(folder) / f"{name}.csv", lambda p: table.to_csv(p, index=False, encoding="utf-8")
+    )
+
+
+def save_page(folder: str | Path, name: str, html: str) -> Path:
+    """Write an HTML page as `folder/name.html`, UTF-8."""
+    return write_atomically(
+        Path(folder) / f"{name}.html", lambda p: p.write_text(html, encoding="utf-8")
+    )
+
+
+def write_metrics(
+    folder: str | Path,
+    figures: dict,
+    *,
+    headline: str,
+    model: Provenance,
+    data: Provenance,
+    seed: int | None,
+    **settings: object,
+) -> Path:
+    """Write `folder/metrics.json`: the figures, one headline, and all that is needed to redo them.
+
+    Args:
+        folder: the notebook's results folder, made where it is missing.
+        figures: numbers by name; lists, dictionaries and NumPy's numbers and arrays are fine.
+        headline: one line for people, such as "paraphrases 0.82, other topics 0.03".
+        model, data: where both came from.
+        seed: of everything random in the notebook; None where nothing is.
+        settings: further settings that decide the figures, such as the number format.
+    """
+    record = {
+        "headline": headline,
+        "figures": figures,
+        "provenance": {
+            "model": dataclasses.asdict(model),
+            "data": dataclasses.asdict(data),
+            "seed": seed,
+            "settings": settings,
+            "versions": versions(),
+        },
+    }
+    text = json.dumps(
+        record, indent=2, ensure_ascii=False, allow_nan=False, default=lambda array: array.tolist()
+    )
+    return write_atomically(
+        Path(folder) / "metrics.json", lambda p: p.write_text(text + "\n", encoding="utf-8")
+    )

@@ -1,0 +1,46 @@
+"""Where things stand: the kit's environment variables (the only place that reads them), its data."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+# data/ stands beside the package in a checkout, and inside it where the kit was installed as a wheel.
+_HERE = Path(__file__).parent
+KIT_DATA = next(p for p in (_HERE / "data", _HERE.parent / "data") if p.is_dir())
+
+VARIABLES = {
+    "MICSE_DATA": "folder with your own model and data, asked before the hub",
+    "MICSE_CACHE": "folder that keeps what the kit fetched (default: the user's cache folder)",
+    "MICSE_DEVICE": "device to compute on: cpu, cuda, cuda:1, mps (default: the best there is)",
+}
+
+
+def setting(name: str) -> str | None:
+    """Value of one of `VARIABLES`, or None where it is unset or empty."""
+    if name not in VARIABLES:
+        raise KeyError(f"{name} is not a setting of the kit; there are {', '.join(VARIABLES)}")
+    return os.environ.get(name) or None
+
+
+def cache_folder() -> Path:
+    """Folder for fetched weights and data; it need not exist yet."""
+    chosen = setting("MICSE_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("micse"))
+
+
+def data_folder() -> Path | None:
+    """Folder of the user's own model and data, or None.
+
+    Raises:
+        NotADirectoryError: MICSE_DATA names something that is not a folder.
+    """
+    chosen = setting("MICSE_DATA")
+    if chosen is None:
+        return None
+    folder = Path(chosen).expanduser()
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            f"MICSE_DATA={chosen} is not a folder; name one that exists or unset the variable"
+        )
+    return folder

@@ -1,0 +1,66 @@
+"""The three sources of models and data, in order: a folder, the hub, a pinned package."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from micse_utils.hub import HubError
+from micse_utils.settings import data_folder
+
+Found = TypeVar("Found")
+
+
+def choose(
+    need: str,
+    source: str | Path,
+    *,
+    folder: Callable[[Path], Found],
+    hub: Callable[[], Found],
+    package: Callable[[], Found],
+) -> Found:
+    """Load `need` from the source asked for; with `auto`, from the first that has it. Say which.
+
+    Args:
+        need: what is loaded, for the messages: `model`, `tweets`.
+        source: `auto`, `hub`, `package` or a folder. `hub` never falls back.
+        folder, hub, package: load it from there. `folder` raises FileNotFoundError where the folder
+            lacks it, `hub` raises HubError.
+
+    Returns:
+        What the chosen loader returned; its `provenance` tells which one that was.
+
+    Raises:
+        ValueError: `source` is neither a source nor a folder that exists.
+        HubError, FileNotFoundError, FetchError: from the source asked for.
+    """
+    reason = ""
+    if source == "hub":
+        found = hub()
+    elif source == "package":
+        found = package()
+    elif source != "auto":
+        if not Path(source).expanduser().is_dir():
+            raise ValueError(
+                f'source="{source}" is neither "auto", "hub" nor "package", nor a folder here'
+            )
+        found = folder(Path(source).expanduser())
+    else:
+        found, reason = _first(folder, hub, package)
+    print(f"{need}: {found.provenance}{reason}")
+    return found
+
+
+def _first(
+    folder: Callable[[Path], Found], hub: Callable[[], Found], package: Callable[[], Found]
+) -> tuple[Found, str]:
+    """What the first source that has it gives, and why it was none of those before."""
+    reason = ""
+    if (own := data_folder()) is not None:
+        try:
+            return folder(own), reason
+        except FileNotFoundError as error:
+            reason = f"; not in MICSE_DATA: {error}"
+    try:
+        return hub(), reason
+    except HubError as error:
+        return package(), f"{reason}; not from the hub: {error.reason}"
