@@ -134,7 +134,9 @@ def _tweets_from_folder(path: Path, split: str) -> Corpus:
     for file in (text_file, label_file):
         if not file.is_file():
             there = ", ".join(sorted(p.name for p in folder.glob("*.txt")))
-            raise FileNotFoundError(f"{folder} has no {file.name} for the {split} split, only {there}")
+            raise FileNotFoundError(
+                f"{folder} has no {file.name} for the {split} split, only {there}"
+            )
     texts = _lines(text_file)
     labels = [_label(line, label_file, n) for n, line in enumerate(_lines(label_file), start=1)]
     if len(texts) != len(labels):
@@ -221,9 +223,7 @@ def _sentences(lines: Sequence[str], provenance: Provenance) -> Corpus:
 def _package_provenance(artifact: str) -> Provenance:
     entry = MANIFEST[artifact]
     carrier = entry["carriers"][0]["requirement"]
-    return Provenance(
-        entry["name"], "package", carrier, sha256=next(iter(entry["files"].values()))
-    )
+    return Provenance(entry["name"], "package", carrier, sha256=next(iter(entry["files"].values())))
 
 
 def _lines(file: Path) -> list[str]:

@@ -22,7 +22,7 @@ def pick_device() -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"MICSE_DEVICE={chosen} cannot be used here ({reason}); try MICSE_DEVICE=cpu or unset it"
+            f"MICSE_DEVICE={chosen} cannot be used here ({reason}); try cpu, or unset it"
         ) from error
     return device
 

@@ -46,7 +46,9 @@ def encode(
     texts = _checked(texts)
     limit = model.get_max_seq_length()
     if not 2 < max_length <= (limit or max_length):
-        raise ValueError(f"max_length={max_length} is out of this model's range, 3 to {limit} tokens")
+        raise ValueError(
+            f"max_length={max_length} is out of this model's range, 3 to {limit} tokens"
+        )
     tokens = model.tokenizer(texts, truncation=True, max_length=max_length)
     _report_cuts(tokens, len(texts), max_length)
 
@@ -62,7 +64,9 @@ def encode(
     try:
         with (
             torch.inference_mode(),
-            tqdm(total=len(texts), desc="encode", unit="text", delay=1, disable=not progress) as bar,
+            tqdm(
+                total=len(texts), desc="encode", unit="text", delay=1, disable=not progress
+            ) as bar,
         ):
             for rows in _batches(lengths, token_budget):
                 batch = {key: [values[row] for row in rows] for key, values in tokens.items()}

@@ -21,6 +21,7 @@ class HubError(ConnectionError):
     """
 
     def __init__(self, repository: str, reason: str) -> None:
+        """Say what could not be had, why, and the ways out."""
         super().__init__(
             f"{repository} is neither in the hub's local cache nor could it be fetched ({reason}). "
             'Ways out: try again with a network, use source="package" for the packaged stand-in, '

@@ -89,7 +89,9 @@ def load_model(
     )
 
 
-def _from_folder(path: Path, pooling: str | None, device: torch.device | str) -> SentenceTransformer:
+def _from_folder(
+    path: Path, pooling: str | None, device: torch.device | str
+) -> SentenceTransformer:
     folder = next((p for p in (path, path / "model") if (p / "config.json").is_file()), None)
     if folder is None:
         raise FileNotFoundError(f"no model (config.json) in {path} nor in {path / 'model'}")
@@ -104,7 +106,9 @@ def _from_hub(
     if not any(folder.glob(WEIGHTS[0])):
         folder, commit = hub.snapshot(repository, [WEIGHTS[1]], revision=commit)
     if not (folder / "config.json").is_file() or not _weights(folder):
-        raise hub.HubError(repository, "its cached copy is incomplete, or it holds no PyTorch model")
+        raise hub.HubError(
+            repository, "its cached copy is incomplete, or it holds no PyTorch model"
+        )
     return _build(
         folder,
         repository.split("/")[-1],
@@ -184,7 +188,7 @@ def _pooling_module(model: SentenceTransformer) -> Pooling | None:
 
 
 def trained_pooling(name: str) -> str:
-    """The pooling a bare transformer of this name was trained with; `cls`, with a note, if unknown."""
+    """The pooling a transformer of this name was trained with; `cls`, with a note, if unknown."""
     for pattern, pooling in TRAINED_POOLING:
         if pattern.search(name):
             return pooling
@@ -193,7 +197,7 @@ def trained_pooling(name: str) -> str:
 
 
 def _check_weights(folder: Path) -> None:
-    """Refuse a checkpoint that leaves weights at random (the pooler is not used, so may be missing).
+    """Refuse a checkpoint that leaves weights at random (but for the pooler, which is not used).
 
     transformers only warns, and an encoder with random layers still gives vectors.
     """
@@ -210,7 +214,7 @@ def _check_weights(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and load reports (unused heads and the like) off the page."""
+    """Keep transformers' progress bars and load reports (unused heads, say) off the page."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -117,12 +117,16 @@ def run(
 
 
 def page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook as it is committed: without progress bars, paths, times and large maps."""
+    """An executed notebook as it is committed: no progress bars, no times, no large maps."""
     notebook.metadata = {
-        key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata
+        key: notebook.metadata[key]
+        for key in ("kernelspec", "language_info")
+        if key in notebook.metadata
     }
     notebook.metadata["language_info"] = {"name": "python"}
-    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    notebook.cells = [
+        c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])
+    ]
     count = 0
     for cell in notebook.cells:
         cell.metadata = {k: cell.metadata[k] for k in ("tags", "jupyter") if cell.metadata.get(k)}
@@ -160,11 +164,13 @@ def _value(text: str) -> object:
 
 
 def _fingerprint(name: str, parameters: dict) -> str:
-    """Hash of all that decides a notebook's results: its cells, the package, parameters, settings."""
+    """Hash of what decides a notebook's results: cells, package, parameters, settings."""
     cells = [[c.cell_type, c.source] for c in nbformat.read(_path(name), as_version=4).cells]
     settings = {key: value for key, value in os.environ.items() if key.startswith("MICSE_")}
     digest = hashlib.sha256(json.dumps([cells, parameters, settings], sort_keys=True).encode())
-    for file in sorted([*ROOT.glob("micse_utils/*.py"), *ROOT.glob("data/*"), ROOT / "requirements.lock"]):
+    for file in sorted(
+        [*ROOT.glob("micse_utils/*.py"), *ROOT.glob("data/*"), ROOT / "requirements.lock"]
+    ):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -177,7 +183,7 @@ def _headline(folder: Path) -> str:
 
 
 def _use_own_kernel() -> None:
-    """Make `python3` the kernel of this environment, before any kernel of the user's that is called so.
+    """Make `python3` the kernel of this environment, before any of the user's called so.
 
     Jupyter also reads the user's start-up files; they may import what is not installed here.
     """

