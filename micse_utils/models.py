@@ -1,7 +1,7 @@
 """A name becomes a `SentenceTransformer` with the right pooling, and we know where it came from."""
 
 import contextlib
-import json
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,8 +151,14 @@ def _build(
     try:
         with _quiet():
             model = _modules(folder, name, pooling, device)
-    except (OSError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"the .bin file in {folder} holds more than weights, perhaps code, and was not loaded; "
+            "ask for the model in the safetensors format"
+        ) from error
+    except Exception as error:  # transformers passes on the errors of half a dozen libraries
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {reason}") from error
     model.provenance = Provenance(
         name,
         source,

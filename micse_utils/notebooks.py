@@ -6,8 +6,10 @@ kernels are installed elsewhere, and leaves its results in a folder of its own.
 
 import argparse
 import hashlib
+import html
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -24,6 +26,10 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 LARGEST_OUTPUT = 300_000
 """Characters; an output with more (an interactive map) stays in the results, not on the page."""
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+BAR = re.compile(r"\[\d\d:\d\d.*\]$")  # ends in "[00:14<00:00, 281text/s]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,48 +113,55 @@ def run(
         log_output=False,
     )
     seconds = time.perf_counter() - start
+    notebook = nbformat.read(unfinished, as_version=4)
+    plain_bars(notebook)
+    write_atomically(executed, lambda path: nbformat.write(notebook, path))
+    unfinished.unlink()
     if in_place:
-        notebook = page(nbformat.read(unfinished, as_version=4))
+        page(notebook)
         write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
-    unfinished.replace(executed)
     text = json.dumps({"fingerprint": _fingerprint(name, parameters), "seconds": seconds})
     write_atomically(record, lambda path: path.write_text(text, encoding="utf-8"))
     return f"{name}: {seconds:.0f} s: {_headline(folder)}"
 
 
-def page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook as it is committed: no progress bars, no times, no large maps."""
-    notebook.metadata = {
-        key: notebook.metadata[key]
-        for key in ("kernelspec", "language_info")
-        if key in notebook.metadata
-    }
-    notebook.metadata["language_info"] = {"name": "python"}
-    notebook.cells = [
-        c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])
-    ]
-    count = 0
+def plain_bars(notebook: nbformat.NotebookNode) -> None:
+    """Replace progress-bar widgets, which no page shows without their kernel, by their text."""
+    widgets = notebook.metadata.pop("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    for output in (o for cell in notebook.cells for o in cell.get("outputs", [])):
+        view = output.get("data", {}).pop(WIDGET_VIEW, None)
+        box = widgets.get(view["model_id"], {}).get("state", {}) if view else {}
+        children = [widgets[child.split("_")[-1]]["state"] for child in box.get("children", [])]
+        text = "".join(c["value"] for c in children if isinstance(c.get("value"), str))
+        if text:
+            output.data["text/plain"] = html.unescape(text).replace("\u2007", " ").strip()
+
+
+def page(notebook: nbformat.NotebookNode) -> None:
+    """Make an executed notebook what is committed: no progress bars, no times, no large maps."""
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in _tags(c)]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in notebook.cells:
         cell.metadata = {k: cell.metadata[k] for k in ("tags", "jupyter") if cell.metadata.get(k)}
-        if cell.cell_type != "code":
-            continue
-        count += 1
-        cell.execution_count = count
+    for count, cell in enumerate(code, start=1):
         cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
         for output in cell.outputs:
-            output.pop("metadata", None) if output.output_type == "stream" else None
-            if "execution_count" in output:
-                output.execution_count = count
-    return notebook
+            if " object at 0x" in output.get("data", {}).get("text/plain", ""):
+                del output.data["text/plain"]  # an address in memory; the table stands beside it
+        for item in (cell, *(o for o in cell.outputs if "execution_count" in o)):
+            item.execution_count = count
 
 
 def _is_noise(output: nbformat.NotebookNode) -> bool:
     """Whether an output is a progress bar, or too large for a page."""
-    if output.output_type == "stream":
-        return output.name == "stderr" and "%|" in output.text
     data = output.get("data", {})
-    widget = any("jupyter.widget" in kind for kind in data)
-    return widget or len(data.get("text/html", "")) > LARGEST_OUTPUT
+    is_bar = list(data) == ["text/plain"] and BAR.search(data["text/plain"])
+    return bool(is_bar) or len(data.get("text/html", "")) > LARGEST_OUTPUT
+
+
+def _tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
 
 
 def _path(name: str) -> Path:

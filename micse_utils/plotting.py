@@ -120,6 +120,10 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         noise: that name.
         title: what the reader sees.
     """
+    names = [name for name in dict.fromkeys(labels) if name != noise]
+    if len(names) < 3:  # too few to arrange around the map
+        return _plain_map(points, np.asarray(labels), [*names, noise], title)
+
     import datamapplot  # here, because it takes ten seconds that the other figures do not need
 
     figure, _ = datamapplot.create_plot(
@@ -133,6 +137,16 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         title_keywords={"fontsize": 18, "fontweight": "bold"},
         figsize=(10, 8),
     )
+    return figure
+
+
+def _plain_map(points: np.ndarray, labels: np.ndarray, names: list[str], title: str) -> Figure:
+    figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
+    for colour, name in zip((BLUE, ORANGE, GREY)[-len(names) :], names, strict=True):
+        axes.scatter(*points[labels == name].T, s=8, color=colour, label=name)
+    axes.set_title(title)
+    axes.set_axis_off()
+    axes.legend()
     return figure
 
 

@@ -7,13 +7,33 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from micse_utils.models import load_model
 
-WORDS = "a the cat dog sat ran on mat park red blue big small and ##s ##ed . , !".split()
+WORDS = [
+    "a",
+    "the",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "mat",
+    "park",
+    "red",
+    "blue",
+    "big",
+    "small",
+    "and",
+    "##s",
+    "##ed",
+    ".",
+    ",",
+    "!",
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory):
-    """Folder of a random two-layer BERT with a word-piece tokenizer, as `save_pretrained` leaves it.
+    """Folder of a random two-layer BERT with its tokenizer, as `save_pretrained` leaves it.
 
     Hidden size 32, 64 positions. It knows the words of `WORDS` and single ASCII letters.
     """

@@ -1,0 +1,147 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from micse_utils.encoding import _batches, encode
+from micse_utils.models import load_model
+
+TEXTS = [
+    "A short one.",
+    "A man is playing a guitar on a stage in front of a large crowd of people.",
+    "Two dogs run.",
+    "The weather was so bad that the match had to be called off at the last minute, they said.",
+    "مرحبا بالعالم، هذا نص من اليمين إلى اليسار",
+    "Emoji 😀👩‍👩‍👧‍👦 and flags 🇫🇷 count, too.",
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_bert):
+    return load_model(tiny_bert, device="cpu")
+
+
+def alone(model, text, max_length=128):
+    """Embedding of one text by transformers and a mean over its tokens, scaled to length one."""
+    tokens = model.tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model.transformers_model(**tokens).last_hidden_state[0]
+    return torch.nn.functional.normalize(hidden.mean(dim=0), dim=0).numpy()
+
+
+def test_each_vector_is_the_one_its_text_gets_alone(encoder):
+    expected = np.stack([alone(encoder, text) for text in TEXTS])
+    for token_budget in (1, 40, 100_000):
+        found = encode(encoder, TEXTS, token_budget=token_budget, dtype=torch.float32)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_order_given_is_kept_for_many_texts_of_all_lengths(encoder):
+    random = np.random.default_rng(0)
+    words = ["tide", "sea", "moon", "dog", "bank", "nurse", "river", "stone", "light", "paper"]
+    texts = [" ".join(random.choice(words, random.integers(1, 60))) for _ in range(200)]
+    found = encode(encoder, texts, dtype=torch.float32)
+    for row in random.choice(len(texts), 10, replace=False):
+        np.testing.assert_allclose(found[row], alone(encoder, texts[row]), atol=1e-5)
+
+
+def test_bfloat16_stays_close_to_float32(encoder):
+    exact = encode(encoder, TEXTS, dtype=torch.float32)
+    rough = encode(encoder, TEXTS, dtype=torch.bfloat16)
+    assert rough.dtype == np.float32
+    assert not np.array_equal(exact, rough)  # it did run in the other format
+    assert (exact * rough).sum(axis=1).min() > 0.99
+
+
+def test_the_result_is_float32_of_the_right_shape(encoder):
+    found = encode(encoder, TEXTS)
+    assert (found.shape, found.dtype) == ((len(TEXTS), 384), np.float32)
+
+
+def test_the_model_is_left_as_it_was(tiny):
+    tiny.train()
+    before = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    first = encode(tiny, ["the cat"] * 2, max_length=16, dtype=torch.bfloat16)
+    assert tiny.training
+    assert np.array_equal(first[0], first[1])  # no dropout, although the model is in training
+    for name, tensor in tiny.state_dict().items():
+        assert tensor.dtype == before[name].dtype
+        assert torch.equal(tensor, before[name])
+    tiny.eval()
+
+
+def test_texts_may_come_from_any_iterable(tiny):
+    texts = ["the cat", "a dog"]
+    expected = encode(tiny, texts, max_length=16)
+    assert np.array_equal(encode(tiny, (t for t in texts), max_length=16), expected)
+    assert np.array_equal(encode(tiny, np.array(texts), max_length=16), expected)
+
+
+def test_one_string_is_refused(tiny):
+    with pytest.raises(TypeError, match="texts is one string; give a list"):
+        encode(tiny, "the cat")
+
+
+def test_an_empty_list_is_refused(tiny):
+    with pytest.raises(ValueError, match="no texts to encode"):
+        encode(tiny, [])
+
+
+@pytest.mark.parametrize("wrong", [None, 3, float("nan"), b"bytes", ["list"]])
+def test_what_is_no_string_is_refused_with_its_position(tiny, wrong):
+    with pytest.raises(TypeError, match=r"texts\[1\] is .* not a string"):
+        encode(tiny, ["the cat", wrong])
+
+
+@pytest.mark.parametrize("max_length", [0, 2, 65, 10_000])
+def test_a_length_out_of_the_models_range_is_refused(tiny, max_length):
+    with pytest.raises(ValueError, match=f"max_length={max_length} is out of .* 3 to 64 tokens"):
+        encode(tiny, ["the cat"], max_length=max_length)
+
+
+def test_empty_texts_are_encoded_and_counted_once(tiny):
+    with pytest.warns(UserWarning, match="2 of 3 texts are empty") as caught:
+        found = encode(tiny, ["", "the cat", " \n\t"], max_length=16)
+    assert len(caught) == 1
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[0], found[2], atol=1e-5)
+
+
+def test_cut_texts_are_counted_and_cut_like_the_tokenizer_does(encoder):
+    long = "word " * 300
+    with pytest.warns(UserWarning, match="2 of 3 texts are longer than max_length=32 tokens"):
+        found = encode(encoder, [long, "short", long], max_length=32, dtype=torch.float32)
+    np.testing.assert_allclose(found[0], alone(encoder, long, max_length=32), atol=1e-5)
+
+
+def test_nothing_is_said_where_nothing_was_cut(tiny):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode(tiny, ["the cat", "a dog"], max_length=16)
+
+
+@pytest.mark.filterwarnings("ignore:.*longer than max_length")
+@pytest.mark.parametrize(
+    "text",
+    ["half an emoji \ud83d", "\udc00", "\x00\x01 control", "a" * 100_000, "\u202e reversed", "️"],
+)
+def test_odd_texts_do_not_crash(encoder, text):
+    assert np.isfinite(encode(encoder, [text, "an even one"])).all()
+
+
+def test_a_split_surrogate_pair_is_the_character_it_stands_for(encoder):
+    whole, split = encode(encoder, ["so 😀", "so \ud83d\ude00"], dtype=torch.float32)
+    assert np.array_equal(whole, split)
+
+
+def test_batches_hold_every_row_once_within_the_budget():
+    lengths = np.random.default_rng(0).integers(2, 128, size=1000)
+    batches = list(_batches(lengths, 512))
+    assert sorted(np.concatenate(batches)) == list(range(1000))
+    assert max(len(rows) * lengths[rows].max() for rows in batches) <= 512
+    assert lengths[batches[0]].max() == lengths.max()  # longest first
+
+
+def test_a_text_longer_than_the_budget_gets_a_batch_of_its_own():
+    assert [len(rows) for rows in _batches(np.array([100, 3, 3]), 50)] == [1, 2]

@@ -1,0 +1,217 @@
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers import AutoModel, AutoTokenizer
+
+from micse_utils import models
+from micse_utils.encoding import encode
+from micse_utils.models import load_model
+
+TEXTS = ["the cat sat on the mat", "a big red dog ran", "park"]
+
+
+def bare_outputs(folder, texts):
+    """Last hidden state and mask of each text alone, by transformers itself."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    with torch.inference_mode():
+        return [model(**tokenizer(t, return_tensors="pt")).last_hidden_state[0] for t in texts]
+
+
+@pytest.fixture
+def named(tiny_bert, tmp_path):
+    """Copy the tiny BERT under another name."""
+
+    def copy(name):
+        return shutil.copytree(tiny_bert, tmp_path / name)
+
+    return copy
+
+
+@pytest.mark.parametrize("name", ["miCSE", "my-simcse-v2", "unsup-SimCSE-bert"])
+def test_micse_and_simcse_take_the_raw_cls_vector(named, name):
+    folder = named(name)
+    expected = torch.stack([hidden[0] for hidden in bare_outputs(folder, TEXTS)])
+    model = load_model(folder)
+    assert model.provenance.pooling == "cls"
+    np.testing.assert_allclose(
+        encode(model, TEXTS, max_length=32, dtype=torch.float32), expected, atol=1e-5
+    )
+
+
+def test_all_minilm_takes_the_mean_over_tokens(named):
+    folder = named("all-MiniLM-L6-v2")
+    expected = torch.stack([hidden.mean(dim=0) for hidden in bare_outputs(folder, TEXTS)])
+    model = load_model(folder)
+    assert model.provenance.pooling == "mean"
+    np.testing.assert_allclose(
+        encode(model, TEXTS, max_length=32, dtype=torch.float32), expected, atol=1e-5
+    )
+
+
+def test_a_transformer_of_unknown_kind_takes_cls_and_says_so(named, capsys):
+    assert load_model(named("mystery")).provenance.pooling == "cls"
+    assert "how mystery pools is not known; taking [CLS]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["mean", "max"])
+def test_a_sentence_transformers_folder_says_its_pooling_itself(tiny_bert, tmp_path, mode):
+    transformer = Transformer(str(tiny_bert))
+    pooling = Pooling(transformer.get_embedding_dimension(), mode)
+    folder = tmp_path / "my-simcse"  # the folder's own word counts more than its name
+    SentenceTransformer(modules=[transformer, pooling]).save_pretrained(str(folder))
+    assert load_model(folder).provenance.pooling == mode
+
+
+def test_pooling_can_be_overridden(encoder):
+    model = load_model(source="package", pooling="cls", device="cpu")
+    assert (encoder.provenance.pooling, model.provenance.pooling) == ("mean", "cls")
+    folder = encoder.transformers_model.name_or_path
+    cls = torch.stack([hidden[0] for hidden in bare_outputs(folder, TEXTS)])
+    expected = torch.nn.functional.normalize(cls)  # this encoder ends in a Normalize module
+    np.testing.assert_allclose(encode(model, TEXTS, dtype=torch.float32), expected, atol=1e-5)
+
+
+def test_a_pooling_that_does_not_exist_is_refused(tiny_bert):
+    with pytest.raises(ValueError, match='pooling="average" is none of cls, max, mean'):
+        load_model(tiny_bert, pooling="average")
+
+
+def test_provenance_names_the_weights_by_their_hash(named):
+    folder = named("miCSE")
+    provenance = load_model(folder).provenance
+    weights = (folder / "model.safetensors").read_bytes()
+    assert provenance.sha256 == hashlib.sha256(weights).hexdigest()
+    assert (provenance.name, provenance.source, provenance.revision) == ("miCSE", "folder", None)
+
+
+def test_the_packaged_encoder_goes_by_its_own_name(encoder):
+    provenance = encoder.provenance
+    assert provenance.name == "all-MiniLM-L6-v2"
+    assert provenance.source == "package"
+    # As published with sentence-transformers/all-MiniLM-L6-v2 on the hub.
+    assert provenance.sha256 == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def test_encode_agrees_with_the_librarys_own_encode(encoder):
+    sentences = ["That is a happy person", "That is a happy dog"]
+    first, second = encode(encoder, sentences, dtype=torch.float32)
+    by_library = encoder.encode(sentences)
+    assert first @ second == pytest.approx(by_library[0] @ by_library[1], abs=1e-5)
+
+
+def test_a_folder_is_searched_also_for_its_model_subfolder(tiny_bert, tmp_path, monkeypatch):
+    shutil.copytree(tiny_bert, tmp_path / "model")
+    monkeypatch.setenv("MICSE_DATA", str(tmp_path))
+    assert load_model().provenance.source == "folder"
+    assert load_model(source=tmp_path).provenance.source == "folder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "./nowhere"}, "there is no model folder ./nowhere"),
+        ({"source": "cloud"}, 'source="cloud" is neither "auto", "hub" nor "package"'),
+        (
+            {"name": "bert-base-uncased", "source": "package"},
+            "no package carries bert-base-uncased",
+        ),
+    ],
+)
+def test_what_does_not_exist_is_refused_in_one_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_model(**arguments)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no model \(config.json\) in"):
+        load_model(tmp_path)
+
+
+def test_a_folder_without_weights_is_refused(named):
+    folder = named("miCSE")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds no weights"):
+        load_model(folder)
+
+
+def test_truncated_weights_are_refused(named):
+    file = named("miCSE") / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
+        load_model(file.parent)
+
+
+def test_a_broken_configuration_is_refused(named):
+    folder = named("miCSE")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
+        load_model(folder)
+
+
+def test_weights_that_would_leave_layers_at_random_are_refused(named):
+    file = named("miCSE") / "model.safetensors"
+    weights = load_file(file)
+    save_file({k: v for k, v in weights.items() if "layer.1." not in k}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"do not fit its config.json"):
+        load_model(file.parent)
+
+
+def test_a_checkpoint_with_training_heads_and_without_a_pooler_loads_silently(named, capfd):
+    file = named("miCSE") / "model.safetensors"
+    weights = {k: v for k, v in load_file(file).items() if "pooler" not in k}
+    save_file({**weights, "mlp.dense.weight": torch.zeros(32, 32)}, file, {"format": "pt"})
+    load_model(file.parent)
+    assert "mlp" not in "".join(capfd.readouterr())
+
+
+def test_safetensors_are_preferred_and_a_pickle_beside_them_is_not_read(named):
+    folder = named("miCSE")
+    (folder / "pytorch_model.bin").write_bytes(b"this is no pickle")
+    assert load_model(folder).provenance.pooling == "cls"
+
+
+def test_a_bin_file_loads_but_never_executes_code(named, tmp_path):
+    folder = named("miCSE")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    load_model(folder)
+
+    marker = tmp_path / "executed"
+
+    class Attack:
+        def __reduce__(self):
+            return (marker.touch, ())
+
+    torch.save({**weights, "attack": Attack()}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"holds more than weights.*was not loaded"):
+        load_model(folder)
+    assert not marker.exists()
+
+
+def test_code_that_a_repository_brings_is_not_run(named, tmp_path):
+    folder = named("custom")
+    marker = tmp_path / "executed"
+    (folder / "code.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "unheard-of", "auto_map": {"AutoModel": "code.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
+        load_model(folder)
+    assert not marker.exists()
+
+
+def test_the_model_comes_in_evaluation_mode_and_float32(encoder):
+    assert not encoder.training
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+
+
+def test_short_names_stand_for_full_ones():
+    assert models.SHORT_NAMES["miCSE"] == "sap-ai-research/miCSE"

@@ -1,0 +1,322 @@
+"""The notebooks, run by papermill on real weights and text, and held against figures computed here.
+
+The expected values come from transformers, sentence-transformers, scikit-learn and NumPy, never
+from the kit's own `encode`.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+from micse_utils.corpora import load_sentences
+from micse_utils.models import load_model
+from micse_utils.notebooks import NOTEBOOKS, page, plain_bars
+from micse_utils.packaged import fetch
+
+NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
+LIMIT = 2_500
+MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def run(*arguments, results, **environment):
+    """Call the runner as the Makefile does."""
+    return subprocess.run(
+        [sys.executable, "-m", "micse_utils.notebooks", "--results", str(results), *arguments],
+        cwd=NOTEBOOKS.parent,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def metrics(results, name):
+    return json.loads((results / name / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def foreign_kernel(tmp_path_factory):
+    """A user's own kernel called python3, which belongs to another environment and does not start."""
+    share = tmp_path_factory.mktemp("jupyter")
+    spec = {"argv": ["false", "{connection_file}"], "display_name": "mine", "language": "python"}
+    (share / "kernels" / "python3").mkdir(parents=True)
+    (share / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+    return {"JUPYTER_PATH": str(share), "JUPYTER_DATA_DIR": str(share)}
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory, foreign_kernel):
+    """Every notebook, run once from the package, under a foreign kernel of the same name."""
+    folder = tmp_path_factory.mktemp("results")
+    done = run(
+        "-p", "source", "package", "-p", "limit", str(LIMIT), results=folder, **foreign_kernel
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in NAMES:
+        assert f"{name}: " in done.stdout
+        assert metrics(folder, name)["headline"] in done.stdout
+    return folder
+
+
+def unit(vectors):
+    vectors = np.asarray(vectors, dtype=np.float64)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def packaged_tweets():
+    """Texts and classes of the packaged tweets, read anew from the file."""
+    table = pd.read_csv(
+        fetch("tweets") / "tweets_GroundTruth.txt", sep="\t", header=None, quoting=3
+    )
+    return table[2].str.replace("&amp;", "&"), np.select(
+        [table[1] < -0.5, table[1] < 0.5], [0, 1], 2
+    )
+
+
+def accuracy(embeddings, labels):
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    return cross_val_score(LogisticRegression(max_iter=1000), embeddings, labels, cv=folds).mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_result_says_what_made_it(results, name):
+    made = metrics(results, name)["provenance"]
+    assert (made["model"]["name"], made["model"]["sha256"]) == ("all-MiniLM-L6-v2", MINILM)
+    assert "miCSE" not in json.dumps(made["model"])  # a stand-in goes by its own name
+    assert re.fullmatch("[0-9a-f]{64}", made["data"]["sha256"])
+    assert made["versions"]["torch"].startswith("2.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_an_executed_notebook_is_clean(results, name):
+    notebook = nbformat.read(results / name / f"{name}.ipynb", as_version=4)
+    check_page(notebook)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_committed_notebook_is_executed_and_clean(name):
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    check_page(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert "widgets" not in notebook.metadata
+    assert len(json.dumps(notebook)) < 2_000_000
+
+
+def check_page(notebook):
+    """No errors, no warnings, no path of a machine; short cells, led by prose."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert max(len(cell.source.splitlines()) for cell in code) <= 25
+    assert np.median([len(cell.source.splitlines()) for cell in code]) <= 12
+    for output in (output for cell in code for output in cell.outputs):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", output.text
+        text = json.dumps(output.get("text", "")) + json.dumps(output.get("data", {}))
+        assert not re.search(r"""/(home|root|Users|tmp|work)/[\w.]""", text)
+        assert "jupyter.widget" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameters_are_explained_and_links_lead_somewhere(name):
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    [parameters] = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert all("  # " in line for line in parameters.source.splitlines())
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for part in ("You will learn", "**Time**", "**Needs**", "What to remember", "Your turn"):
+        assert part in prose
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", prose):
+        assert (NOTEBOOKS / target).is_file()
+
+
+@pytest.mark.slow
+def test_similarity_agrees_with_bare_transformers(results, encoder):
+    table = pd.read_csv(NOTEBOOKS.parent / "data" / "sentences.csv")
+    hidden = []
+    for sentence in table["sentence"]:
+        tokens = encoder.tokenizer(sentence, return_tensors="pt")
+        with torch.inference_mode():
+            hidden.append(encoder.transformers_model(**tokens).last_hidden_state[0].numpy())
+    similarity = unit([h.mean(axis=0) for h in hidden])
+    similarity = similarity @ similarity.T
+
+    figures = metrics(results, "01_similarity")["figures"]
+    np.testing.assert_allclose(figures["similarity"], similarity, atol=1e-5)
+    originals = np.flatnonzero(table["relation"] == "original")
+    assert figures["mean_cosine"]["negation"] == pytest.approx(
+        similarity[originals, originals + 2].mean(), abs=1e-5
+    )
+    other = table["theme"].to_numpy()[originals, None] != table["theme"].to_numpy()
+    unrelated = similarity[originals][other].mean()
+    assert figures["mean_cosine"]["other scene"] == pytest.approx(unrelated, abs=1e-5)
+
+    cls = unit([h[0] for h in hidden])
+    cls = cls @ cls.T
+    gap = cls[originals, originals + 1].mean() - cls[originals][other].mean()
+    assert figures["pooling_gap"]["cls"] == pytest.approx(gap, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_sentiment_figures_agree_with_scikit_learn_on_the_librarys_embeddings(results, encoder):
+    texts, labels = packaged_tweets()
+    rows = np.sort(np.random.default_rng(0).choice(len(texts), LIMIT, replace=False))
+    texts, labels = texts[rows].tolist(), labels[rows]
+    embeddings = unit(encoder.encode(texts))
+
+    figures = metrics(results, "02_tweet_clustering")["figures"]
+    assert (figures["tweets"], figures["available"]) == (LIMIT, 4200)
+    assert figures["largest_class"] == pytest.approx(np.bincount(labels).max() / LIMIT, abs=2e-3)
+    expected = accuracy(embeddings, labels)
+    assert figures["accuracy"]["logistic regression"] == pytest.approx(expected, abs=0.01)
+    assert expected > figures["largest_class"] + 0.1
+
+    distance = 1 - embeddings @ embeddings.T
+    classes = np.eye(3)[labels]
+    total, count = distance @ classes, classes.sum(axis=0)
+    own = (total * classes).sum(axis=1) / (count[labels] - 1)
+    nearest = np.where(classes == 1, np.inf, total / count).min(axis=1)
+    silhouette = ((nearest - own) / np.maximum(nearest, own)).mean()
+    assert figures["silhouette"] == pytest.approx(silhouette, abs=2e-3)
+
+
+@pytest.mark.slow
+def test_the_topics_account_for_every_tweet_and_the_map_shows_each(results):
+    folder = results / "02_tweet_clustering"
+    topics = pd.read_csv(folder / "topics.csv")
+    figures = metrics(results, "02_tweet_clustering")["figures"]
+    assert topics["tweets"].sum() == LIMIT
+    named = topics[topics["topic"] != "no cluster"]
+    assert len(named) == figures["clusters"] >= 3
+    assert named["tweets"].sum() / LIMIT == pytest.approx(1 - figures["in_no_cluster"])
+    assert (folder / "map.html").read_text(encoding="utf-8").count("anonymous") > 100
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_figures(results, tmp_path):
+    name = "02_tweet_clustering"
+    again = run(name, "-p", "source", "package", "-p", "limit", str(LIMIT), results=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert metrics(tmp_path, name) == metrics(results, name)
+    for file in ("topics.csv", "topics.png", "moods.png"):
+        assert (tmp_path / name / file).read_bytes() == (results / name / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_search_and_mining_agree_with_brute_force(results, encoder):
+    sentences = load_sentences("package", limit=LIMIT, seed=0).texts
+    embeddings = unit(encoder.encode(sentences))
+    figures = metrics(results, "03_sentence_transformers")["figures"]
+    assert len(figures["best_hit"]) == 4
+    for query, hit in figures["best_hit"].items():
+        scores = embeddings @ unit(encoder.encode([query]))[0]
+        assert hit["score"] == pytest.approx(scores.max(), abs=0.01)
+        assert scores[hit["corpus_id"]] == pytest.approx(scores.max(), abs=0.01)
+
+    similarity = np.triu(embeddings @ embeddings.T, k=1)
+    score, first, second = figures["best_paraphrase"]
+    assert score == pytest.approx(similarity.max(), abs=0.01)
+    assert similarity[min(first, second), max(first, second)] == pytest.approx(score, abs=0.01)
+    assert figures["saved_and_loaded"] < 1e-6
+
+    cls_model = load_model(source="package", pooling="cls", device="cpu")
+    cls = unit(cls_model.encode(sentences[:600]))
+    for pooling, vectors in (("mean", embeddings[:600]), ("cls", cls)):
+        pairs = (vectors @ vectors.T)[np.triu_indices(600, k=1)]
+        assert figures["random_pairs"][pooling] == pytest.approx(pairs.mean(), abs=0.02)
+
+
+@pytest.mark.slow
+def test_the_figures_on_the_committed_pages_are_those_of_the_package(results, encoder):
+    """The pages are run with default parameters, so with all 4,200 tweets."""
+    headlines = {}
+    for name in NAMES:
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        [cell] = [c for c in notebook.cells if c.source.rstrip().endswith("print(headline)")]
+        headlines[name] = [float(n) for n in re.findall(r"-?\d+\.\d+", cell.outputs[-1].text)]
+
+    texts, labels = packaged_tweets()
+    expected = accuracy(unit(encoder.encode(texts.tolist())), labels)
+    majority = np.bincount(labels).max() / len(labels)
+    assert headlines["02_tweet_clustering"] == pytest.approx(
+        [100 * expected, 100 * majority], abs=1
+    )
+
+    relations = metrics(results, "01_similarity")["figures"]["mean_cosine"]
+    measured = [relations["paraphrase"], relations["other scene"]]
+    assert headlines["01_similarity"] == pytest.approx(measured, abs=0.006)
+    random_pairs = metrics(results, "03_sentence_transformers")["figures"]["random_pairs"]
+    assert headlines["03_sentence_transformers"] == pytest.approx(
+        list(random_pairs.values()), abs=0.02
+    )
+
+
+@pytest.mark.slow
+def test_what_stands_is_not_made_again_until_something_changes(results):
+    name = "01_similarity"
+    before = (results / name / "metrics.json").stat().st_mtime_ns
+    again = run(name, "-p", "source", "package", results=results)
+    assert f"{name}: stands" in again.stdout
+    assert (results / name / "metrics.json").stat().st_mtime_ns == before
+    changed = run(name, "-p", "source", "package", "-p", "max_length", "16", results=results)
+    assert f"{name}: stands" not in changed.stdout
+    assert metrics(results, name)["provenance"]["settings"]["max_length"] == 16
+
+
+@pytest.mark.slow
+def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
+    name = "03_sentence_transformers"
+    shutil.copytree(results / name, tmp_path / name)
+    failed = run(name, "-p", "source", "cloud", results=tmp_path)
+    assert failed.returncode == 1
+    [line] = [line for line in failed.stdout.splitlines() if "FAILED" in line]
+    assert 'ValueError: source="cloud" is neither "auto", "hub" nor "package"' in line
+    assert "Traceback" not in failed.stdout + failed.stderr
+    assert metrics(tmp_path, name) == metrics(results, name)
+    assert (tmp_path / name / f"{name}.failed.ipynb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["07_nothing"], "no notebook 07_nothing; there are 01_similarity"),
+        (["-p", "sorce", "hub"], "no notebook has a parameter sorce; there are limit, max_length"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(tmp_path, arguments, message):
+    refused = run(*arguments, results=tmp_path)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_bars_become_text_and_leave_the_committed_page():
+    """A widget as tqdm leaves it: a box of a label, a bar and a count."""
+    state = {
+        "box": {"state": {"children": ["IPY_MODEL_a", "IPY_MODEL_b", "IPY_MODEL_c"]}},
+        "a": {"state": {"value": "encode:\u2007100%"}},
+        "b": {"state": {"value": 3}},
+        "c": {"state": {"value": "\u20073/3 [00:01&lt;00:00, 2text/s]"}},
+    }
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "box"}, "text/plain": "3%|"}
+    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", view)])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": state}}
+    plain_bars(notebook)
+    text = {"text/plain": "encode: 100% 3/3 [00:01<00:00, 2text/s]"}
+    assert notebook.cells[0].outputs[0].data == text
+    page(notebook)
+    assert notebook.cells[0].outputs == []
+    assert notebook.cells[0].execution_count == 1
