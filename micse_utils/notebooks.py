@@ -10,6 +10,7 @@ import html
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,12 +19,12 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
-from traitlets.config import Config
 
 from micse_utils.results import write_atomically
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+FIGURES = NOTEBOOKS / "figures"
 LARGEST_OUTPUT = 300_000
 """Characters; an output with more (an interactive map) stays in the results, not on the page."""
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="results folder")
     parser.add_argument("--force", action="store_true", help="run also what already stands")
     parser.add_argument(
-        "--in-place", action="store_true", help="write the outputs into the notebooks themselves"
+        "--in-place", action="store_true", help="write outputs and figures into notebooks/, too"
     )
     options = parser.parse_args(arguments)
 
@@ -85,7 +86,7 @@ def run(
         folder: results folder, which gets the executed notebook beside what its cells write.
         parameters: values for its cell tagged `parameters`.
         force: run it also if its results stand.
-        in_place: write the outputs into the notebook itself, too.
+        in_place: write the outputs into the notebook itself and its figures beside it, too.
 
     Raises:
         PapermillExecutionError: a cell failed; the notebook as far as it ran is kept, and what an
@@ -107,7 +108,7 @@ def run(
         unfinished,
         {**parameters, "results": str(folder)},
         kernel_name="python3",
-        config=Config(KernelManager={"transport_encryption": "auto"}),  # or the kernel warns
+        extra_arguments=["--log-level=CRITICAL"],  # the kernel's own chatter; errors still raise
         cwd=NOTEBOOKS,
         progress_bar=False,
         log_output=False,
@@ -120,6 +121,8 @@ def run(
     if in_place:
         page(notebook)
         write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
+        for figure in folder.glob("*.png"):
+            shutil.copy(figure, FIGURES / f"{name[:2]}_{figure.name}")
     text = json.dumps({"fingerprint": _fingerprint(name, parameters), "seconds": seconds})
     write_atomically(record, lambda path: path.write_text(text, encoding="utf-8"))
     return f"{name}: {seconds:.0f} s: {_headline(folder)}"

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -47,7 +46,7 @@ def metrics(results, name):
 
 @pytest.fixture(scope="session")
 def foreign_kernel(tmp_path_factory):
-    """A user's own kernel called python3, which belongs to another environment and does not start."""
+    """A user's own kernel called python3, of another environment; it does not even start."""
     share = tmp_path_factory.mktemp("jupyter")
     spec = {"argv": ["false", "{connection_file}"], "display_name": "mine", "language": "python"}
     (share / "kernels" / "python3").mkdir(parents=True)

@@ -1,0 +1,137 @@
+"""What holds the project's own files together."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from micse_utils.packaged import MANIFEST
+from micse_utils.settings import VARIABLES
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOCK = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().split("\n") if line]
+PINS = {canonicalize_name(r.name): r for r in LOCK if r.marker is None or r.marker.evaluate()}
+# What PyTorch brings along on a machine with a GPU, chosen by its own wheel.
+ACCELERATOR = re.compile(r"nvidia-|cuda-|triton")
+
+
+def declared():
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(text) for text in sum(extras, PROJECT["dependencies"])]
+
+
+def version(name):
+    [specifier] = PINS[canonicalize_name(name)].specifier
+    return specifier.version
+
+
+def test_every_declared_requirement_is_locked_within_its_range():
+    for requirement in declared():
+        assert requirement.specifier.contains(version(requirement.name)), requirement
+
+
+def test_the_lock_pins_exactly_and_completely():
+    """Whatever a locked package needs here is locked as well, so that pip has nothing to choose."""
+    assert all([s.operator for s in requirement.specifier] == ["=="] for requirement in LOCK)
+    for name in [canonicalize_name(r.name) for r in declared()]:
+        for text in distribution(name).requires or []:
+            needed = Requirement(text)
+            if ACCELERATOR.match(needed.name):
+                continue
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                pin = version(needed.name)
+                assert needed.specifier.contains(pin, prereleases=True), f"{name} needs {text}"
+
+
+def test_what_is_installed_is_what_is_locked():
+    for name in PINS:
+        installed = distribution(name).version
+        assert installed.split("+")[0] == version(name), name
+
+
+def test_conda_installs_the_same_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+    ranges = {Requirement(text).name: Requirement(text).specifier for text in conda}
+    assert ranges["python"] == Requirement(f"python{PROJECT['requires-python']}").specifier
+    assert ranges["pip"].contains(version("pip"))
+    assert set(ranges) == {"python", "pip"}  # anything else could drift from the lock
+
+
+def test_the_readmes_name_every_variable_and_every_carrier():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in readme for name in VARIABLES)
+    data = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for artifact in MANIFEST.values():
+        for carrier in artifact["carriers"]:
+            name, pinned = carrier["requirement"].split("==")
+            assert f"`{name}` {pinned}" in data
+
+
+@pytest.mark.parametrize("page", ["README.md", "data/README.md"])
+def test_the_readmes_links_and_pictures_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!http)([^)]+)\)|src=\"([^\"]+)\"", text)
+    assert targets or page == "data/README.md"
+    for target in filter(None, sum(targets, ())):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_readmes_code_runs(encoder, monkeypatch):
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.setattr("micse_utils.models.load_model", lambda name: encoder)
+    names = {"sentences": ["one", "two"]}
+    exec(code, names)
+    assert names["embeddings"].shape == (2, 384)
+
+
+def make(*arguments, **variables):
+    return subprocess.run(
+        ["make", *arguments, *(f"{k}={v}" for k, v in variables.items())],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_make_help_lists_every_target_people_call():
+    listed = re.findall(r"^  make (\w+)", make("help").stdout, re.MULTILINE)
+    assert listed == ["help", "run", "test", "lint", "lab", "notebooks", "lock", "clean"]
+
+
+def test_a_python_that_is_too_old_or_missing_is_one_sentence(tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\ncase "$2" in *print*) echo 3.9 ;; *) exit 1 ;; esac\n')
+    old.chmod(0o755)
+    for python, found in ((old, "is 3.9"), (tmp_path / "none", "is not there")):
+        refused = make("run", PYTHON=python)
+        assert refused.returncode != 0
+        assert "The kit needs Python 3.11 or later" in refused.stdout
+        assert found in refused.stdout
+
+
+def test_the_committed_text_names_no_machine():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if files.returncode:
+        pytest.skip("not a git checkout")
+    leak = re.compile(r"/(?:home|root|Users)/\w|py" + r"pi\.org|python" + "hosted")
+    for name in files.stdout.split():
+        if not name.endswith(".png"):
+            assert not leak.search((ROOT / name).read_text(encoding="utf-8")), name
+
+
+def test_the_package_imports_nothing_heavy_before_it_is_needed():
+    """Maps and the notebook runner take seconds to import; encoding must not pay for them."""
+    code = "import sys, micse_utils.models, micse_utils.encoding, micse_utils.corpora; "
+    code += "print([m for m in ('umap', 'datamapplot', 'bokeh', 'papermill') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
