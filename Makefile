@@ -58,5 +58,5 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Installing the packages of requirements.lock into $(VENV): about three minutes, once."
 	@rm -f $(VENV)/ready-*
 	@$(BIN)/python -m pip install --progress-bar on --requirement requirements.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

