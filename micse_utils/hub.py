@@ -1,6 +1,7 @@
 """The Hugging Face hub: ask once and briefly, then load a repository's files as a folder."""
 
 import functools
+import json
 import threading
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def hub_problem() -> str | None:
             HfApi().model_info(PROBE_REPOSITORY, timeout=PROBE_SECONDS)
         except RepositoryNotFoundError:
             problem = None  # a mirror that holds other things is a hub all the same
+        except json.JSONDecodeError:
+            problem = f"{constants.ENDPOINT} gives answers that are no hub's, perhaps a login page"
         except Exception as error:  # any failure of the network stack means the same: no hub
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             problem = f"{constants.ENDPOINT} could not be reached: {reason}"

@@ -1,0 +1,115 @@
+"""A small server that speaks the routes of the Hugging Face hub, well and badly, on loopback."""
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class HubServer(ThreadingHTTPServer):
+    """Serves repositories from memory.
+
+    Attributes:
+        repositories: {"models/owner/name": {commit: {file: bytes}}}; the last commit is `main`.
+        mood: `well`, `busy` (answers 503), `slow` (answers after a minute), `login` (a captive
+            network's page for everything) or `cut` (breaks off half-way through large files).
+        requests: paths asked for, in order.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.repositories, self.mood, self.requests = {}, "well", []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@contextlib.contextmanager
+def serving():
+    with HubServer() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = self.path.split("?")[0].strip("/")
+        self.server.requests.append(f"{self.command} {path}")
+        match self.server.mood:
+            case "busy":
+                return self.answer(503, b"try later")
+            case "slow":
+                time.sleep(60)
+            case "login":
+                return self.answer(200, b"<html>Please log in</html>", kind="text/html")
+        parts = path.split("/")
+        if parts[0] == "api":  # api/models/owner/name[/revision/x | /tree/x]
+            return self.api("/".join(parts[1:4]), parts[4:])
+        if parts[0] != "datasets":  # [datasets/]owner/name/resolve/commit/file
+            parts.insert(0, "models")
+        return self.file("/".join(parts[:3]), parts[4], "/".join(parts[5:]))
+
+    def commit(self, repository, revision):
+        commits = self.server.repositories.get(repository, {})
+        return next(reversed(commits), None) if revision == "main" else revision
+
+    def api(self, repository, rest):
+        commit = self.commit(repository, rest[1] if rest else "main")
+        files = self.server.repositories.get(repository, {}).get(commit)
+        if files is None:
+            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        if rest[:1] == ["tree"]:
+            listing = [
+                {"type": "file", "path": name, "size": len(content), "oid": digest(content)}
+                for name, content in files.items()
+            ]
+            return self.answer(200, json.dumps(listing).encode())
+        name = repository.split("/", 1)[1]
+        siblings = [{"rfilename": file} for file in files]
+        info = {"_id": "0", "id": name, "modelId": name, "sha": commit, "siblings": siblings}
+        info |= {"private": False, "tags": [], "downloads": 0, "likes": 0}
+        return self.answer(200, json.dumps(info).encode())
+
+    def file(self, repository, revision, name):
+        commit = self.commit(repository, revision)
+        content = self.server.repositories.get(repository, {}).get(commit, {}).get(name)
+        if content is None:
+            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{digest(content)}"'}
+        headers["Accept-Ranges"] = "bytes"
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        cut = self.server.mood == "cut" and len(content) > 10_000
+        return self.answer(206 if start else 200, content[start:], headers, cut=cut)
+
+    def answer(self, status, content, headers=(), *, kind="application/json", cut=False):
+        self.send_response(status)
+        for name, value in {**dict(headers), "Content-Type": kind}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+        if cut and self.command == "GET":
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
+
+
+def digest(content):
+    return hashlib.sha256(content).hexdigest()
