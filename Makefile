@@ -33,7 +33,7 @@ lint: $(READY) ## formatting and lint of code and notebooks
 
 lab: $(READY) ## open JupyterLab on the first notebook
 	@JUPYTER_PATH="$(CURDIR)/$(VENV)/share/jupyter" JUPYTER_PREFER_ENV_PATH=1 \
-		$(BIN)/jupyter lab notebooks/01_similarity.ipynb $(ARGS)
+		$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" notebooks/01_similarity.ipynb $(ARGS)
 
 notebooks: $(READY) ## run the notebooks and write their outputs into notebooks/, as they are committed
 	@$(BIN)/python -m micse_utils.notebooks --in-place $(ARGS)

@@ -6,7 +6,12 @@ import threading
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 PROBE_SECONDS = 5
 """Longest wait, in seconds, for the one question whether the hub can be reached."""
@@ -48,11 +53,10 @@ def hub_problem() -> str | None:
             HfApi().model_info(PROBE_REPOSITORY, timeout=PROBE_SECONDS)
         except RepositoryNotFoundError:
             problem = None  # a mirror that holds other things is a hub all the same
-        except json.JSONDecodeError:
-            problem = f"{constants.ENDPOINT} gives answers that are no hub's, perhaps a login page"
+        except json.JSONDecodeError as error:
+            problem = _reason(error)
         except Exception as error:  # any failure of the network stack means the same: no hub
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            problem = f"{constants.ENDPOINT} could not be reached: {reason}"
+            problem = f"{constants.ENDPOINT} could not be reached: {_reason(error)}"
         else:
             problem = None
 
@@ -77,7 +81,8 @@ def snapshot(
 
     Raises:
         HubError: the hub cannot be reached and its cache does not hold the repository, or the
-            transfer broke off. What had arrived stays in the cache and is not fetched again.
+            transfer broke off. Files that had arrived whole stay in the cache and are not fetched
+            again.
     """
     problem = hub_problem()
     try:
@@ -89,8 +94,20 @@ def snapshot(
             local_files_only=problem is not None,
         )
     except LocalEntryNotFoundError as error:
-        raise HubError(repository, problem or str(error)) from error
+        raise HubError(repository, problem or _reason(error.__cause__ or error)) from error
     except Exception as error:  # the client raises errors of six libraries; all mean "not fetched"
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise HubError(repository, reason) from error
+        raise HubError(repository, _reason(error)) from error
     return Path(folder), Path(folder).name
+
+
+def _reason(error: BaseException) -> str:
+    """What an error of the hub's client means, in one line."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{constants.ENDPOINT} gives answers that are no hub's, perhaps a login page"
+    if isinstance(error, GatedRepoError):
+        return "the hub gives it only to those who are logged in and have accepted its terms"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub has no such repository, or does not show it to you"
+    if isinstance(error, RevisionNotFoundError):
+        return "the hub has no such revision of it"
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -69,14 +69,13 @@ def load_model(
     if isinstance(name, Path) or str(name).startswith((".", "~", "/")):
         raise ValueError(f"there is no model folder {name}")
     repository = SHORT_NAMES.get(name, name)
+    packaged = name == "auto" or repository == PACKAGED
 
     def from_hub() -> SentenceTransformer:
         return _from_hub(repository, revision, pooling, device)
 
     def from_package() -> SentenceTransformer:
-        if name != "auto" and repository != PACKAGED:
-            if source == "auto":  # asked for by name: say why it cannot be had, load no stand-in
-                raise hub.HubError(repository, hub.hub_problem() or "see above")
+        if not packaged:
             raise ValueError(f"no package carries {name}; packaged is only {PACKAGED}")
         return _from_package(pooling, device)
 
@@ -86,6 +85,7 @@ def load_model(
         folder=lambda path: _from_folder(path, pooling, device),
         hub=from_hub,
         package=from_package,
+        stand_in=packaged,  # a model asked for by name is that one or none
     )
 
 

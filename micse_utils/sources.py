@@ -17,6 +17,7 @@ def choose(
     folder: Callable[[Path], Found],
     hub: Callable[[], Found],
     package: Callable[[], Found],
+    stand_in: bool = True,
 ) -> Found:
     """Load `need` from the source asked for; with `auto`, from the first that has it. Say which.
 
@@ -25,6 +26,7 @@ def choose(
         source: `auto`, `hub`, `package` or a folder. `hub` never falls back.
         folder, hub, package: load it from there. `folder` raises FileNotFoundError where the folder
             lacks it, `hub` raises HubError.
+        stand_in: whether `auto` may take the package's in place of what the hub lacks.
 
     Returns:
         What the chosen loader returned; its `provenance` tells which one that was.
@@ -45,13 +47,15 @@ def choose(
             )
         found = folder(Path(source).expanduser())
     else:
-        found, reason = _first(folder, hub, package)
+        found, reason = _first(folder, hub, package if stand_in else None)
     print(f"{need}: {found.provenance}{reason}")
     return found
 
 
 def _first(
-    folder: Callable[[Path], Found], hub: Callable[[], Found], package: Callable[[], Found]
+    folder: Callable[[Path], Found],
+    hub: Callable[[], Found],
+    package: Callable[[], Found] | None,
 ) -> tuple[Found, str]:
     """What the first source that has it gives, and why it was none of those before."""
     reason = ""
@@ -63,4 +67,6 @@ def _first(
     try:
         return hub(), reason
     except HubError as error:
+        if package is None:
+            raise
         return package(), f"{reason}; not from the hub: {error.reason}"

@@ -13,8 +13,11 @@ class HubServer(ThreadingHTTPServer):
 
     Attributes:
         repositories: {"models/owner/name": {commit: {file: bytes}}}; the last commit is `main`.
-        mood: `well`, `busy` (answers 503), `slow` (answers after a minute), `login` (a captive
-            network's page for everything) or `cut` (breaks off half-way through large files).
+        gated: repositories that are listed but whose files need accepted terms.
+        mood: `well`, `busy` (answers 503), `slow` (answers after a minute), `drip` (answers at
+            once, but a byte at a time), `login` (a captive network's page for everything),
+            `redirect` (sends one to such a page) or `cut` (breaks off half-way through large
+            files).
         requests: paths asked for, in order.
     """
 
@@ -22,7 +25,7 @@ class HubServer(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.repositories, self.mood, self.requests = {}, "well", []
+        self.repositories, self.gated, self.mood, self.requests = {}, set(), "well", []
 
     @property
     def url(self):
@@ -54,7 +57,11 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer(503, b"try later")
             case "slow":
                 time.sleep(60)
-            case "login":
+            case "drip":
+                return self.drip()
+            case "redirect" if path != "login":
+                return self.answer(302, b"", {"Location": f"{self.server.url}/login"})
+            case "login" | "redirect":
                 return self.answer(200, b"<html>Please log in</html>", kind="text/html")
         parts = path.split("/")
         if parts[0] == "api":  # api/models/owner/name[/revision/x | /tree/x]
@@ -69,9 +76,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def api(self, repository, rest):
         commit = self.commit(repository, rest[1] if rest else "main")
-        files = self.server.repositories.get(repository, {}).get(commit)
-        if files is None:
+        if repository not in self.server.repositories:
             return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        files = self.server.repositories[repository].get(commit)
+        if files is None:
+            return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         if rest[:1] == ["tree"]:
             listing = [
                 {"type": "file", "path": name, "size": len(content), "oid": digest(content)}
@@ -87,6 +96,8 @@ class Handler(BaseHTTPRequestHandler):
     def file(self, repository, revision, name):
         commit = self.commit(repository, revision)
         content = self.server.repositories.get(repository, {}).get(commit, {}).get(name)
+        if repository in self.server.gated:
+            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
         if content is None:
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
         headers = {"X-Repo-Commit": commit, "ETag": f'"{digest(content)}"'}
@@ -109,6 +120,16 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             self.connection.close()
+
+    def drip(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the one who asked has gone
+            for _ in range(100):
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+        self.close_connection = True
 
 
 def digest(content):

@@ -1,9 +1,9 @@
 """The hub path, for real: a loopback server that speaks the hub's routes, and the hub's cache."""
 
 import hashlib
+import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +17,7 @@ from hub_server import serving
 from huggingface_hub import constants
 from safetensors.torch import load, save
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
 
 from micse_utils import hub
 from micse_utils.corpora import load_sentences, load_tweets
@@ -55,6 +55,17 @@ def other_weights(files):
     return {**files, "model.safetensors": save(weights, {"format": "pt"})}
 
 
+def saved(modules, folder):
+    """Files of a sentence encoder, as sentence-transformers saves it."""
+    SentenceTransformer(modules=modules).save_pretrained(str(folder))
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
 def vectors(model):
     return encode(model, TEXTS, max_length=16, dtype=torch.float32)
 
@@ -65,7 +76,7 @@ def test_a_model_from_the_hub_is_the_one_that_was_served(server, tiny_files, tin
     made = model.provenance
     assert (made.name, made.source, made.origin) == ("tiny-micse", "hub", "me/tiny-micse")
     assert (made.revision, made.pooling) == (FIRST, "cls")
-    assert made.sha256 == hashlib.sha256(tiny_files["model.safetensors"]).hexdigest()
+    assert made.sha256 == sha256(tiny_files["model.safetensors"])
     expected = vectors(load_model(tiny_bert, pooling="cls", device="cpu"))
     assert np.array_equal(vectors(model), expected)
 
@@ -76,7 +87,8 @@ def test_a_revision_pins_an_older_commit(server, tiny_files):
     newest = load_model("me/tiny-micse", source="hub", device="cpu")
     pinned = load_model("me/tiny-micse", source="hub", revision=FIRST, device="cpu")
     assert (newest.provenance.revision, pinned.provenance.revision) == (SECOND, FIRST)
-    assert newest.provenance.sha256 != pinned.provenance.sha256
+    for model, files in ((newest, commits[SECOND]), (pinned, commits[FIRST])):
+        assert model.provenance.sha256 == sha256(files["model.safetensors"])
     assert not np.allclose(vectors(newest), vectors(pinned))
 
 
@@ -95,17 +107,57 @@ def test_a_repository_with_only_a_bin_loads_its_weights(server, tiny_files, tmp_
     files["pytorch_model.bin"] = (tmp_path / "weights").read_bytes()
     server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files, SECOND: files}
     from_bin = load_model("me/tiny-micse", source="hub", device="cpu")
-    assert from_bin.provenance.sha256 == hashlib.sha256(files["pytorch_model.bin"]).hexdigest()
+    assert from_bin.provenance.sha256 == sha256(files["pytorch_model.bin"])
     from_safetensors = load_model("me/tiny-micse", source="hub", revision=FIRST, device="cpu")
     assert np.array_equal(vectors(from_bin), vectors(from_safetensors))
+
+
+@pytest.mark.parametrize("place", ["pytorch_model.bin", "2_Dense/pytorch_model.bin"])
+def test_a_pickle_from_the_hub_never_executes_code(server, tiny_bert, tmp_path, place):
+    marker = tmp_path / "executed"
+
+    class Attack:
+        def __reduce__(self):
+            return (marker.touch, ())
+
+    pickled = io.BytesIO()
+    torch.save({"attack": Attack()}, pickled)
+    torch.load(io.BytesIO(pickled.getvalue()), weights_only=False)
+    assert marker.exists()  # it would work
+    marker.unlink()
+
+    transformer = Transformer(str(tiny_bert))
+    modules = [transformer, Pooling(32, "mean"), Dense(32, 8)]
+    files = saved(modules, tmp_path / "model")
+    if "/" not in place:
+        del files["modules.json"]
+    del files[place.replace("pytorch_model.bin", "model.safetensors")]
+    server.repositories["models/me/bad"] = {FIRST: {**files, place: pickled.getvalue()}}
+    with pytest.raises(ValueError, match="holds more than weights, perhaps code, and was not"):
+        load_model("me/bad", source="hub", device="cpu")
+    assert f"GET me/bad/resolve/{FIRST}/{place}" in server.requests
+    assert not marker.exists()
+
+
+def test_code_of_a_repository_is_neither_fetched_nor_run(server, tiny_bert, tmp_path):
+    marker = tmp_path / "executed"
+    files = saved([Transformer(str(tiny_bert)), Pooling(32, "mean")], tmp_path / "model")
+    modules = json.loads(files["modules.json"])
+    modules[1]["type"] = "own.Pooling"
+    files["modules.json"] = json.dumps(modules).encode()
+    files["own.py"] = files["1_Pooling/own.py"] = f"open({str(marker)!r}, 'w')\n".encode()
+    server.repositories["models/me/own-code"] = {FIRST: files}
+    with pytest.raises(ValueError, match="cannot be loaded .*executes third-party code"):
+        load_model("me/own-code", source="hub", device="cpu")
+    assert f"GET me/own-code/resolve/{FIRST}/own.py" not in server.requests
+    assert not marker.exists()
 
 
 def test_pooling_follows_the_repository(server, tiny_bert, tiny_files, tmp_path, capsys):
     transformer = Transformer(str(tiny_bert))
     pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-    SentenceTransformer(modules=[transformer, pooling]).save_pretrained(str(tmp_path / "st"))
-    paths = [path for path in (tmp_path / "st").rglob("*") if path.is_file()]
-    configured = {str(p.relative_to(tmp_path / "st")): p.read_bytes() for p in paths}
+    configured = saved([transformer, pooling], tmp_path / "averaged")
+    assert "1_Pooling/config.json" in configured
     for name, files in {
         "averaged": configured,
         "unsup-simcse-x": tiny_files,
@@ -147,8 +199,10 @@ def test_an_incomplete_copy_in_the_cache_is_not_taken_for_a_model(server, tiny_f
 
 def test_data_sets_come_with_their_commit(server):
     table = pd.DataFrame({"text": ["good", "bad\u2028day"], "label": [2, 0]})
-    parquet = {"sentiment/train-00000-of-00001.parquet": table.to_parquet()}
-    server.repositories["datasets/cardiffnlp/tweet_eval"] = {FIRST: parquet}
+    older, parquet = (
+        {"sentiment/train-00000-of-00001.parquet": rows.to_parquet()} for rows in (table[:1], table)
+    )
+    server.repositories["datasets/cardiffnlp/tweet_eval"] = {SECOND: older, FIRST: parquet}
     lines = b"One sentence.\n\nAnother one.\n"
     server.repositories["datasets/princeton-nlp/datasets-for-simcse"] = {
         SECOND: {"wiki1m_for_simcse.txt": lines, "nli_for_simcse.csv": b"not wanted"}
@@ -158,13 +212,19 @@ def test_data_sets_come_with_their_commit(server):
     assert tweets.labels.tolist() == [2, 0]
     assert sentences.texts == ["One sentence.", "Another one."]
     assert (tweets.provenance.revision, sentences.provenance.revision) == (FIRST, SECOND)
-    assert sentences.provenance.sha256 == hashlib.sha256(lines).hexdigest()
+    assert sentences.provenance.sha256 == sha256(lines)
     assert "nli_for_simcse.csv" not in " ".join(server.requests)
+    assert load_tweets("hub", revision=SECOND).texts == ["good"]
+    assert server.requests.count("GET api/models/sap-ai-research/miCSE") == 1  # one probe for all
 
 
 @pytest.mark.parametrize(
     ("mood", "reason"),
-    [("busy", "503 Service Unavailable"), ("login", "perhaps a login page")],
+    [
+        ("busy", "503 Service Unavailable"),
+        ("login", "perhaps a login page"),
+        ("redirect", "perhaps a login page"),
+    ],
 )
 def test_a_hub_that_cannot_be_used_is_named_and_auto_falls_back(server, mood, reason, capsys):
     server.mood = mood
@@ -172,9 +232,44 @@ def test_a_hub_that_cannot_be_used_is_named_and_auto_falls_back(server, mood, re
         load_model("me/tiny-micse", source="hub")
     assert "\n" not in str(no.value)
     assert load_model(device="cpu").provenance.name == "all-MiniLM-L6-v2"
-    line = capsys.readouterr().out
-    assert "model: all-MiniLM-L6-v2, mean pooling (package" in line
-    assert reason in line
+    assert load_tweets(limit=5).provenance.source == "package"
+    model, tweets = capsys.readouterr().out.splitlines()
+    assert model.startswith("model: all-MiniLM-L6-v2, mean pooling (package")
+    assert tweets.startswith("tweets: ")
+    for line in (model, tweets):
+        assert "; not from the hub: http://127.0.0.1" in line
+        assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("mood", "reason"),
+    [("busy", "503 Service Unavailable"), ("login", "perhaps a login page")],
+)
+def test_a_hub_that_fails_after_the_probe_is_said_in_one_line(server, tiny_files, mood, reason):
+    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
+    assert hub_problem() is None
+    server.mood = mood
+    start = time.monotonic()
+    with pytest.raises(HubError, match=f"me/tiny-micse is neither .*{reason}.*Ways out") as no:
+        load_model("me/tiny-micse", source="hub")
+    assert "\n" not in str(no.value)
+    assert time.monotonic() - start < 5
+
+
+def test_what_the_hub_does_not_have_or_give_is_said_as_that(server, tiny_files):
+    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
+    server.repositories["models/me/gated"] = {FIRST: tiny_files}
+    server.gated.add("models/me/gated")
+    for name, revision, reason in (
+        ("me/unheard-of", None, "no such repository"),
+        ("me/tiny-micse", "v9", "no such revision"),
+        ("me/tiny-micse", SECOND, "no such revision"),
+        ("me/gated", None, "accepted its terms"),
+    ):
+        for source in ("hub", "auto"):  # a model asked for by name has no stand-in
+            with pytest.raises(HubError, match=f"^{name} is neither .*{reason}") as no:
+                load_model(name, source=source, revision=revision)
+            assert "\n" not in str(no.value)
 
 
 def test_a_slow_hub_is_asked_once_and_for_five_seconds_at_most(server):
@@ -187,10 +282,26 @@ def test_a_slow_hub_is_asked_once_and_for_five_seconds_at_most(server):
     assert len([path for path in server.requests if "models" in path]) == 1
 
 
-def test_a_refused_connection_is_said_at_once(server, monkeypatch):
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(HubError, match=r"http://127.0.0.1:9 could not be reached"):
+def test_a_hub_that_drips_its_answer_is_given_up_after_the_time_limit(server, monkeypatch):
+    server.mood = "drip"  # no single read takes long
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 1)
+    start = time.monotonic()
+    assert hub_problem() == f"no answer from {server.url} within 1 s"
+    assert 0.9 < time.monotonic() - start < 3
+
+
+def test_a_refused_connection_is_said_at_once(server, monkeypatch, capsys):
+    with serving() as closed:
+        pass
+    monkeypatch.setattr(constants, "ENDPOINT", closed.url)
+    start = time.monotonic()
+    with pytest.raises(HubError, match=f"datasets-for-simcse .*{closed.url} could not be reached"):
         load_sentences("hub")
+    with pytest.raises(HubError, match=f"^me/tiny-micse .*{closed.url} could not be reached"):
+        load_model("me/tiny-micse")
+    assert time.monotonic() - start < 2
+    assert load_model(device="cpu").provenance.source == "package"
+    assert f"; not from the hub: {closed.url} could not be reached" in capsys.readouterr().out
 
 
 def test_a_transfer_cut_half_way_is_said_and_made_good_by_the_next_call(server, tiny_files, capsys):
@@ -201,8 +312,14 @@ def test_a_transfer_cut_half_way_is_said_and_made_good_by_the_next_call(server, 
     assert load_model(device="cpu").provenance.name == "all-MiniLM-L6-v2"
     assert "peer closed connection" in capsys.readouterr().out
     server.mood = "well"
+    server.requests.clear()
     made = load_model(device="cpu").provenance
-    assert made.sha256 == hashlib.sha256(tiny_files["model.safetensors"]).hexdigest()
+    assert (made.source, made.sha256) == ("hub", sha256(tiny_files["model.safetensors"]))
+    weights = f"sap-ai-research/miCSE/resolve/{FIRST}/model.safetensors"
+    assert [path for path in server.requests if "/resolve/" in path] == [
+        f"HEAD {weights}",
+        f"GET {weights}",
+    ]
 
 
 def test_a_model_asked_for_by_name_is_never_replaced_by_a_stand_in(server):
@@ -221,36 +338,89 @@ def test_the_packaged_bytes_stand_in_for_the_same_bytes_on_the_hub(server):
 
 
 def in_a_fresh_process(code, **variables):
-    """Run code with the hub's own environment variables, which its client reads at import."""
+    """Run code with the hub's own variables, which its client reads at import; its JSON."""
     environment = {**os.environ, "MICSE_DEVICE": "cpu", **variables}
     environment.pop("MICSE_DATA", None)
-    code = "import json, dataclasses\nfrom micse_utils.models import load_model\n" + code
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", PRELUDE + code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-SHOW = "print(json.dumps(dataclasses.asdict(load_model({}).provenance)))"
+PRELUDE = f"""
+import dataclasses, json, time
+import torch
+from micse_utils.corpora import load_tweets
+from micse_utils.encoding import encode
+from micse_utils.hub import HubError
+from micse_utils.models import load_model
+
+def show(model):
+    vectors = encode(model, {TEXTS}, max_length=16, dtype=torch.float32).tolist()
+    return {{**dataclasses.asdict(model.provenance), "vectors": vectors}}
+
+def error(load, *arguments, **options):
+    start = time.monotonic()
+    try:
+        load(*arguments, **options)
+    except HubError as problem:
+        return str(problem), time.monotonic() - start
+"""
 
 
 @pytest.mark.slow
-def test_the_hubs_own_variables_lead_to_another_endpoint(tiny_files, tmp_path):
+def test_the_hubs_own_variables_lead_to_another_endpoint_and_its_cache(
+    tiny_files, tiny_bert, tmp_path
+):
+    """One process fetches, and a second one has it when the server has gone."""
+    expected = vectors(load_model(tiny_bert, pooling="cls", device="cpu"))
+    load_it = "print(json.dumps([show(load_model('miCSE', source='hub')), {}]))"
     with serving() as running:
+        variables = {"HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path)}
         running.repositories["models/sap-ai-research/miCSE"] = {FIRST: tiny_files}
-        made = in_a_fresh_process(
-            SHOW.format("source='hub'"), HF_ENDPOINT=running.url, HF_HOME=str(tmp_path)
-        )
-    assert (made["name"], made["revision"]) == ("miCSE", FIRST)
+        fetched, _ = in_a_fresh_process(load_it.format("None"), **variables)
+    cached, (problem, seconds) = in_a_fresh_process(
+        load_it.format("error(load_tweets, 'hub')"), **variables
+    )
+    for made in (fetched, cached):
+        assert (made["name"], made["source"], made["revision"]) == ("miCSE", "hub", FIRST)
+        assert made["sha256"] == sha256(tiny_files["model.safetensors"])
+        np.testing.assert_allclose(made["vectors"], expected, atol=1e-6)
+    assert problem.startswith("cardiffnlp/tweet_eval is neither in the hub's local cache")
+    assert f"({running.url} could not be reached: " in problem
+    assert seconds < 1
 
 
 @pytest.mark.slow
-def test_a_cache_that_was_copied_works_offline(tiny_bert, tmp_path):
-    """The hub's cache by its documented layout: refs, snapshots and nothing else."""
+def test_a_cache_that_was_copied_works_offline_and_asks_nobody(tiny_files, tiny_bert, tmp_path):
+    """The hub's cache by its documented layout: refs, blobs, and links to them in snapshots."""
     repository = tmp_path / "hub" / "models--sap-ai-research--miCSE"
-    shutil.copytree(tiny_bert, repository / "snapshots" / FIRST)
-    (repository / "refs").mkdir()
+    snapshot, blobs = repository / "snapshots" / FIRST, repository / "blobs"
+    for folder in (snapshot, blobs, repository / "refs"):
+        folder.mkdir(parents=True)
     (repository / "refs" / "main").write_text(FIRST)
-    made = in_a_fresh_process(SHOW.format(""), HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    for name, content in tiny_files.items():
+        (blobs / sha256(content)).write_bytes(content)
+        (snapshot / name).symlink_to(Path("..", "..", "blobs", sha256(content)))
+    with serving() as running:
+        made, (problem, seconds), tweets = in_a_fresh_process(
+            "print(json.dumps([show(load_model()), error(load_model, 'me/other'), "
+            "load_tweets(limit=5).provenance.source]))",
+            HF_HUB_OFFLINE="1",
+            HF_HOME=str(tmp_path),
+            HF_ENDPOINT=running.url,
+        )
+        assert running.requests == []
     assert (made["name"], made["source"], made["revision"]) == ("miCSE", "hub", FIRST)
+    assert (made["pooling"], made["sha256"]) == ("cls", sha256(tiny_files["model.safetensors"]))
+    expected = vectors(load_model(tiny_bert, pooling="cls", device="cpu"))
+    np.testing.assert_allclose(made["vectors"], expected, atol=1e-6)
+    assert problem.startswith("me/other is neither in the hub's local cache nor could it be")
+    assert "(HF_HUB_OFFLINE is set)" in problem
+    assert seconds < 1
+    assert tweets == "package"
