@@ -147,7 +147,7 @@ def test_code_of_a_repository_is_neither_fetched_nor_run(server, tiny_bert, tmp_
     files["modules.json"] = json.dumps(modules).encode()
     files["own.py"] = files["1_Pooling/own.py"] = f"open({str(marker)!r}, 'w')\n".encode()
     server.repositories["models/me/own-code"] = {FIRST: files}
-    with pytest.raises(ValueError, match="cannot be loaded .*executes third-party code"):
+    with pytest.raises(ValueError, match=r"cannot be loaded .*executes third-party code"):
         load_model("me/own-code", source="hub", device="cpu")
     assert f"GET me/own-code/resolve/{FIRST}/own.py" not in server.requests
     assert not marker.exists()
