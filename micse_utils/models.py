@@ -47,7 +47,8 @@ def load_model(
         name: `auto` (miCSE from the hub, else the packaged all-MiniLM-L6-v2), `miCSE`,
             `all-MiniLM-L6-v2`, any hub repository, or a folder.
         source: `auto` (folder MICSE_DATA, hub, package: the first that has it), `hub`, `package`,
-            or a folder that holds the model itself or in `model/`.
+            or a folder that holds the model itself or in `model/`. A model asked for by name is
+            looked up in a folder of its name there, and is never replaced by another.
         revision: commit, tag or branch of the hub repository.
         pooling: overrides the model's own: `cls`, `mean`, or another mode of
             `sentence_transformers`. Without it: what a sentence-transformers folder says of
@@ -71,6 +72,10 @@ def load_model(
     repository = SHORT_NAMES.get(name, name)
     packaged = name == "auto" or repository == PACKAGED
 
+    def from_folder(path: Path) -> SentenceTransformer:
+        place = path if name == "auto" else path / repository.split("/")[-1]
+        return _from_folder(place, pooling, device)
+
     def from_hub() -> SentenceTransformer:
         return _from_hub(repository, revision, pooling, device)
 
@@ -82,10 +87,10 @@ def load_model(
     return choose(
         "model",
         source,
-        folder=lambda path: _from_folder(path, pooling, device),
+        folder=from_folder,
         hub=from_hub,
         package=from_package,
-        stand_in=packaged,  # a model asked for by name is that one or none
+        stand_in=packaged,
     )
 
 

@@ -113,6 +113,20 @@ def test_a_folder_is_searched_also_for_its_model_subfolder(tiny_bert, tmp_path, 
     assert load_model(source=tmp_path).provenance.source == "folder"
 
 
+def test_a_model_asked_for_by_name_is_not_whatever_the_folder_holds(
+    tiny_bert, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny_bert, tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match=r"no model .* in .*miCSE"):
+        load_model("miCSE", source=tmp_path)
+    monkeypatch.setenv("MICSE_DATA", str(tmp_path))
+    monkeypatch.setattr("micse_utils.hub.hub_problem", lambda: "switched off for this test")
+    assert load_model("all-MiniLM-L6-v2").provenance.source == "package"
+    shutil.copytree(tiny_bert, tmp_path / "miCSE")
+    made = load_model("sap-ai-research/miCSE").provenance
+    assert (made.name, made.source) == ("miCSE", "folder")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
