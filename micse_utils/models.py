@@ -4,6 +4,7 @@ import contextlib
 import pickle
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ from micse_utils.sources import choose
 
 MICSE = "sap-ai-research/miCSE"
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
-SHORT_NAMES = {"auto": MICSE, "miCSE": MICSE, "all-MiniLM-L6-v2": PACKAGED}
+BERT = "bert-base-uncased"
+SHORT_NAMES = {"auto": MICSE, "start": BERT, "miCSE": MICSE, "all-MiniLM-L6-v2": PACKAGED}
 
 # Pooling belongs to the model: a checkpoint read with another pooling than it was trained with
 # gives vectors that look fine and compare badly. First match of the name decides.
@@ -44,7 +46,8 @@ def load_model(
     """Load a sentence encoder in float32, in evaluation mode; its `provenance` says what it is.
 
     Args:
-        name: `auto` (miCSE from the hub, else the packaged all-MiniLM-L6-v2), `miCSE`,
+        name: `auto` (miCSE from the hub, else the packaged all-MiniLM-L6-v2), `start` (to train
+            from: bert-base-uncased from the hub, else the packaged one), `miCSE`,
             `all-MiniLM-L6-v2`, any hub repository, or a folder.
         source: `auto` (folder MICSE_DATA, hub, package: the first that has it), `hub`, `package`,
             or a folder that holds the model itself or in `model/`. A model asked for by name is
@@ -70,7 +73,7 @@ def load_model(
     if isinstance(name, Path) or str(name).startswith((".", "~", "/")):
         raise ValueError(f"there is no model folder {name}")
     repository = SHORT_NAMES.get(name, name)
-    packaged = name == "auto" or repository == PACKAGED
+    packaged = name in ("auto", "start") or repository == PACKAGED
 
     def from_folder(path: Path) -> SentenceTransformer:
         place = path if name == "auto" else path / repository.split("/")[-1]
@@ -92,6 +95,29 @@ def load_model(
         package=from_package,
         stand_in=packaged,
     )
+
+
+def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransformer:
+    """Cut a BERT, RoBERTa or DistilBERT encoder down to its first layers, in place.
+
+    What is left is a rawer start to train from: its vectors were never meant as embeddings.
+
+    Raises:
+        ValueError: it does not have that many layers, or is of another architecture.
+    """
+    transformer = model.transformers_model
+    stack = getattr(transformer, "encoder", None) or getattr(transformer, "transformer", None)
+    if not hasattr(stack, "layer"):
+        raise ValueError(f"the layers of a {transformer.config.model_type} model are not known")
+    depth = len(stack.layer)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= depth:
+        raise ValueError(f"layers={count!r}: this model has layers 1 to {depth}")
+    stack.layer = stack.layer[:count]
+    transformer.config.num_hidden_layers = count
+    if hasattr(model, "provenance") and count < depth:
+        name = f"{model.provenance.name}, first {count} of {depth} layers"
+        model.provenance = replace(model.provenance, name=name)
+    return model
 
 
 def _from_folder(

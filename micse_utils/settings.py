@@ -11,6 +11,7 @@ KIT_DATA = next(p for p in (_HERE / "data", _HERE.parent / "data") if p.is_dir()
 
 VARIABLES = {
     "MICSE_DATA": "folder with your own model and data, asked before the hub",
+    "MICSE_SENTEVAL": "SentEval's folder, or a part of it, asked before the hub",
     "MICSE_CACHE": "folder that keeps what the kit fetched (default: the user's cache folder)",
     "MICSE_DEVICE": "device to compute on: cpu, cuda, cuda:1, mps (default: the best there is)",
 }
@@ -29,18 +30,23 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("micse"))
 
 
-def data_folder() -> Path | None:
-    """Folder of the user's own model and data, or None.
+def folder_setting(name: str) -> Path | None:
+    """The folder that a setting names, or None where it is unset.
 
     Raises:
-        NotADirectoryError: MICSE_DATA names something that is not a folder.
+        NotADirectoryError: it names something that is not a folder.
     """
-    chosen = setting("MICSE_DATA")
+    chosen = setting(name)
     if chosen is None:
         return None
     folder = Path(chosen).expanduser()
     if not folder.is_dir():
         raise NotADirectoryError(
-            f"MICSE_DATA={chosen} is not a folder; name one that exists or unset the variable"
+            f"{name}={chosen} is not a folder; name one that exists or unset the variable"
         )
     return folder
+
+
+def process() -> tuple[int, int]:
+    """Rank of this process and number of processes that `torchrun` or `accelerate` started."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

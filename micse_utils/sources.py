@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from micse_utils.hub import HubError
-from micse_utils.settings import data_folder
+from micse_utils.settings import folder_setting
 
 Found = TypeVar("Found")
 
@@ -18,6 +18,7 @@ def choose(
     hub: Callable[[], Found],
     package: Callable[[], Found],
     stand_in: bool = True,
+    own: str = "MICSE_DATA",
 ) -> Found:
     """Load `need` from the source asked for; with `auto`, from the first that has it. Say which.
 
@@ -27,6 +28,7 @@ def choose(
         folder, hub, package: load it from there. `folder` raises FileNotFoundError where the folder
             lacks it, `hub` raises HubError.
         stand_in: whether `auto` may take the package's in place of what the hub lacks.
+        own: the setting that names the folder `auto` asks first.
 
     Returns:
         What the chosen loader returned; its `provenance` tells which one that was.
@@ -47,23 +49,24 @@ def choose(
             )
         found = folder(Path(source).expanduser())
     else:
-        found, reason = _first(folder, hub, package if stand_in else None)
+        found, reason = _first(own, folder, hub, package if stand_in else None)
     print(f"{need}: {found.provenance}{reason}")
     return found
 
 
 def _first(
+    own: str,
     folder: Callable[[Path], Found],
     hub: Callable[[], Found],
     package: Callable[[], Found] | None,
 ) -> tuple[Found, str]:
     """What the first source that has it gives, and why it was none of those before."""
     reason = ""
-    if (own := data_folder()) is not None:
+    if (path := folder_setting(own)) is not None:
         try:
-            return folder(own), reason
+            return folder(path), reason
         except FileNotFoundError as error:
-            reason = f"; not in MICSE_DATA: {error}"
+            reason = f"; not in {own}: {error}"
     try:
         return hub(), reason
     except HubError as error:

@@ -1,6 +1,6 @@
 import pytest
 
-from micse_utils.settings import KIT_DATA, cache_folder, data_folder, setting
+from micse_utils.settings import KIT_DATA, cache_folder, folder_setting, setting
 
 
 def test_the_kits_own_data_is_found():
@@ -25,4 +25,4 @@ def test_the_cache_folder_follows_its_variable(monkeypatch, tmp_path):
 def test_a_data_folder_that_is_none_is_refused_by_name(monkeypatch, tmp_path):
     monkeypatch.setenv("MICSE_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(NotADirectoryError, match="nowhere is not a folder"):
-        data_folder()
+        folder_setting("MICSE_DATA")

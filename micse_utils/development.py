@@ -1,0 +1,83 @@
+"""How good an encoder is while it learns: Spearman on rated pairs, alignment and uniformity."""
+
+import numpy as np
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from micse_utils.encoding import encode
+from micse_utils.sts import Pairs
+
+POSITIVE = 0.8
+"""Share of the highest score from which a pair counts as positive: 4 of 5, as in SimCSE."""
+
+
+class DevelopmentEvaluator(BaseEvaluator):
+    """Score rated pairs: an evaluator for `SentenceTransformerTrainer`.
+
+    Returns `dev_spearman` (x 100, of cosine against gold), `dev_alignment` and `dev_uniformity`.
+    Every distinct sentence is encoded once.
+
+    Args:
+        pairs: rated pairs.
+        max_length: tokens kept of each sentence, however short the model reads while it trains.
+    """
+
+    def __init__(self, pairs: Pairs, *, max_length: int = 256) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.primary_metric = "dev_spearman"
+        self.gold = pairs.gold
+        self.sentences = sorted({*pairs.first, *pairs.second})
+        row = {sentence: index for index, sentence in enumerate(self.sentences)}
+        self.first = np.array([row[sentence] for sentence in pairs.first])
+        self.second = np.array([row[sentence] for sentence in pairs.second])
+
+    def __call__(
+        self,
+        model: SentenceTransformer,
+        output_path: str | None = None,
+        epoch: int = -1,
+        steps: int = -1,
+    ) -> dict[str, float]:
+        """Encode and score; `output_path`, `epoch` and `steps` are the trainer's, and not used."""
+        vectors = self._encode(model)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        first, second = vectors[self.first], vectors[self.second]
+        positive = self.gold >= POSITIVE * self.gold.max()
+        return {
+            "dev_spearman": 100 * float(spearmanr((first * second).sum(axis=1), self.gold)[0]),
+            "dev_alignment": alignment(first[positive], second[positive]),
+            "dev_uniformity": uniformity(vectors),
+        }
+
+    def _encode(self, model: SentenceTransformer) -> np.ndarray:
+        longest = min(self.max_length, model.transformers_model.config.max_position_embeddings)
+        while_training, model.max_seq_length = model.max_seq_length, longest
+        try:
+            return encode(model, self.sentences, max_length=longest, progress=False)
+        finally:
+            model.max_seq_length = while_training
+
+
+def alignment(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean squared distance of positive pairs (Wang & Isola 2020, equation 2); smaller is better.
+
+    Args:
+        first, second: unit vectors, [n, d].
+    """
+    return float(((first - second) ** 2).sum(axis=1).mean())
+
+
+def uniformity(vectors: np.ndarray) -> float:
+    """Log of the mean of exp(-2 distance^2) over all pairs (same paper, equation 3).
+
+    Args:
+        vectors: unit vectors, [n, d].
+
+    Returns:
+        0 where all vectors are one, about -4 at best; smaller is better.
+    """
+    pairs = np.triu_indices(len(vectors), k=1)
+    squared = 2 - 2 * (vectors @ vectors.T)[pairs]
+    return float(np.log(np.exp(-2 * squared).mean()))

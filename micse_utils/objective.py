@@ -1,0 +1,400 @@
+"""The miCSE objective: InfoNCE of two dropout views, and the mutual information of their attention.
+
+Klein & Nabi, ACL 2023. The loss of a batch is InfoNCE - lambda * AMI.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.util import all_gather_with_grad
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+SMALLEST_DISTANCE = 1e-6
+"""Least 1 - rho^2, which keeps I finite where two views agree entirely: at most 6.9 nats."""
+SMALLEST_NORM = 1e-4
+"""Log-probabilities of a smaller norm are constant but for rounding: nothing to correlate."""
+
+
+def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Tensor:
+    """InfoNCE: each sentence's second view is to be found among those of the whole batch.
+
+    The mean over i of -log softmax_j(cos(first_i, second_j) / temperature) at j = i
+    (Gao et al. 2021, equation 4).
+
+    Args:
+        first, second: embeddings of the two views, float, [n, d].
+        temperature: divides the cosines.
+
+    Returns:
+        Scalar tensor >= 0, in nats.
+    """
+    similarity = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T
+    positives = torch.arange(len(first), device=first.device)
+    return F.cross_entropy(similarity / temperature, positives)
+
+
+def attention_mutual_information(
+    first: Tensor,
+    second: Tensor,
+    *,
+    real: Tensor | None = None,
+    samples: int = 150,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Mutual information of the attention maps of two views (paper, section 3.2).
+
+    Attention probabilities are treated as log-normal, so that the mutual information of two rows
+    is that of two Gaussians: the mean of `gaussian_mutual_information` over the rows, times
+    (fraction of positions kept in both views)^2 + 1e-6.
+
+    It takes log-probabilities, because the gradient of the logarithm of a probability overflows
+    where the probability is tiny.
+
+    Under `torch.distributed` it is that of the rows of all processes together.
+
+    Args:
+        first, second: log attention probabilities of view one and two, float, [rows, positions];
+            -inf where a key is padding or was dropped out.
+        real: bool, [rows, positions], False where query or key is padding, so that padding does
+            not count as dropped; by default all positions are real.
+        samples: positions drawn per row, the same in both views, from those kept in both. Rows
+            with fewer are left out; if all have fewer, the least count of a row is drawn.
+        generator: source of randomness on the tensors' device.
+
+    Returns:
+        Scalar tensor >= 0, in nats, differentiable in both arguments, always finite.
+
+    Raises:
+        ValueError: the two views differ in shape.
+    """
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(
+            f"the views' attention must be two equal [rows, positions], not {tuple(first.shape)} "
+            f"and {tuple(second.shape)}"
+        )
+    kept = first.isfinite() & second.isfinite()
+    if real is None:
+        real = torch.ones_like(kept)
+    kept &= real
+
+    counts = kept.sum(dim=1)
+    if _over_processes(counts.max(), dist.ReduceOp.MAX) < samples:
+        least = counts.where(counts >= 2, samples).min()  # one position has no correlation
+        samples = int(_over_processes(least, dist.ReduceOp.MIN))
+    enough = counts >= samples
+
+    drawn = _draw(kept[enough], samples, generator)
+    information = gaussian_mutual_information(
+        first[enough].gather(1, drawn), second[enough].gather(1, drawn)
+    )
+    sums = [information.sum(), enough.sum(), kept.sum(), real.sum()]
+    sums = torch.stack([total.to(information.dtype) for total in sums])
+    information, rows, kept, real = _of_all_processes(sums[None]).sum(dim=0)
+    return information / rows.clamp(min=1) * ((kept / real.clamp(min=1)) ** 2 + 1e-6)
+
+
+def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
+    """I = -1/2 log(1 - rho^2), rho being the Pearson correlation of two Gaussians.
+
+    Args:
+        first, second: samples of two variables, float, [rows, samples].
+
+    Returns:
+        Float, [rows], in nats; 0 for a constant row, at most 6.9 where rho reaches 1.
+    """
+    rho = F.cosine_similarity(
+        first - first.mean(dim=1, keepdim=True),
+        second - second.mean(dim=1, keepdim=True),
+        dim=1,
+        eps=SMALLEST_NORM,
+    )
+    return -0.5 * torch.log((1 - rho**2).clamp(min=SMALLEST_DISTANCE))
+
+
+def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+    """Of each row's kept positions, `samples` at random without repetition: [rows, samples]."""
+    order = torch.rand(kept.shape, device=kept.device, generator=generator)
+    order.masked_fill_(~kept, -1)
+    return order.topk(min(samples, kept.shape[1]), dim=1, sorted=False).indices
+
+
+class MiCSELoss(nn.Module):
+    """InfoNCE of two dropout views minus lambda times their attention mutual information.
+
+    A loss for `SentenceTransformerTrainer`. It makes the two views itself, by passing each
+    sentence twice through the network in one batch. While training, a dense layer with tanh
+    stands on top of the embedding (Gao et al. 2021); it belongs to the loss, so the
+    saved model does not carry it.
+
+    Only the layers of the range pay for attention maps; all others keep the fused attention.
+
+    Inputs:
+        | Texts                | Labels |
+        |----------------------|--------|
+        | (sentence) one column | none   |
+
+    Relations:
+        With `ami_weight=0` it is the loss of unsupervised SimCSE.
+
+    Recommendations:
+        No duplicates within a batch (`BatchSamplers.NO_DUPLICATES`): they are false negatives.
+
+    Args:
+        model: a `SentenceTransformer` on BERT, RoBERTa, MiniLM or DistilBERT, with the pooling to
+            be trained ([CLS] in the paper).
+        ami_weight: lambda.
+        min_layer, max_layer: the layers whose attention is compared, counted from 0, the last one
+            not included; by default those of the paper (7 to 11 of 12) in proportion.
+        temperature: of InfoNCE.
+        samples: positions drawn per row of attention.
+
+    Raises:
+        ValueError: an unknown architecture, a layer range the model does not have, a weight or a
+            temperature that makes no sense.
+
+    Example:
+        >>> loss = MiCSELoss(model, ami_weight=1e-3)
+        >>> SentenceTransformerTrainer(model, args, train_dataset, loss=loss).train()
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        ami_weight: float = 1e-3,
+        *,
+        min_layer: int | None = None,
+        max_layer: int | None = None,
+        temperature: float = 0.05,
+        samples: int = 150,
+    ) -> None:
+        super().__init__()
+        if not 0 <= ami_weight < float("inf"):
+            raise ValueError(f"ami_weight={ami_weight} is not a number from 0")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature={temperature} is not a number above 0")
+        if samples < 2:
+            raise ValueError(f"samples={samples}: a correlation needs 2 or more")
+        attentions = attention_modules(model.transformers_model)
+        depth = len(attentions)
+        self.min_layer = round(depth * 7 / 12) if min_layer is None else min_layer
+        self.max_layer = round(depth * 11 / 12) if max_layer is None else max_layer
+        if not 0 <= self.min_layer < self.max_layer <= depth:
+            raise ValueError(
+                f"layers {self.min_layer} to {self.max_layer} (not included) are no range of this "
+                f"model's {depth} layers"
+            )
+        self.model = model
+        self.ami_weight = ami_weight
+        self.temperature = temperature
+        self.samples = samples
+        width = model.get_embedding_dimension()
+        self.head = nn.Sequential(nn.Linear(width, width), nn.Tanh())
+        modules = list(model)
+        normalised = any(isinstance(module, Normalize) for module in modules)
+        # Plain values, so that the model's parameters are not counted twice.
+        self._encoder = (model,)
+        self._attentions = tuple(attentions[self.min_layer : self.max_layer])
+        self._after_transformer = tuple(
+            module for module in modules[1:] if normalised and not isinstance(module, Normalize)
+        )
+        self.components: dict[str, Tensor] = {}
+        """The last batch's `loss`, `info_nce` and `ami`, detached."""
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels=None) -> Tensor:
+        """The loss of a batch; under `torch.distributed`, of the batches of all processes.
+
+        Args:
+            sentence_features: one dictionary of `input_ids`, `attention_mask`, … [n, tokens].
+            labels: not used.
+
+        Returns:
+            Scalar tensor.
+        """
+        sentence_features = list(sentence_features)
+        if len(sentence_features) != 1:
+            raise ValueError(
+                f"MiCSELoss makes the second view itself: give it one column of sentences, "
+                f"not {len(sentence_features)}"
+            )
+        views = two_views(sentence_features[0])
+        maps: list[Tensor] = []
+        with recorded_attention(self._attentions if self.ami_weight else (), maps):
+            output = self.model(views)
+        # The head reads the raw embedding: of a unit vector, its bias would make up the most.
+        for module in self._after_transformer:
+            output = module(output)
+        embeddings = output["sentence_embedding"]
+
+        # Differences of the order of bfloat16's rounding decide both terms.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            first, second = (_of_all_processes(view) for view in embeddings.float().chunk(2))
+            loss = info_nce(self.head(first), self.head(second), temperature=self.temperature)
+            self.components = {"info_nce": loss.detach()}
+            if self.ami_weight:
+                first, second, real = attention_rows(maps, views["attention_mask"])
+                ami = attention_mutual_information(first, second, real=real, samples=self.samples)
+                self.components["ami"] = ami.detach()
+                loss = loss - self.ami_weight * ami
+        self.components["loss"] = loss.detach()
+        return loss
+
+    @torch.no_grad()
+    def measure_ami(self, sentences: list[str], *, max_length: int = 32, seed: int = 0) -> float:
+        """AMI of two views of some sentences, in nats, without learning from it.
+
+        It draws dropout and positions from a seed of its own, so that figures of one training, or
+        of two, can be compared and no other randomness is touched.
+        """
+        [model] = self._encoder
+        views = model.tokenizer(
+            sentences, truncation=True, max_length=max_length, padding=True, return_tensors="pt"
+        )
+        views = two_views({name: tensor.to(model.device) for name, tensor in views.items()})
+        maps: list[Tensor] = []
+        was_training = model.training
+        with torch.random.fork_rng(), recorded_attention(self._attentions, maps):
+            torch.manual_seed(seed)
+            model.train()
+            model(views)
+            model.train(was_training)
+            first, second, real = attention_rows(maps, views["attention_mask"])
+            return attention_mutual_information(
+                first, second, real=real, samples=self.samples
+            ).item()
+
+    def get_config_dict(self) -> dict[str, object]:
+        """Settings, for the model card."""
+        names = ("ami_weight", "min_layer", "max_layer", "temperature", "samples")
+        return {name: getattr(self, name) for name in names}
+
+
+def two_views(features: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each sentence of a batch twice, [2n, tokens]: dropout makes two views of it."""
+    return {
+        name: torch.cat([value, value]) if torch.is_tensor(value) else value
+        for name, value in features.items()
+    }
+
+
+def attention_rows(maps: list[Tensor], attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention maps of both views as rows, one a (sentence, head, chunk of layers).
+
+    The layers are taken two at a time: of four, the first and the third make one chunk, the second
+    and the fourth the other. Of an odd number, the last chunk has one.
+
+    Args:
+        maps: log attention probabilities, one [2n, heads, tokens, tokens] a layer; the first
+            views of n sentences, then the second ones.
+        attention_mask: 1 for real tokens, 0 for padding, [2n, tokens].
+
+    Returns:
+        Log-probabilities of view one, of view two, and whether both query and key are real tokens,
+        each [n * heads * chunks, layers of a chunk * tokens * tokens].
+    """
+    chunks = (len(maps) + 1) // 2
+    depth = -(-len(maps) // chunks)
+    missing = [torch.full_like(maps[0], -torch.inf)] * (depth * chunks - len(maps))
+    stacked = torch.stack([*maps, *missing]).unflatten(0, (depth, chunks)).unflatten(2, (2, -1))
+    first, second = stacked.permute(2, 3, 4, 1, 0, 5, 6)  # view, n, head, chunk, depth, query, key
+
+    token = attention_mask.bool().chunk(2)[0]
+    pair = token[:, :, None] & token[:, None, :]
+    there = torch.arange(depth * chunks, device=pair.device) < len(maps)
+    there = there.unflatten(0, (depth, chunks)).T
+    real = (pair[:, None, None, None] & there[:, :, None, None]).expand_as(first)
+    return tuple(view.flatten(3).flatten(0, 2) for view in (first, second, real))
+
+
+def attention_modules(transformer: PreTrainedModel) -> list[nn.Module]:
+    """The self-attention of each layer, first to last.
+
+    Raises:
+        ValueError: an architecture whose attention the kit cannot record.
+    """
+    kind = transformer.config.model_type
+    if kind in ("bert", "roberta"):  # MiniLM is a BERT
+        return [layer.attention.self for layer in transformer.encoder.layer]
+    if kind == "distilbert":
+        return [layer.attention for layer in transformer.transformer.layer]
+    raise ValueError(
+        f"the attention of a {kind} model cannot be recorded; bert (MiniLM is one), roberta and "
+        "distilbert can"
+    )
+
+
+@contextlib.contextmanager
+def recorded_attention(modules: Iterable[nn.Module], maps: list[Tensor]) -> Iterator[None]:
+    """Within, a forward pass appends the log attention probabilities of `modules` to `maps`.
+
+    Args:
+        modules: self-attentions of one model; all others of it keep the fused attention.
+        maps: gets one tensor a module, float32, [n, heads, queries, keys], after attention
+            dropout: -inf where a key is padding or was dropped.
+    """
+    modules = list(modules)
+    if not modules:
+        yield
+        return
+    config = modules[0].config  # one object, shared by all layers
+    usual = config._attn_implementation
+    for module in modules:
+        module.recorded = maps
+    config._attn_implementation = RECORDED
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+        for module in modules:
+            del module.recorded
+
+
+def _recording_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    **options: object,
+) -> tuple[Tensor, None]:
+    """Attention that keeps its log-probabilities where a module asks for them."""
+    if not hasattr(module, "recorded"):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
+        )
+    scores = (query @ key.transpose(-1, -2)).float() * scaling
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    log_probabilities = scores.log_softmax(dim=-1)
+    dropped = torch.rand_like(scores) < dropout
+    module.recorded.append(log_probabilities.masked_fill(dropped, -torch.inf))
+    probabilities = log_probabilities.exp().masked_fill(dropped, 0) / (1 - dropout)
+    output = probabilities.to(value.dtype) @ value
+    return output.transpose(1, 2).contiguous(), None
+
+
+RECORDED = "recorded"
+AttentionInterface.register(RECORDED, _recording_attention)
+AttentionMaskInterface.register(RECORDED, sdpa_mask)
+
+
+def _of_all_processes(rows: Tensor) -> Tensor:
+    """Rows of all processes in order of rank, gradients included; without processes, `rows`."""
+    return all_gather_with_grad(rows) if dist.is_initialized() else rows
+
+
+def _over_processes(value: Tensor, operation: dist.ReduceOp) -> Tensor:
+    """Largest or smallest `value` of all processes; without processes, `value`."""
+    if dist.is_initialized():
+        dist.all_reduce(value, operation)
+    return value

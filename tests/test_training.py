@@ -1,0 +1,363 @@
+"""The trainer on a tiny BERT: what it keeps, resumes, refuses and shares between processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
+
+from micse_utils.corpora import load_low_shot, read_sentences
+from micse_utils.models import keep_first_layers, load_model
+from micse_utils.results import Provenance
+from micse_utils.sts import Pairs, load_sample
+from micse_utils.training import (
+    PRESETS,
+    LowShotConfig,
+    TrainingDivergedError,
+    main,
+    train_low_shot,
+)
+
+NOUNS, VERBS, PLACES = ["cat", "dog", "mat", "park"], ["sat", "ran"], ["park", "mat", "dog"]
+SENTENCES = [f"the {n} {v} on the {p}" for n in NOUNS for v in VERBS for p in PLACES]  # 24
+FAST = LowShotConfig(
+    batch_size=8, max_length=16, learning_rate=1e-3, epochs=4, evaluations=3, bf16=False
+)
+DEV = Pairs(
+    ["the cat sat", "a big dog ran", "red mat", "blue park and dog"],
+    ["a cat sat", "a dog ran", "the blue park", "the cats"],
+    np.array([5.0, 4.0, 1.0, 0.0]),
+    Provenance("four pairs", "folder", "test", sha256="0" * 64),
+)
+
+
+def model_of(folder):
+    return load_model(folder, pooling="cls", device="cpu")
+
+
+def train(folder, output, sentences=SENTENCES, **settings):
+    settings = {"preset": FAST, "dev": DEV, "progress": False, **settings}
+    return train_low_shot(sentences, model_of(folder), output=output, **settings)
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def difference(first, second):
+    """Largest difference of any weight."""
+    return max((first[name].float() - second[name].float()).abs().max().item() for name in first)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_bert, tmp_path_factory):
+    """One finished run: what it returned, and its folder."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    return train(tiny_bert, output), output
+
+
+def test_the_presets_are_the_papers_recipes():
+    recipe = {"10%": (10, 5e-4), "1%": (50, 1e-4), "0.1%": (500, 1e-3), "0.01%": (2500, 1e-3)}
+    for split, (epochs, weight) in recipe.items():
+        preset = PRESETS[split]
+        assert (preset.epochs, preset.ami_weight) == (epochs, weight)
+        assert (preset.batch_size, preset.max_length, preset.learning_rate) == (64, 32, 1e-5)
+        assert (preset.min_layer, preset.max_layer, preset.temperature) == (7, 11, 0.05)
+
+
+def test_a_run_keeps_the_best_checkpoint_and_its_history(whole, tiny_bert):
+    trained, output = whole
+    history = trained.history
+    assert history["step"].tolist() == [0, 4, 8, 12]  # 24 sentences, batches of 8, 4 epochs
+    assert trained.best == history["spearman"].iloc[1:].max()
+    assert trained.before == history["spearman"].iloc[0]
+    assert history["step"][history["spearman"].iloc[1:].idxmax()] == trained.best_step
+    assert history.drop(columns=["loss", "info_nce"]).notna().all(axis=None)
+    parts = history.iloc[1:]
+    assert (parts["loss"] < parts["info_nce"]).all()  # by lambda times the AMI
+    np.testing.assert_allclose(parts["loss"], parts["info_nce"], atol=1e-3 * 7)
+    assert not (output / "checkpoints").exists()
+    record = json.loads((output / "training.json").read_text())
+    assert record["config"]["learning_rate"] == 1e-3
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0] or record["versions"]
+    assert difference(weights(model_of(tiny_bert)), weights(trained.model)) > 1e-3
+
+
+def test_the_saved_model_is_the_trained_one_and_reads_as_long_as_before(whole, tiny_bert):
+    trained, output = whole
+    again = SentenceTransformer(str(output / "model"), device="cpu")
+    assert difference(weights(again), weights(trained.model)) == 0
+    assert again.max_seq_length == model_of(tiny_bert).max_seq_length
+    bare = AutoModel.from_pretrained(output / "model").eval()
+    tokens = again.tokenizer(["the cat sat"], return_tensors="pt")
+    with torch.no_grad():
+        cls = bare(**tokens).last_hidden_state[0, 0]
+    np.testing.assert_allclose(cls.numpy(), trained.model.encode("the cat sat"), atol=1e-5)
+
+
+def test_a_finished_run_is_only_loaded(whole, tiny_bert, tmp_path):
+    trained, output = whole
+    shutil.copytree(output, tmp_path / "copy")
+    record = tmp_path / "copy" / "training.json"
+    stamp = record.stat().st_mtime_ns
+    again = train(tiny_bert, tmp_path / "copy")
+    assert difference(weights(again.model), weights(trained.model)) == 0
+    pd.testing.assert_frame_equal(again.history, trained.history)
+    assert record.stat().st_mtime_ns == stamp
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, tiny_bert, tmp_path):
+    trained, _ = whole
+    assert difference(weights(train(tiny_bert, tmp_path / "a").model), weights(trained.model)) == 0
+    other = train(tiny_bert, tmp_path / "b", seed=49)
+    assert difference(weights(other.model), weights(trained.model)) > 1e-4
+
+
+def test_simcse_is_micse_without_attention(whole, tiny_bert, tmp_path):
+    trained, _ = whole
+    simcse = train(tiny_bert, tmp_path / "simcse", method="simcse")
+    assert simcse.history["ami"].iloc[0] == trained.history["ami"].iloc[0]
+    np.testing.assert_array_equal(simcse.history["loss"], simcse.history["info_nce"])
+    weightless = train(tiny_bert, tmp_path / "weightless", ami_weight=0.0)
+    assert difference(weights(simcse.model), weights(weightless.model)) == 0
+    assert difference(weights(simcse.model), weights(trained.model)) > 0
+
+
+def test_another_run_does_not_get_the_folder(whole, tiny_bert):
+    _, output = whole
+    with pytest.raises(ValueError, match=r"holds another run \(its config differ\); name another"):
+        train(tiny_bert, output, learning_rate=5e-4)
+    with pytest.raises(ValueError, match=r"its sentences, sentences_sha256 differ"):
+        train(tiny_bert, output, sentences=SENTENCES[:20])
+
+
+def test_duplicates_and_blank_lines_are_dropped_and_said(tiny_bert, tmp_path, capsys):
+    sentences = [*SENTENCES, SENTENCES[0], f" {SENTENCES[1]} ", "", "  \t"]
+    trained = train(tiny_bert, tmp_path / "run", sentences=sentences, steps=1)
+    said = capsys.readouterr().out
+    assert "2 blank sentences were dropped" in said and "2 duplicates were dropped" in said
+    assert trained.sentences == len(SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"sentences": []}, ValueError, r"there are no sentences to train on"),
+        ({"sentences": ["", " "]}, ValueError, r"there are no sentences to train on"),
+        ({"sentences": ["a", "b"]}, ValueError, r"2 sentences make no batch of 8; give more, or"),
+        ({"sentences": "a cat"}, TypeError, r"sentences is one string; give a list"),
+        ({"sentences": ["a", None]}, TypeError, r"sentences\[1\] is None, not a string"),
+        ({"preset": "2%"}, ValueError, r'preset="2%" is none of 10%, 1%, 0.1%, 0.01%, packaged'),
+        ({"method": "simsce"}, ValueError, r'method="simsce" is none of micse, simcse'),
+        ({"learning_rat": 1}, TypeError, r"learning_rat is no setting; there are method, ami_w"),
+        ({"batch_size": 1}, ValueError, r"batch_size=1 leaves InfoNCE nothing"),
+        ({"steps": 0}, ValueError, r"steps=0 is not a positive whole number"),
+        ({"learning_rate": float("nan")}, ValueError, r"learning_rate=nan is not between 0 and 1"),
+        ({"max_layer": 9}, ValueError, r"layers 1 to 9 \(not included\) are no range"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_a_sentence(
+    tiny_bert, tmp_path, arguments, error, message
+):
+    with pytest.raises(error, match=message):
+        train(tiny_bert, tmp_path / "run", **arguments)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_best_checkpoint(tiny_bert, tmp_path):
+    """The model itself breaks at the seventh step: from then on its vectors are NaN."""
+    model = model_of(tiny_bert)
+    calls = 0
+
+    def break_down(module, inputs, output):
+        nonlocal calls
+        training = module.training and torch.is_grad_enabled()
+        calls += training
+        return output * float("nan") if calls > 6 and training else output
+
+    model.transformers_model.embeddings.register_forward_hook(break_down)
+    with pytest.raises(TrainingDivergedError, match=r"is nan at step 7: lower .* of step 4"):
+        train_low_shot(SENTENCES, model, output=tmp_path, preset=FAST, dev=DEV, progress=False)
+    kept = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert difference(weights(kept), weights(model)) == 0
+    assert all(tensor.isfinite().all() for tensor in weights(kept).values())
+
+
+def test_only_the_first_layers_are_kept(tiny_bert):
+    model = keep_first_layers(model_of(tiny_bert), 1)
+    ids = model.tokenizer(["the cat"], return_tensors="pt")
+    hidden = AutoModel.from_pretrained(tiny_bert).eval()(**ids, output_hidden_states=True)
+    np.testing.assert_allclose(
+        model.encode("the cat"), hidden.hidden_states[1][0, 0].detach().numpy(), atol=1e-5
+    )
+    assert model.provenance.name == "tiny-bert, first 1 of 2 layers"
+    for count in (0, 3, 1.0, True):
+        with pytest.raises(ValueError, match=r"this model has layers 1 to"):
+            keep_first_layers(model_of(tiny_bert), count)
+
+
+# --- From a shell
+
+
+def command(file, output, model, *options):
+    return [
+        str(file), "--output", str(output), "--model", str(model), "--method", "micse",
+        "--batch-size", "8", "--learning-rate", "1e-3", "--min-layer", "0", "--max-layer", "2",
+        "--bf16", "no", *options,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path_factory):
+    """No hub, and a SentEval folder with the pairs of `DEV`."""
+    folder = tmp_path_factory.mktemp("senteval")
+    file = folder / "STS" / "STSBenchmark" / "sts-dev.csv"
+    file.parent.mkdir(parents=True)
+    rows = zip(DEV.gold, DEV.first, DEV.second, strict=True)
+    file.write_text("".join(f"g\tf\ty\t0\t{gold}\t{a}\t{b}\n" for gold, a, b in rows))
+    monkeypatch.setenv("MICSE_SENTEVAL", str(folder))
+    monkeypatch.setenv("MICSE_DEVICE", "cpu")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return os.environ.copy()
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet"])
+def test_the_command_line_trains_on_the_users_own_file(
+    tiny_bert, tmp_path, environment, capsys, suffix
+):
+    file = tmp_path / f"mine{suffix}"
+    table = pd.DataFrame({"number": range(24), "text": SENTENCES})
+    if suffix == ".txt":
+        file.write_text("\n".join(SENTENCES))
+    elif suffix == ".csv":
+        table.to_csv(file, index=False)
+    else:
+        table.to_parquet(file)
+    column = () if suffix == ".txt" else ("--column", "text")
+    call = command(file, tmp_path / "run", tiny_bert, "--steps", "2", *column)
+    assert main(call) == 0
+    assert "before" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "message"),
+    [
+        (
+            "a.csv",
+            b"text,n\nhello,1\n",
+            "sentence",
+            "has no column 'sentence'; it has text, n",
+        ),
+        ("a.csv", b"", None, "a.csv cannot be read as a table"),
+        ("a.txt", b"caf\xe9\n", None, "a.txt is not UTF-8 (byte 3); convert it first"),
+        ("a.csv", b"text\ncaf\xe9\n", "text", "a.csv is not UTF-8; convert it first"),
+        ("a.parquet", b"no parquet", "text", "a.parquet cannot be read as a table"),
+        ("a.docx", b"", None, "a.docx is none of .txt, .csv, .tsv, .parquet"),
+        ("a.txt", b"\n \n", None, "a.txt: a holds no sentences"),
+        ("a.txt", b"one\ntwo\n", None, "2 sentences make no batch of 8"),
+        (None, b"", None, "there is no file"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(
+    tiny_bert, tmp_path, environment, capsys, name, content, column, message
+):
+    file = tmp_path / (name or "missing.txt")
+    if name:
+        file.write_bytes(content)
+    call = command(file, tmp_path / "run", tiny_bert, *(("--column", column) if column else ()))
+    assert main(call) == 1
+    complaint = capsys.readouterr().err
+    assert message in complaint and "Traceback" not in complaint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_with_one_column_needs_no_name(tmp_path):
+    (tmp_path / "one.csv").write_text("anything\nfirst\n\nsecond\n")
+    assert read_sentences(tmp_path / "one.csv").texts == ["first", "second"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path, environment):
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
+    steps = ("--steps", "60", "--evaluations", "20")
+
+    def call(output):
+        arguments = command(tmp_path / "mine.txt", tmp_path / output, tiny_bert, *steps)
+        return [sys.executable, "-m", "micse_utils.training", *arguments]
+
+    subprocess.run(call("whole"), env=environment, check=True, capture_output=True)
+    kills = 0
+    for attempt in range(1, 4):
+        process = subprocess.Popen(
+            call("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        while process.poll() is None and not any(
+            int(folder.name.split("-")[1]) >= 12 * attempt
+            for folder in checkpoints.glob("checkpoint-*")
+        ):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    # A checkpoint that a kill left unfinished is not gone on from.
+    broken = checkpoints / "checkpoint-57"
+    broken.mkdir(exist_ok=True)
+    (broken / "model.safetensors").write_bytes(b"half")
+    assert kills == 3
+    done = subprocess.run(call("killed"), env=environment, check=True, stdout=subprocess.PIPE)
+    assert b"before" in done.stdout
+
+    folders = tmp_path / "whole", tmp_path / "killed"
+    records = [json.loads((folder / "training.json").read_text()) for folder in folders]
+    assert records[0]["best_step"] == records[1]["best_step"]
+    spearman = [[row["spearman"] for row in record["history"]] for record in records]
+    assert spearman[0] == spearman[1]
+    first, second = (SentenceTransformer(str(f / "model"), device="cpu") for f in folders)
+    assert difference(weights(first), weights(second)) == 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(tiny_bert, tmp_path, environment):
+    """Without dropout, which each process would draw for itself."""
+    config = json.loads((tiny_bert / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    shutil.copytree(tiny_bert, tmp_path / "sober")
+    (tmp_path / "sober" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
+    environment |= {"OMP_NUM_THREADS": "1"}
+    for output, launcher in (
+        ("one", []),
+        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]),
+    ):
+        options = ("--steps", "6", "--evaluations", "2")
+        call = command(tmp_path / "mine.txt", tmp_path / output, tmp_path / "sober", *options)
+        done = subprocess.run(
+            [sys.executable, *launcher, "-m", "micse_utils.training", *call],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("before") == 1
+    folders = tmp_path / "one" / "model", tmp_path / "two" / "model", tmp_path / "sober"
+    first, second, start = (SentenceTransformer(str(f), device="cpu") for f in folders)
+    assert difference(weights(first), weights(start)) > 1e-3
+    assert difference(weights(first), weights(second)) < 1e-4
+
+
+@pytest.mark.slow
+def test_training_helps_the_packaged_encoder(encoder, tmp_path):
+    """[CLS] of the whole packaged encoder learns from 256 sentences to be an embedding."""
+    sentences = load_low_shot([256], source="package")[256, 48].texts
+    trained = train_low_shot(
+        sentences, load_model(source="package", pooling="cls", device="cpu"),
+        output=tmp_path, preset="packaged", steps=8, evaluations=1, dev=load_sample(),
+    )  # fmt: skip
+    assert trained.best > trained.before + 0.5
