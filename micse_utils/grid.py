@@ -14,9 +14,13 @@ from tqdm.auto import tqdm
 
 from micse_utils.corpora import Corpus
 from micse_utils.development import DevelopmentEvaluator
+from micse_utils.monitor import TrainingDivergedError
+from micse_utils.recipes import LowShotConfig, configure, default_preset
 from micse_utils.results import write_atomically
 from micse_utils.sts import Pairs
-from micse_utils.training import LowShotConfig, TrainingDivergedError, train_low_shot
+from micse_utils.training import train_low_shot
+
+FIGURES = ["before", "best", "last", "independent_before", "independent"]
 
 
 def train_grid(
@@ -27,10 +31,11 @@ def train_grid(
     sizes: Sequence[int],
     methods: Sequence[str],
     seeds: Sequence[int],
-    config: LowShotConfig,
     dev: Pairs,
     independent: Pairs | None = None,
+    preset: str | LowShotConfig | None = None,
     progress: bool = True,
+    **settings: object,
 ) -> pd.DataFrame:
     """Train every combination of size, method and seed from the same start.
 
@@ -44,9 +49,9 @@ def train_grid(
         sizes: numbers of sentences.
         methods: of `micse` and `simcse`.
         seeds: of sentences, dropout and order.
-        config: the settings that all runs share.
         dev: pairs that choose the checkpoint.
         independent: further pairs, which choose nothing, scored before and after.
+        preset, settings: of all runs, as for `train_low_shot`.
         progress: show a bar of the runs.
 
     Returns:
@@ -56,15 +61,19 @@ def train_grid(
         the run failed.
     """
     folder = Path(folder)
+    independent = independent and DevelopmentEvaluator(independent)
     combinations = [(n, m, s) for n in sizes for s in seeds for m in methods]
     rows = []
     for size, method, seed in tqdm(combinations, desc="runs", unit="run", disable=not progress):
+        corpus = sentences[size, seed]
+        recipe = preset or default_preset(base_model, size)
+        config = configure(recipe, **settings, method=method, seed=seed)
         shared = {
-            "config": dataclasses.asdict(dataclasses.replace(config, method=method, seed=seed)),
+            "config": dataclasses.asdict(config),
             "base_model": str(base_model.provenance),
-            "data": str(sentences[size, seed].provenance),
+            "data": str(corpus.provenance),
             "dev": str(dev.provenance),
-            "independent": str(independent and independent.provenance),
+            "independent": str(independent and independent.pairs.provenance),
         }
         file = folder / f"{size}-{method}-{seed}.json"
         record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -72,46 +81,37 @@ def train_grid(
             # Checkpoints of a run with other settings are none of this one's.
             digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
             work = folder / f".{file.stem}-{digest[:8]}"
-            run = _train_one(
-                base_model, sentences[size, seed], work, method, seed, config, dev, independent
-            )
+            model = copy.deepcopy(base_model)
+            run = _train_one(model, corpus.texts, work, config, dev, independent)
             record = {"size": size, "method": method, "seed": seed, **run, "settings": shared}
             text = json.dumps(record, indent=2, allow_nan=False)
             write_atomically(file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+            shutil.rmtree(work, ignore_errors=True)
         rows.append({name: value for name, value in record.items() if name != "settings"})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["size", "method", "seed", *FIGURES, "history", "error"])
 
 
 def _train_one(
-    base_model: SentenceTransformer,
-    corpus: Corpus,
+    model: SentenceTransformer,
+    sentences: list[str],
     work: Path,
-    method: str,
-    seed: int,
     config: LowShotConfig,
     dev: Pairs,
-    independent: Pairs | None,
+    independent: DevelopmentEvaluator | None,
 ) -> dict[str, object]:
-    """Figures of one run; its checkpoints stand in `work` until it has ended."""
-    model = copy.deepcopy(base_model)
-    score = DevelopmentEvaluator(independent) if independent else None
+    """Figures of one run; its checkpoints stand in `work`."""
+    before = independent and independent(model)["dev_spearman"]
     try:
-        before = score(model)["dev_spearman"] if score else None
         trained = train_low_shot(
-            corpus.texts, model, method,
-            output=work, preset=config, dev=dev, keep_model=False, progress=False, seed=seed,
-        )  # fmt: skip
+            sentences, model, config.method, output=work, preset=config, dev=dev, progress=False
+        )
     except TrainingDivergedError as error:
         return {"error": str(error)}
-    after = score(model)["dev_spearman"] if score else None
-    shutil.rmtree(work)
-    history = json.loads(trained.history.to_json(orient="records"))
     return {
         "before": trained.before,
         "best": trained.best,
-        "last": history[-1]["spearman"],
-        "best_step": trained.best_step,
+        "last": float(trained.history["spearman"].iloc[-1]),
         "independent_before": before,
-        "independent": after,
-        "history": history,
+        "independent": independent and independent(trained.model)["dev_spearman"],
+        "history": json.loads(trained.history.to_json(orient="records")),
     }

@@ -22,6 +22,7 @@ from micse_utils.sources import choose
 MICSE = "sap-ai-research/miCSE"
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 BERT = "bert-base-uncased"
+OWN = ("auto", "start")  # names that a folder's own model, or the packaged one, may stand for
 SHORT_NAMES = {"auto": MICSE, "start": BERT, "miCSE": MICSE, "all-MiniLM-L6-v2": PACKAGED}
 
 # Pooling belongs to the model: a checkpoint read with another pooling than it was trained with
@@ -46,8 +47,8 @@ def load_model(
     """Load a sentence encoder in float32, in evaluation mode; its `provenance` says what it is.
 
     Args:
-        name: `auto` (miCSE from the hub, else the packaged all-MiniLM-L6-v2), `start` (to train
-            from: bert-base-uncased from the hub, else the packaged one), `miCSE`,
+        name: `auto` (a folder's own model, miCSE from the hub, or the packaged all-MiniLM-L6-v2),
+            `start` (the same to train from, with bert-base-uncased from the hub), `miCSE`,
             `all-MiniLM-L6-v2`, any hub repository, or a folder.
         source: `auto` (folder MICSE_DATA, hub, package: the first that has it), `hub`, `package`,
             or a folder that holds the model itself or in `model/`. A model asked for by name is
@@ -73,10 +74,10 @@ def load_model(
     if isinstance(name, Path) or str(name).startswith((".", "~", "/")):
         raise ValueError(f"there is no model folder {name}")
     repository = SHORT_NAMES.get(name, name)
-    packaged = name in ("auto", "start") or repository == PACKAGED
+    packaged = name in OWN or repository == PACKAGED
 
     def from_folder(path: Path) -> SentenceTransformer:
-        place = path if name == "auto" else path / repository.split("/")[-1]
+        place = path if name in OWN else path / repository.split("/")[-1]
         return _from_folder(place, pooling, device)
 
     def from_hub() -> SentenceTransformer:
@@ -180,7 +181,7 @@ def _build(
     if pooling is not None and pooling not in Pooling.POOLING_MODES:
         raise ValueError(f'pooling="{pooling}" is none of {", ".join(Pooling.POOLING_MODES)}')
     try:
-        with _quiet():
+        with quiet():
             model = _modules(folder, name, pooling, device)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -250,7 +251,7 @@ def _check_weights(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' progress bars and load reports (unused heads, say) off the page."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

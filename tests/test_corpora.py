@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from micse_utils.corpora import load_sentences, load_tweets
+from micse_utils.corpora import load_tweets
 from micse_utils.packaged import fetch
+from micse_utils.sentences import load_sentences
 
 SHARED = Path(__file__).parents[2] / "shared" / "tweet_eval"
 
@@ -98,25 +99,6 @@ def test_a_sample_larger_than_the_corpus_is_the_corpus():
 def test_a_limit_that_is_no_count_is_refused(limit):
     with pytest.raises(ValueError, match="is not a positive whole number"):
         load_tweets("package", limit=limit)
-
-
-def test_sentences_come_from_the_users_file_without_blank_lines(tmp_path):
-    (tmp_path / "sentences.txt").write_bytes("\ufeffOne.\r\n\r\n  Two.  \nThree.".encode())
-    assert load_sentences(tmp_path).texts == ["One.", "Two.", "Three."]
-
-
-def test_sentence_folders_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"neither sentences.txt nor wiki1m"):
-        load_sentences(tmp_path)
-    (tmp_path / "sentences.txt").write_text("\n \n")
-    with pytest.raises(ValueError, match="holds no sentences"):
-        load_sentences(tmp_path)
-
-
-def test_packaged_sentences_can_be_sampled():
-    sentences = load_sentences("package", limit=64, seed=48)
-    assert len(sentences) == 64
-    assert sentences.labels is None
 
 
 def test_a_folder_that_has_only_some_of_the_data_says_so(tweet_eval, monkeypatch, capsys):

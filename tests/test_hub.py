@@ -1,5 +1,6 @@
 """The hub path, for real: a loopback server that speaks the hub's routes, and the hub's cache."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -20,10 +21,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
 
 from micse_utils import hub
-from micse_utils.corpora import load_sentences, load_tweets
+from micse_utils.corpora import load_tweets
 from micse_utils.encoding import encode
 from micse_utils.hub import HubError, hub_problem
 from micse_utils.models import load_model
+from micse_utils.sentences import load_low_shot, load_sentences
+from micse_utils.sts import load_stsb
 
 ROOT = Path(__file__).parents[1]
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -216,6 +219,39 @@ def test_data_sets_come_with_their_commit(server):
     assert "nli_for_simcse.csv" not in " ".join(server.requests)
     assert load_tweets("hub", revision=SECOND).texts == ["good"]
     assert server.requests.count("GET api/models/sap-ai-research/miCSE") == 1  # one probe for all
+
+
+def test_the_papers_splits_are_found_by_size_and_seed(server):
+    """Named by their share of a million, as in the official repository."""
+    files = {
+        f"wiki_subset_1M_{share}percent_seed{seed}.txt": f"{share} {seed}.\nAnother one.\n".encode()
+        for share in ("0.0064", "000.01", "001.00", "010.00")
+        for seed in (48, 49)
+    }
+    server.repositories["datasets/sap-ai-research/datasets-for-micse"] = {FIRST: files}
+    handfuls = load_low_shot([64, 100_000], seeds=[48, 49], source="hub")
+    assert handfuls[64, 49].texts == ["0.0064 49.", "Another one."]
+    assert handfuls[100_000, 48].texts == ["010.00 48.", "Another one."]
+    assert handfuls[64, 48].provenance.revision == FIRST
+    with pytest.raises(ValueError, match=r"no split of 65 .* its sizes are 64, 100, 10000, 100000"):
+        load_low_shot([65], source="hub")
+    with pytest.raises(
+        ValueError, match=r"no split of 64 sentences with seed 7; its sizes are not"
+    ):
+        load_low_shot([64], seeds=[7], source="hub")
+
+
+def test_stsbenchmark_comes_from_the_hub_with_its_commit(server):
+    lines = '{"sentence1": "a", "sentence2": "b", "score": 2.5}\n'
+    server.repositories["datasets/mteb/stsbenchmark-sts"] = {
+        SECOND: {"validation.jsonl.gz": gzip.compress(lines.encode()), "test.jsonl.gz": b"unasked"}
+    }
+    pairs = load_stsb("dev", source="hub")
+    assert (pairs.first, pairs.second, pairs.gold.tolist()) == (["a"], ["b"], [2.5])
+    assert pairs.provenance.revision == SECOND
+    assert "test.jsonl.gz" not in " ".join(server.requests)
+    with pytest.raises(HubError, match="has no train split"):
+        load_stsb("train", source="hub")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from micse_utils import models
 from micse_utils.encoding import encode
-from micse_utils.models import load_model
+from micse_utils.models import keep_first_layers, load_model
 
 TEXTS = ["the cat sat on the mat", "a big red dog ran", "park"]
 
@@ -229,3 +229,16 @@ def test_the_model_comes_in_evaluation_mode_and_float32(encoder):
 
 def test_short_names_stand_for_full_ones():
     assert models.SHORT_NAMES["miCSE"] == "sap-ai-research/miCSE"
+
+
+def test_only_the_first_layers_are_kept(tiny_bert):
+    model = keep_first_layers(load_model(tiny_bert, device="cpu"), 1)
+    ids = model.tokenizer(["the cat"], return_tensors="pt")
+    hidden = AutoModel.from_pretrained(tiny_bert).eval()(**ids, output_hidden_states=True)
+    np.testing.assert_allclose(
+        model.encode("the cat"), hidden.hidden_states[1][0, 0].detach().numpy(), atol=1e-5
+    )
+    assert model.provenance.name == "tiny-bert, first 1 of 2 layers"
+    for count in (0, 3, 1.0, True):
+        with pytest.raises(ValueError, match=r"this model has layers 1 to"):
+            keep_first_layers(load_model(tiny_bert, device="cpu"), count)

@@ -19,10 +19,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from micse_utils.corpora import load_sentences
 from micse_utils.models import load_model
 from micse_utils.notebooks import NOTEBOOKS, _fingerprint, page, plain_bars
 from micse_utils.packaged import fetch
+from micse_utils.sentences import load_sentences
 
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
 TWEETS = "02_tweet_clustering"

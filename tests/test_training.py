@@ -15,17 +15,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
-from micse_utils.corpora import load_low_shot, read_sentences
-from micse_utils.models import keep_first_layers, load_model
+from micse_utils.models import load_model
+from micse_utils.monitor import TrainingDivergedError
+from micse_utils.recipes import LowShotConfig
 from micse_utils.results import Provenance
+from micse_utils.sentences import load_low_shot
 from micse_utils.sts import Pairs, load_sample
-from micse_utils.training import (
-    PRESETS,
-    LowShotConfig,
-    TrainingDivergedError,
-    main,
-    train_low_shot,
-)
+from micse_utils.training import main, train_low_shot
 
 NOUNS, VERBS, PLACES = ["cat", "dog", "mat", "park"], ["sat", "ran"], ["park", "mat", "dog"]
 SENTENCES = [f"the {n} {v} on the {p}" for n in NOUNS for v in VERBS for p in PLACES]  # 24
@@ -63,15 +59,6 @@ def whole(tiny_bert, tmp_path_factory):
     """One finished run: what it returned, and its folder."""
     output = tmp_path_factory.mktemp("runs") / "whole"
     return train(tiny_bert, output), output
-
-
-def test_the_presets_are_the_papers_recipes():
-    recipe = {"10%": (10, 5e-4), "1%": (50, 1e-4), "0.1%": (500, 1e-3), "0.01%": (2500, 1e-3)}
-    for split, (epochs, weight) in recipe.items():
-        preset = PRESETS[split]
-        assert (preset.epochs, preset.ami_weight) == (epochs, weight)
-        assert (preset.batch_size, preset.max_length, preset.learning_rate) == (64, 32, 1e-5)
-        assert (preset.min_layer, preset.max_layer, preset.temperature) == (7, 11, 0.05)
 
 
 def test_a_run_keeps_the_best_checkpoint_and_its_history(whole, tiny_bert):
@@ -156,11 +143,6 @@ def test_duplicates_and_blank_lines_are_dropped_and_said(tiny_bert, tmp_path, ca
         ({"sentences": ["a", "b"]}, ValueError, r"2 sentences make no batch of 8; give more, or"),
         ({"sentences": "a cat"}, TypeError, r"sentences is one string; give a list"),
         ({"sentences": ["a", None]}, TypeError, r"sentences\[1\] is None, not a string"),
-        ({"preset": "2%"}, ValueError, r'preset="2%" is none of 10%, 1%, 0.1%, 0.01%, packaged'),
-        ({"method": "simsce"}, ValueError, r'method="simsce" is none of micse, simcse'),
-        ({"learning_rat": 1}, TypeError, r"learning_rat is no setting; there are method, ami_w"),
-        ({"batch_size": 1}, ValueError, r"batch_size=1 leaves InfoNCE nothing"),
-        ({"steps": 0}, ValueError, r"steps=0 is not a positive whole number"),
         ({"learning_rate": float("nan")}, ValueError, r"learning_rate=nan is not between 0 and 1"),
         ({"max_layer": 9}, ValueError, r"layers 1 to 9 \(not included\) are no range"),
     ],
@@ -189,19 +171,6 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best_checkpoint(tiny_bert,
     kept = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     assert difference(weights(kept), weights(model)) == 0
     assert all(tensor.isfinite().all() for tensor in weights(kept).values())
-
-
-def test_only_the_first_layers_are_kept(tiny_bert):
-    model = keep_first_layers(model_of(tiny_bert), 1)
-    ids = model.tokenizer(["the cat"], return_tensors="pt")
-    hidden = AutoModel.from_pretrained(tiny_bert).eval()(**ids, output_hidden_states=True)
-    np.testing.assert_allclose(
-        model.encode("the cat"), hidden.hidden_states[1][0, 0].detach().numpy(), atol=1e-5
-    )
-    assert model.provenance.name == "tiny-bert, first 1 of 2 layers"
-    for count in (0, 3, 1.0, True):
-        with pytest.raises(ValueError, match=r"this model has layers 1 to"):
-            keep_first_layers(model_of(tiny_bert), count)
 
 
 # --- From a shell
@@ -278,11 +247,6 @@ def test_a_file_that_cannot_be_used_is_one_sentence(
     complaint = capsys.readouterr().err
     assert message in complaint and "Traceback" not in complaint
     assert not (tmp_path / "run").exists()
-
-
-def test_a_table_with_one_column_needs_no_name(tmp_path):
-    (tmp_path / "one.csv").write_text("anything\nfirst\n\nsecond\n")
-    assert read_sentences(tmp_path / "one.csv").texts == ["first", "second"]
 
 
 @pytest.mark.slow

@@ -16,9 +16,9 @@ import time
 import torch
 
 from micse_utils import objective
-from micse_utils.corpora import load_low_shot
 from micse_utils.device import pick_dtype
 from micse_utils.models import load_model
+from micse_utils.sentences import load_low_shot
 
 VARIANTS = ("simcse", "micse", "rows x rows")
 BATCH, LENGTH, SAMPLES = 64, 32, 150
@@ -41,9 +41,7 @@ def stepper(variant):
     """A function that takes one training step of a variant."""
     torch.manual_seed(0)
     model = load_model(source="package", pooling="cls", device="cpu").train()
-    loss = objective.MiCSELoss(
-        model, 0 if variant == "simcse" else 1e-2, min_layer=2, max_layer=6
-    )
+    loss = objective.MiCSELoss(model, 0 if variant == "simcse" else 1e-2, min_layer=2, max_layer=6)
     optimizer = torch.optim.AdamW(loss.parameters(), lr=1e-5)
     sentences = load_low_shot([BATCH], source="package")[BATCH, 48].texts
     batch = dict(
@@ -98,7 +96,9 @@ def main():
     for variant in VARIANTS:
         seconds = statistics.median(times[variant][1:])
         call = [sys.executable, __file__, "--memory", variant]
-        peak = float(subprocess.check_output(call, text=True, stderr=subprocess.DEVNULL).split()[-1])
+        peak = float(
+            subprocess.check_output(call, text=True, stderr=subprocess.DEVNULL).split()[-1]
+        )
         print(f"{variant:12} {seconds:6.3f} s  {seconds / baseline:5.2f}x  {peak:6.0f} MiB")
 
 

@@ -1,0 +1,254 @@
+"""One training run and its folder: claimed, trained, gone on with after a stop, kept."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import safetensors.torch
+import torch
+import transformers
+from datasets import Dataset, disable_progress_bars, enable_progress_bars
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from transformers import PrinterCallback
+
+from micse_utils.development import DevelopmentEvaluator
+from micse_utils.device import pick_dtype
+from micse_utils.models import quiet
+from micse_utils.monitor import HEAD, Monitor, TrainingDivergedError, history_of
+from micse_utils.objective import MiCSELoss
+from micse_utils.recipes import LowShotConfig
+from micse_utils.results import versions, write_atomically
+from micse_utils.settings import process
+from micse_utils.sts import Pairs
+
+RECORD = "training.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training run leaves.
+
+    Attributes:
+        model: the encoder of the best checkpoint, the very object that was given.
+        history: one row an evaluation: `step` (0 is before training), `spearman` of the
+            development pairs (x 100), `alignment`, `uniformity`; `ami` of 64 of the training
+            sentences, measured alike for both methods; and the means of `loss` and `info_nce`
+            since the row before.
+        best_step: of the checkpoint that was kept.
+        config: the settings.
+        sentences: number trained on, without duplicates.
+    """
+
+    model: SentenceTransformer
+    history: pd.DataFrame
+    best_step: int
+    config: LowShotConfig
+    sentences: int
+
+    @property
+    def before(self) -> float:
+        """Spearman x 100 of the development pairs before training."""
+        return float(self.history["spearman"].iloc[0])
+
+    @property
+    def best(self) -> float:
+        """Spearman x 100 of the development pairs at the best checkpoint."""
+        return float(self.history.set_index("step")["spearman"][self.best_step])
+
+
+class Run:
+    """One training run and its folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: SentenceTransformer,
+        sentences: list[str],
+        config: LowShotConfig,
+        dev: Pairs,
+    ) -> None:
+        self.folder = folder
+        self.model = model
+        self.sentences = sentences
+        self.config = config
+        self.dev = dev
+        self.checkpoints = folder / "checkpoints"
+        self.bf16 = config.bf16
+        if self.bf16 is None:
+            self.bf16 = pick_dtype(model.device) == torch.bfloat16
+        self.provenance = {
+            "config": dataclasses.asdict(config),
+            "bf16": self.bf16,
+            "base_model": str(getattr(model, "provenance", model)),
+            "sentences": len(sentences),
+            "sentences_sha256": hashlib.sha256("\n".join(sentences).encode()).hexdigest(),
+            "dev": str(dev.provenance),
+        }
+        self._claim()
+
+    def _claim(self) -> None:
+        """Take the folder for this run, or refuse one that holds another."""
+        file = self.folder / "run.json"
+        if file.is_file():
+            there = json.loads(file.read_text(encoding="utf-8"))
+            if differing := [k for k, v in self.provenance.items() if there.get(k) != v]:
+                raise ValueError(
+                    f"{self.folder} holds another run (its {', '.join(differing)} differ); name "
+                    "another output folder, or delete it"
+                )
+        text = json.dumps(self.provenance, indent=2)
+        write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def finished(self) -> Trained | None:
+        """What this run left when it ended earlier, or None."""
+        file = self.folder / RECORD
+        if not file.is_file():
+            return None
+        record = json.loads(file.read_text(encoding="utf-8"))
+        self._load(self.folder / "model")
+        history = pd.DataFrame(record["history"]).astype({"loss": float, "info_nce": float})
+        return self._trained(history, record["best_step"])
+
+    def _load(self, folder: Path) -> None:
+        with _quiet():
+            weights = SentenceTransformer(str(folder), device="cpu").state_dict()
+        self.model.load_state_dict(weights)
+
+    def _trained(self, history: pd.DataFrame, best_step: int) -> Trained:
+        return Trained(self.model.eval(), history, best_step, self.config, len(self.sentences))
+
+    def train(self, progress: bool) -> Trained:
+        """Train to the end, from the last whole checkpoint if there is one."""
+        config, model = self.config, self.model
+        transformers.set_seed(config.seed)
+        loss = MiCSELoss(
+            model,
+            config.ami_weight if config.method == "micse" else 0,
+            min_layer=config.min_layer,
+            max_layer=config.max_layer,
+            temperature=config.temperature,
+        )
+        steps = config.steps or config.epochs * (len(self.sentences) // config.batch_size)
+        evaluator = DevelopmentEvaluator(self.dev)
+        monitor = Monitor(loss, self.sentences, config.max_length, steps, progress)
+        max_seq_length, model.max_seq_length = model.max_seq_length, config.max_length
+        # The library would draw and encode examples for a model card, with a bar of their own.
+        model.model_card_data.generate_widget_examples = False
+        model.model_card_data.widget = [{"text": self.sentences[0]}]
+        with _quiet():
+            trainer = SentenceTransformerTrainer(
+                model,
+                self._arguments(steps, evaluator.primary_metric),
+                train_dataset=Dataset.from_dict({"sentence": self.sentences}),
+                loss=loss,
+                evaluator=evaluator,
+                callbacks=[monitor],
+            )
+            trainer.remove_callback(PrinterCallback)
+            last = self._last_checkpoint()
+            note = self.checkpoints / "start.json"
+            if last is None:
+                start = evaluator(model) | {"dev_ami": monitor.ami()}
+                write_atomically(note, lambda path: path.write_text(json.dumps(start)))
+            else:
+                loss.head.load_state_dict(safetensors.torch.load_file(last / HEAD))
+                start = json.loads(note.read_text())
+            try:
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
+            except TrainingDivergedError as error:
+                raise TrainingDivergedError(f"{error}; {self._rescue(trainer)}") from None
+            finally:
+                monitor.bar.close()
+                model.max_seq_length = max_seq_length
+        history = history_of(start, trainer.state.log_history)
+        best_step = trainer.state.best_global_step
+        trainer.accelerator.wait_for_everyone()  # all have loaded the best checkpoint
+        if trainer.is_world_process_zero():
+            self._keep(history, best_step)
+        return self._trained(history, best_step)
+
+    def _arguments(self, steps: int, metric: str) -> SentenceTransformerTrainingArguments:
+        config, device = self.config, self.model.device
+        every = math.ceil(steps / min(config.evaluations, steps))
+        return SentenceTransformerTrainingArguments(
+            output_dir=str(self.checkpoints),
+            max_steps=steps,
+            per_device_train_batch_size=config.batch_size // process()[1],
+            dataloader_drop_last=True,
+            dataloader_pin_memory=device.type == "cuda",
+            learning_rate=config.learning_rate,
+            bf16=self.bf16,
+            seed=config.seed,
+            use_cpu=device.type == "cpu",
+            eval_strategy="steps",
+            eval_steps=every,
+            save_strategy="steps",
+            save_steps=every,
+            save_total_limit=1,  # beside the best one
+            load_best_model_at_end=True,
+            metric_for_best_model=metric,
+            logging_steps=every,
+            disable_tqdm=True,
+            report_to="none",
+        )
+
+    def _last_checkpoint(self) -> Path | None:
+        """The newest whole checkpoint; those that a kill left unfinished are removed."""
+        found = sorted(
+            self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
+        )
+        whole = [folder for folder in found if (folder / HEAD).is_file()]
+        for folder in set(found) - set(whole):
+            shutil.rmtree(folder, ignore_errors=True)
+        return whole[-1] if whole else None
+
+    def _rescue(self, trainer: SentenceTransformerTrainer) -> str:
+        """Keep the best checkpoint of a run that cannot go on; says what is left of it."""
+        if not trainer.state.best_model_checkpoint:
+            return "no checkpoint had been made yet"
+        self._load(Path(trainer.state.best_model_checkpoint))
+        if trainer.is_world_process_zero():
+            self.model.save_pretrained(str(self.folder / "model"), create_model_card=False)
+        return (
+            f"{self.folder / 'model'} holds the best checkpoint before, of step "
+            f"{trainer.state.best_global_step}"
+        )
+
+    def _keep(self, history: pd.DataFrame, best_step: int) -> None:
+        """Save model and record, then let go of the checkpoints."""
+        with _quiet():
+            self.model.save_pretrained(str(self.folder / "model"), create_model_card=False)
+        record = {
+            "best_step": best_step,
+            "history": json.loads(history.to_json(orient="records", double_precision=15)),
+            **self.provenance,
+            "versions": versions(),
+        }
+        text = json.dumps(record, indent=2)
+        write_atomically(self.folder / RECORD, lambda path: path.write_text(text, encoding="utf-8"))
+        shutil.rmtree(self.checkpoints)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the bars and notes of all libraries that train off the page."""
+    disable_progress_bars()
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", category=FutureWarning, module="sentence_transformers"
+            )
+            yield
+    finally:
+        enable_progress_bars()
