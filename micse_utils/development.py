@@ -7,6 +7,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from micse_utils.encoding import encode
+from micse_utils.scores import alignment, uniformity, unit
 from micse_utils.sts import Pairs
 
 POSITIVE = 0.8
@@ -43,8 +44,7 @@ class DevelopmentEvaluator(BaseEvaluator):
         steps: int = -1,
     ) -> dict[str, float]:
         """Encode and score; `output_path`, `epoch` and `steps` are the trainer's, and not used."""
-        vectors = self._encode(model).astype(np.float64)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = unit(self._encode(model))
         first, second, gold = vectors[self.first], vectors[self.second], self.pairs.gold
         positive = gold >= POSITIVE * gold.max()
         return {
@@ -62,26 +62,3 @@ class DevelopmentEvaluator(BaseEvaluator):
             )
         finally:
             model.max_seq_length = while_training
-
-
-def alignment(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean squared distance of positive pairs (Wang & Isola 2020, equation 2); smaller is better.
-
-    Args:
-        first, second: unit vectors, [n, d].
-    """
-    return float(((first - second) ** 2).sum(axis=1).mean())
-
-
-def uniformity(vectors: np.ndarray) -> float:
-    """Log of the mean of exp(-2 distance^2) over all pairs (same paper, equation 3).
-
-    Args:
-        vectors: unit vectors, [n, d].
-
-    Returns:
-        0 where all vectors are one, about -4 at best; smaller is better.
-    """
-    pairs = np.triu_indices(len(vectors), k=1)
-    squared = 2 - 2 * (vectors @ vectors.T)[pairs]
-    return float(np.log(np.exp(-2 * squared).mean()))

@@ -1,7 +1,8 @@
 """Texts become embeddings, fast: sorted by length, packed by a token budget, in the order given."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,13 @@ from micse_utils.device import pick_dtype
 TOKEN_BUDGET = 2048
 """Tokens of one batch, padding included: large enough to keep the cores busy, small enough to stay
 in their caches."""
+
+
+class Encoder(Protocol):
+    """Anything that turns n strings into an array [n, d]."""
+
+    def encode(self, sentences: list[str]) -> np.ndarray:
+        """Embeddings, [n, d], in the order given."""
 
 
 def encode(
@@ -79,6 +87,50 @@ def encode(
     finally:
         model.train(was_training)
     return embeddings
+
+
+def encode_distinct(
+    model: SentenceTransformer | Encoder,
+    texts: Mapping[str, Iterable[str]],
+    *,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Encode the distinct texts of several tasks together, once.
+
+    Args:
+        model: a `SentenceTransformer`, or any object with `encode(list of strings)`.
+        texts: those of each task.
+        dtype, progress: as for `encode`.
+
+    Returns:
+        Embeddings, [n, d], and the row of each text in them.
+
+    Raises:
+        ValueError: the encoder gives another shape, NaN, infinity or one and the same vector.
+    """
+    task_of = {text: task for task, group in texts.items() for text in group}
+    distinct = list(task_of)
+    if isinstance(model, SentenceTransformer):
+        longest = model.get_max_seq_length() or 512
+        vectors = encode(model, distinct, max_length=longest, dtype=dtype, progress=progress)
+    else:
+        vectors = np.asarray(model.encode(distinct))
+    if vectors.ndim != 2 or len(vectors) != len(distinct):
+        raise ValueError(
+            f"the encoder gave an array of shape {vectors.shape} for {len(distinct)} sentences; "
+            f"expected ({len(distinct)}, dimensions)"
+        )
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        text = distinct[int(np.argmin(finite))]
+        raise ValueError(
+            f"{task_of[text]}: the encoder gave NaN or infinity for {(~finite).sum()} of "
+            f"{len(distinct)} sentences, the first of them '{text}'"
+        )
+    if len(distinct) > 1 and (vectors == vectors[0]).all():
+        raise ValueError("the encoder gave one and the same vector for every sentence")
+    return vectors, {text: index for index, text in enumerate(distinct)}
 
 
 def _checked(texts: Iterable[str]) -> list[str]:

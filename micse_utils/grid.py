@@ -16,7 +16,7 @@ from micse_utils.corpora import Corpus
 from micse_utils.development import DevelopmentEvaluator
 from micse_utils.monitor import TrainingDivergedError
 from micse_utils.recipes import LowShotConfig, configure, default_preset
-from micse_utils.results import write_atomically
+from micse_utils.results import write_json
 from micse_utils.sts import Pairs
 from micse_utils.training import train_low_shot
 
@@ -84,8 +84,7 @@ def train_grid(
             model = copy.deepcopy(base_model)
             run = _train_one(model, corpus.texts, work, config, dev, independent)
             record = {"size": size, "method": method, "seed": seed, **run, "settings": shared}
-            text = json.dumps(record, indent=2, allow_nan=False)
-            write_atomically(file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+            write_json(file, record)
             shutil.rmtree(work, ignore_errors=True)
         rows.append({name: value for name, value in record.items() if name != "settings"})
     return pd.DataFrame(rows, columns=["size", "method", "seed", *FIGURES, "history", "error"])

@@ -22,7 +22,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from micse_utils.results import write_atomically
+from micse_utils.results import write_atomically, write_json
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -133,8 +133,7 @@ def run(
         write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
         for figure in folder.glob("*.png"):
             shutil.copy(figure, FIGURES / f"{name[:2]}_{figure.name}")
-    text = json.dumps({"fingerprint": fingerprint, "seconds": seconds})
-    write_atomically(record, lambda path: path.write_text(text, encoding="utf-8"))
+    write_json(record, {"fingerprint": fingerprint, "seconds": seconds})
     return f"{name}: {seconds:.0f} s: {_headline(folder)}"
 
 

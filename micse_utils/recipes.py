@@ -72,7 +72,7 @@ PRESETS = {
         ami_weight=1e-2, min_layer=2, max_layer=6, learning_rate=1e-4, steps=20, evaluations=4
     ),
     "packaged-raw": LowShotConfig(
-        ami_weight=1.0, min_layer=1, max_layer=3, learning_rate=3e-5, steps=30, evaluations=3
+        ami_weight=0.1, min_layer=2, max_layer=4, learning_rate=1e-4, steps=15, evaluations=3
     ),
 }
 

@@ -83,6 +83,24 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file, UTF-8, whole or not at all."""
+    return write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, record: object) -> Path:
+    """Write a JSON file, whole or not at all; NumPy's numbers and arrays are fine, NaN is not."""
+    text = json.dumps(
+        record, indent=2, ensure_ascii=False, allow_nan=False, default=lambda array: array.tolist()
+    )
+    return write_text(path, text + "\n")
+
+
+def records(table: pd.DataFrame) -> list[dict[str, object]]:
+    """Rows of a table for a JSON file: what is missing becomes null."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
 def save_figure(folder: str | Path, name: str, figure: Figure) -> Path:
     """Write a figure as `folder/name.png`, 150 dots per inch."""
     return write_atomically(
@@ -99,9 +117,7 @@ def save_table(folder: str | Path, name: str, table: pd.DataFrame) -> Path:
 
 def save_page(folder: str | Path, name: str, html: str) -> Path:
     """Write an HTML page as `folder/name.html`, UTF-8."""
-    return write_atomically(
-        Path(folder) / f"{name}.html", lambda p: p.write_text(html, encoding="utf-8")
-    )
+    return write_text(Path(folder) / f"{name}.html", html)
 
 
 def write_metrics(
@@ -135,9 +151,4 @@ def write_metrics(
             "versions": versions(),
         },
     }
-    text = json.dumps(
-        record, indent=2, ensure_ascii=False, allow_nan=False, default=lambda array: array.tolist()
-    )
-    return write_atomically(
-        Path(folder) / "metrics.json", lambda p: p.write_text(text + "\n", encoding="utf-8")
-    )
+    return write_json(Path(folder) / "metrics.json", record)

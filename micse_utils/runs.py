@@ -28,7 +28,7 @@ from micse_utils.models import quiet
 from micse_utils.monitor import HEAD, Monitor, TrainingDivergedError, history_of
 from micse_utils.objective import MiCSELoss
 from micse_utils.recipes import LowShotConfig
-from micse_utils.results import versions, write_atomically
+from micse_utils.results import versions, write_json
 from micse_utils.settings import process
 from micse_utils.sts import Pairs
 
@@ -77,6 +77,7 @@ class Run:
         sentences: list[str],
         config: LowShotConfig,
         dev: Pairs,
+        overwrite: bool,
     ) -> None:
         self.folder = folder
         self.model = model
@@ -95,20 +96,24 @@ class Run:
             "sentences_sha256": hashlib.sha256("\n".join(sentences).encode()).hexdigest(),
             "dev": str(dev.provenance),
         }
-        self._claim()
+        self._claim(overwrite)
 
-    def _claim(self) -> None:
+    def _claim(self, overwrite: bool) -> None:
         """Take the folder for this run, or refuse one that holds another."""
         file = self.folder / "run.json"
         if file.is_file():
             there = json.loads(file.read_text(encoding="utf-8"))
-            if differing := [k for k, v in self.provenance.items() if there.get(k) != v]:
+            differing = [k for k, v in self.provenance.items() if there.get(k) != v]
+            if differing and not overwrite:
                 raise ValueError(
                     f"{self.folder} holds another run (its {', '.join(differing)} differ); name "
-                    "another output folder, or delete it"
+                    "another output folder, or say overwrite"
                 )
-        text = json.dumps(self.provenance, indent=2)
-        write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
+            if differing:
+                (self.folder / RECORD).unlink(missing_ok=True)
+                for trace in ("model", "checkpoints"):
+                    shutil.rmtree(self.folder / trace, ignore_errors=True)
+        write_json(file, self.provenance)
 
     def finished(self) -> Trained | None:
         """What this run left when it ended earlier, or None."""
@@ -160,7 +165,7 @@ class Run:
             note = self.checkpoints / "start.json"
             if last is None:
                 start = evaluator(model) | {"dev_ami": monitor.ami()}
-                write_atomically(note, lambda path: path.write_text(json.dumps(start)))
+                write_json(note, start)
             else:
                 loss.head.load_state_dict(safetensors.torch.load_file(last / HEAD))
                 start = json.loads(note.read_text())
@@ -235,8 +240,7 @@ class Run:
             **self.provenance,
             "versions": versions(),
         }
-        text = json.dumps(record, indent=2)
-        write_atomically(self.folder / RECORD, lambda path: path.write_text(text, encoding="utf-8"))
+        write_json(self.folder / RECORD, record)
         shutil.rmtree(self.checkpoints)
 
 

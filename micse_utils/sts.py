@@ -1,5 +1,6 @@
 """Sentence pairs with a gold similarity (STS), and where they came from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +14,23 @@ from micse_utils.results import Provenance, sha256_of
 from micse_utils.settings import KIT_DATA
 from micse_utils.sources import choose
 
+YEARS = {
+    "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
+    "STS13": ("FNWN", "headlines", "OnWN"),  # the fourth, SMT, is not free; nobody scores it
+    "STS14": ("deft-forum", "deft-news", "headlines", "images", "OnWN", "tweet-news"),
+    "STS15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
+    "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
+}
+"""Subsets of each year's task, as SentEval names their files."""
+
+STS_TASKS = (*YEARS, "STSBenchmark", "SICKRelatedness")
+PACKAGED_STS = ("Lee", "kit sample")
+"""Stand-ins under their own names, from a package and from the kit itself."""
 STSB = "mteb/stsbenchmark-sts"
-STSB_COLUMNS = 7  # genre, file, year, number, score, two sentences; some lines name a source, too
+HUB = {year: f"mteb/{year.lower()}-sts" for year in YEARS}
+HUB |= {"STSBenchmark": STSB, "SICKRelatedness": "mteb/sickr-sts"}
+HIGHEST = 5
+"""Gold scores of all tasks lie between 0 and this."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +40,51 @@ class Pairs:
     Attributes:
         first, second: n sentences each.
         gold: float64, [n]; 0 (nothing in common) to 5 (the same), for Lee's texts 0 to 1.
+        subsets: for each pair the name of the subset it belongs to; none where there is only one.
     """
 
     first: list[str]
     second: list[str]
     gold: np.ndarray
     provenance: Provenance
+    subsets: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.gold)
+
+
+def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = None) -> Pairs:
+    """The test pairs of one STS task, all subsets pooled.
+
+    Args:
+        task: one of `STS_TASKS` or, from the package or the kit, of `PACKAGED_STS`.
+        source: of the former, `auto` (folder MICSE_SENTEVAL, then hub), `hub` (which has no
+            subsets), or SentEval's folder.
+        revision: commit, tag or branch of the hub repository.
+
+    Raises:
+        ValueError: an unknown task or source, or a file that is not as it should be.
+        FileNotFoundError, HubError, FetchError: the source asked for does not have it.
+    """
+    packaged = {"Lee": load_lee, "kit sample": load_sample}
+    if task in packaged:
+        return packaged[task]()
+    if task not in STS_TASKS:
+        raise ValueError(f'task="{task}" is none of {", ".join([*STS_TASKS, *PACKAGED_STS])}')
+
+    def package() -> Pairs:
+        raise ValueError(f"no package carries {task}; there are {', '.join(PACKAGED_STS)}")
+
+    return choose(
+        task,
+        source,
+        folder=lambda path: _task_from_folder(path, task),
+        hub=lambda: _from_hub(HUB[task], "test", task, revision),
+        package=package,
+        stand_in=False,
+        own="MICSE_SENTEVAL",
+    )
 
 
 def load_stsb(
@@ -53,11 +104,12 @@ def load_stsb(
     """
     if split not in ("train", "dev", "test"):
         raise ValueError(f'split="{split}" is none of train, dev, test')
+    on_hub = "validation" if split == "dev" else split
     return choose(
         "rated pairs",
         source,
         folder=lambda path: _stsb_from_folder(path, split),
-        hub=lambda: _stsb_from_hub(split, revision),
+        hub=lambda: _from_hub(STSB, on_hub, f"STSBenchmark, {split}", revision),
         package=load_sample,
         own="MICSE_SENTEVAL",
     )
@@ -80,12 +132,7 @@ def load_sample(kind: str = "plain") -> Pairs:
         raise ValueError(f'kind="{kind}" is none of {", ".join(table["kind"].unique())}')
     table = table[table["kind"] == kind]
     provenance = replace(Provenance.of_kit_file(file), name=f"sts_sample, {kind} pairs")
-    return Pairs(
-        table["sentence1"].tolist(),
-        table["sentence2"].tolist(),
-        table["score"].to_numpy("float64"),
-        provenance,
-    )
+    return _from_table(table, provenance, subsets=tuple(table["genre"]))
 
 
 def load_lee() -> Pairs:
@@ -106,24 +153,86 @@ def load_lee() -> Pairs:
     )
 
 
-def _stsb_from_folder(path: Path, split: str) -> Pairs:
-    relative = Path("STS", "STSBenchmark", f"sts-{split}.csv")
+def senteval_path(path: Path, relative: str) -> Path:
+    """A folder or file of SentEval, wherever in `path` its `downstream` folder starts.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
     places = [path / "data" / "downstream", path / "downstream", path]
-    file = next((p / relative for p in places if (p / relative).is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"no {relative.as_posix()} in {path}")
+    found = next((place / relative for place in places if (place / relative).exists()), None)
+    if found is None:
+        raise FileNotFoundError(f"no {relative} in {path}")
+    return found
+
+
+def read_columns(file: Path, least: int) -> list[list[str]]:
+    """Rows of a file with columns between tabs.
+
+    Raises:
+        ValueError: a row with fewer columns than `least`, by file and line; not UTF-8.
+    """
     rows = [line.split("\t") for line in read_lines(file)]
-    gold = []
     for number, row in enumerate(rows, start=1):
-        if len(row) < STSB_COLUMNS:
+        if len(row) < least:
+            raise ValueError(f"{file}, line {number}: {len(row)} columns, expected {least} or more")
+    return rows
+
+
+def _task_from_folder(path: Path, task: str) -> Pairs:
+    if task == "STSBenchmark":
+        return _stsb_from_folder(path, "test")
+    if task == "SICKRelatedness":
+        return _sick_from_folder(path)
+    return _year_from_folder(path, task)
+
+
+def _year_from_folder(path: Path, year: str) -> Pairs:
+    folder = senteval_path(path, f"STS/{year}-en-test")
+    first, second, gold, subsets, files = [], [], [], [], []
+    for subset in YEARS[year]:
+        pairs, scores = (folder / f"STS.{kind}.{subset}.txt" for kind in ("input", "gs"))
+        for file in (pairs, scores):
+            if not file.is_file():
+                raise FileNotFoundError(f"{folder} has no {file.name}")
+        rows, lines = read_columns(pairs, 2), read_lines(scores)
+        if len(rows) != len(lines):
             raise ValueError(
-                f"{file}, line {number}: {len(row)} columns, expected {STSB_COLUMNS} or more"
+                f"{pairs} has {len(rows)} lines but {scores.name} has {len(lines)}; "
+                "one of them is cut short"
             )
-        gold.append(_score(row[4], file, number))
-    provenance = Provenance(
-        f"STSBenchmark, {split}", "folder", relative.name, sha256=sha256_of([file])
-    )
-    return Pairs([row[5] for row in rows], [row[6] for row in rows], np.array(gold), provenance)
+        for number, (row, line) in enumerate(zip(rows, lines, strict=True), start=1):
+            if line.strip():  # the others were not rated
+                first.append(row[0])
+                second.append(row[1])
+                gold.append(_score(line, scores, number))
+                subsets.append(subset)
+        files += [pairs, scores]
+    provenance = Provenance(year, "folder", folder.name, sha256=sha256_of(files))
+    return Pairs(first, second, np.array(gold), provenance, tuple(subsets))
+
+
+def _sick_from_folder(path: Path) -> Pairs:
+    file = senteval_path(path, "SICK/SICK_test_annotated.txt")
+    rows = read_columns(file, 4)
+    gold = [_score(row[3], file, number) for number, row in enumerate(rows[1:], start=2)]
+    return _from_rows(rows[1:], 1, gold, file, "SICKRelatedness")
+
+
+def _stsb_from_folder(path: Path, split: str) -> Pairs:
+    file = senteval_path(path, f"STS/STSBenchmark/sts-{split}.csv")
+    rows = read_columns(file, 7)  # genre, file, year, number, score, sentences; some have more
+    gold = [_score(row[4], file, number) for number, row in enumerate(rows, start=1)]
+    return _from_rows(rows, 5, gold, file, f"STSBenchmark, {split}")
+
+
+def _from_rows(
+    rows: Sequence[list[str]], column: int, gold: list[float], file: Path, name: str
+) -> Pairs:
+    """Pairs of which the sentences stand in `column` and the one after it."""
+    provenance = Provenance(name, "folder", file.name, sha256=sha256_of([file]))
+    first, second = ([row[c] for row in rows] for c in (column, column + 1))
+    return Pairs(first, second, np.array(gold), provenance)
 
 
 def _score(text: str, file: Path, number: int) -> float:
@@ -131,33 +240,33 @@ def _score(text: str, file: Path, number: int) -> float:
         score = float(text)
     except ValueError:
         score = np.nan
-    if not 0 <= score <= 5:
+    if not 0 <= score <= HIGHEST:
         raise ValueError(
-            f"{file}, line {number}: gold score '{text}' is not a number (expected 0 to 5)"
+            f"{file}, line {number}: gold score '{text}' is not a number (expected 0 to {HIGHEST})"
         )
     return score
 
 
-def _stsb_from_hub(split: str, revision: str | None) -> Pairs:
-    pattern = f"*{'validation' if split == 'dev' else split}*"
+def _from_hub(repository: str, split: str, name: str, revision: str | None) -> Pairs:
+    pattern = f"*{split}*"
     folder, commit = hub.snapshot(
-        STSB, [pattern, f"*/{pattern}"], repo_type="dataset", revision=revision
+        repository, [pattern, f"*/{pattern}"], repo_type="dataset", revision=revision
     )
     files = sorted(file for file in folder.rglob(pattern) if file.is_file())
     if not files:
-        raise hub.HubError(STSB, f"its cached copy has no {split} split")
+        raise hub.HubError(repository, f"its cached copy has no {split} split")
     read = pd.read_parquet if files[0].suffix == ".parquet" else _read_json_lines
     table = pd.concat(read(file) for file in files)
-    provenance = Provenance(
-        f"STSBenchmark, {split}", "hub", STSB, revision=commit, sha256=sha256_of(files)
-    )
-    return Pairs(
-        table["sentence1"].tolist(),
-        table["sentence2"].tolist(),
-        table["score"].to_numpy("float64"),
-        provenance,
-    )
+    provenance = Provenance(name, "hub", repository, revision=commit, sha256=sha256_of(files))
+    return _from_table(table, provenance)
 
 
 def _read_json_lines(file: Path) -> pd.DataFrame:
     return pd.read_json(file, lines=True)  # .jsonl or .jsonl.gz
+
+
+def _from_table(
+    table: pd.DataFrame, provenance: Provenance, subsets: tuple[str, ...] = ()
+) -> Pairs:
+    first, second = (table[name].tolist() for name in ("sentence1", "sentence2"))
+    return Pairs(first, second, table["score"].to_numpy("float64"), provenance, subsets)

@@ -28,6 +28,7 @@ def train_low_shot(
     output: str | Path,
     preset: str | LowShotConfig | None = None,
     dev: Pairs | None = None,
+    overwrite: bool = False,
     progress: bool = True,
     **settings: object,
 ) -> Trained:
@@ -44,6 +45,7 @@ def train_low_shot(
         output: folder of the run: checkpoints while it goes, `model/` and `training.json` after.
         preset: one of `PRESETS`, or a configuration; by default `default_preset`.
         dev: pairs that choose the checkpoint; by default `load_stsb("dev")`.
+        overwrite: where `output` holds another run, delete that instead of refusing.
         progress: show a bar with loss, AMI and development figures.
         settings: fields of `LowShotConfig` to override those of the preset.
 
@@ -77,7 +79,7 @@ def train_low_shot(
         )
     dev = dev or load_stsb("dev")
 
-    run = Run(Path(output).expanduser(), base_model, sentences, config, dev)
+    run = Run(Path(output).expanduser(), base_model, sentences, config, dev, overwrite)
     return run.finished() or run.train(progress)
 
 
@@ -112,6 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--model", default="start",
         help="a name or folder to start from (default: bert-base-uncased, or the packaged encoder)",
     )  # fmt: skip
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete another run that the folder holds"
+    )
     parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
     parser.add_argument("--layers", type=int, help="keep only this many of the first layers")
     parser.add_argument(

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import spearmanr
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-from micse_utils.development import DevelopmentEvaluator, alignment, uniformity
+from micse_utils.development import DevelopmentEvaluator
 from micse_utils.models import keep_first_layers, load_model
 from micse_utils.sts import load_sample
 
@@ -41,19 +41,3 @@ def test_pairs_are_read_whole_while_training_cuts_sentences(encoder):
         assert encoder.max_seq_length == 5
     finally:
         encoder.max_seq_length = usual
-
-
-def test_alignment_and_uniformity_are_those_of_wang_and_isola():
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(20, 6))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    first, second = vectors[:10], vectors[10:]
-    distances = [np.linalg.norm(a - b) ** 2 for a, b in zip(first, second, strict=True)]
-    assert alignment(first, second) == pytest.approx(np.mean(distances))
-    potentials = [
-        np.exp(-2 * np.linalg.norm(vectors[i] - vectors[j]) ** 2)
-        for i in range(20)
-        for j in range(i + 1, 20)
-    ]
-    assert uniformity(vectors) == pytest.approx(np.log(np.mean(potentials)))
-    assert uniformity(np.ones((3, 1))) == pytest.approx(0)

@@ -4,6 +4,7 @@ The expected values come from transformers, sentence-transformers, scikit-learn 
 from the kit's own `encode`.
 """
 
+import gzip
 import json
 import os
 import re
@@ -16,16 +17,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hub_server import serving
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from micse_utils.models import load_model
 from micse_utils.notebooks import NOTEBOOKS, _fingerprint, page, plain_bars
 from micse_utils.packaged import fetch
 from micse_utils.sentences import load_sentences
+from micse_utils.sts import load_lee, load_sample
 
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
 TWEETS = "02_tweet_clustering"
+TRAINING, SCORING = "04_low_shot_training", "05_senteval"
 LIMIT = 1_500
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -49,6 +57,11 @@ def run(*arguments, **options):
     return process.returncode, said, complaints
 
 
+def options(**parameters):
+    """Parameters of notebooks as the command line takes them."""
+    return [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+
+
 def metrics(results, name):
     return json.loads((results / name / "metrics.json").read_text(encoding="utf-8"))
 
@@ -67,16 +80,24 @@ def foreign_kernel(tmp_path_factory):
 def both_results(tmp_path_factory, foreign_kernel):
     """Every notebook run once from the package, and the one with most chance in it run twice.
 
-    All at the same time and under a foreign kernel of the same name.
+    All at the same time, so with one thread each, and under a foreign kernel of the same name.
     """
     once, again = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("again")
-    parameters = ["-p", "source", "package", "-p", "limit", str(LIMIT)]
-    calls = [(once, ["01_similarity", "03_sentence_transformers"]), (once, [TWEETS])]
-    calls.append((again, [TWEETS]))
-    processes = [
-        start(*names, *parameters, results=folder, **foreign_kernel) for folder, names in calls
+    limit = {"limit": LIMIT}
+    training = {"sizes": [256], "seeds": [48], "whole_steps": 8, "transfer_limit": 400}
+    training["trained_in"] = once / TRAINING / "trained"
+    calls = [
+        (once, ["01_similarity", "03_sentence_transformers"], limit),
+        (once, [TWEETS], limit),
+        (again, [TWEETS], limit),
+        (once, [TRAINING, SCORING], training),
     ]
-    for process, (folder, names) in zip(processes, calls, strict=True):
+    environment = {**foreign_kernel, "OMP_NUM_THREADS": "1", "MICSE_SENTEVAL": ""}
+    processes = [
+        start(*names, *options(source="package", **values), results=folder, **environment)
+        for folder, names, values in calls
+    ]
+    for process, (folder, names, _) in zip(processes, calls, strict=True):
         said, complaints = process.communicate()
         assert process.returncode == 0, said + complaints
         for name in names:
@@ -264,6 +285,118 @@ def test_search_and_mining_agree_with_brute_force(results, encoder):
         assert figures["random_pairs"][pooling] == pytest.approx(pairs.mean(), abs=0.02)
 
 
+def spearman(model, pairs):
+    """Spearman x 100 by sentence-transformers' own evaluator."""
+    evaluator = EmbeddingSimilarityEvaluator(
+        pairs.first, pairs.second, pairs.gold, main_similarity="cosine", write_csv=False
+    )
+    return 100 * evaluator(model)["spearman_cosine"]
+
+
+@pytest.mark.slow
+def test_training_helped_and_its_figures_are_those_of_the_library(results):
+    """[CLS] learns; from the raw start SimCSE ends below where it began, and miCSE above."""
+    figures = metrics(results, TRAINING)["figures"]
+    runs = pd.DataFrame(figures["runs"]).set_index(["start", "method"])
+    start = load_model(source="package", pooling="cls", device="cpu")
+    pairs = load_sample()
+    before = spearman(start, pairs)
+    assert runs.loc["whole encoder", "before"].tolist() == pytest.approx([before] * 2, abs=0.01)
+    for method in ("simcse", "micse"):
+        assert runs.loc[("whole encoder", method), "best"] > before + 1
+    raw = runs.loc["first four layers"]
+    assert len(set(raw["before"])) == 1 and raw["before"].iloc[0] < before - 5
+    assert raw.loc["simcse", "last"] < raw.loc["simcse", "before"] - 0.5
+    assert raw.loc["micse", "last"] > raw.loc["micse", "before"] + 0.5
+
+    for method in ("simcse", "micse"):  # what was saved is what was scored
+        folder = results / TRAINING / "trained" / method
+        record = json.loads((folder / "training.json").read_text())
+        shown = {row["step"]: row["spearman"] for row in record["history"]}[record["best_step"]]
+        model = SentenceTransformer(str(folder / "model"), device="cpu")
+        assert spearman(model, pairs) == pytest.approx(shown, abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_page_explains_mutual_information_by_a_figure_that_is_right(results):
+    view = metrics(results, TRAINING)["figures"]["view"]
+    assert 0.5 < view["rho"] < 1
+    assert view["information"] == pytest.approx(-0.5 * np.log(1 - view["rho"] ** 2))
+
+
+@pytest.mark.slow
+def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, encoder):
+    figures = metrics(results, SCORING)["figures"]
+    lee = load_lee()
+    texts = [*dict.fromkeys([*lee.first, *lee.second])]
+    row = {text: index for index, text in enumerate(texts)}
+    first, second = ([row[text] for text in side] for side in (lee.first, lee.second))
+
+    def score(vectors):
+        vectors = unit(vectors)
+        return 100 * spearmanr((vectors[first] * vectors[second]).sum(axis=1), lee.gold)[0]
+
+    measured = {name: scores["Lee"] for name, scores in figures["sts"].items()}
+    assert measured["all-MiniLM-L6-v2, mean"] == pytest.approx(
+        score(encoder.encode(texts)), abs=0.1
+    )
+    for name, method in (("SimCSE", "simcse"), ("miCSE", "micse")):
+        folder = results / TRAINING / "trained" / method / "model"
+        vectors = SentenceTransformer(str(folder), device="cpu").encode(texts)
+        assert measured[f"{name} of notebook 4"] == pytest.approx(score(vectors), abs=0.2)
+    assert abs(measured["random vectors"]) < 20 < measured["TF-IDF"]
+    assert figures["difference_from_published"] == {}  # nothing official was scored
+
+    texts, labels = packaged_tweets()
+    rows = np.sort(np.random.default_rng(0).choice(4200, 400, replace=False))
+    share = 100 * np.bincount(labels[rows]).max() / 400
+    for name, accuracies in figures["transfer"].items():
+        assert accuracies["tweets"] > share - 3, name
+    assert figures["transfer"]["all-MiniLM-L6-v2, mean"]["tweets"] > share + 5
+
+
+@pytest.mark.slow
+def test_with_the_hub_the_same_cells_train_bert_on_the_papers_splits(tmp_path, tiny_bert):
+    """A small BERT under the name of the real one, splits and pairs, served on loopback."""
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(tiny_bert, num_hidden_layers=3, num_attention_heads=8)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "bert")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "bert")
+    commit, words = (
+        "c" * 40,
+        ["cat", "dog", "sat", "ran", "mat", "park", "red", "blue", "big", "small"],
+    )
+    sentences = [" ".join(row) for row in np.random.default_rng(0).choice(words, (200, 5))]
+    split = "\n".join(dict.fromkeys(sentences)).encode()
+    pairs = [
+        json.dumps({"sentence1": a, "sentence2": b, "score": i % 6})
+        for i, (a, b) in enumerate(zip(sentences[:60], sentences[60:120], strict=True))
+    ]
+    with serving() as hub:
+        hub.repositories = {
+            "models/bert-base-uncased": {
+                commit: {f.name: f.read_bytes() for f in (tmp_path / "bert").iterdir()}
+            },
+            "datasets/sap-ai-research/datasets-for-micse": {
+                commit: {"wiki_subset_1M_0.01percent_seed48.txt": split}
+            },
+            "datasets/mteb/stsbenchmark-sts": {
+                commit: {"validation.jsonl.gz": gzip.compress("\n".join(pairs).encode())}
+            },
+        }
+        values = {"source": "hub", "sizes": [100], "seeds": [48], "whole_steps": 2}
+        status, said, complaints = run(
+            TRAINING, *options(**values), results=tmp_path / "results", HF_ENDPOINT=hub.url,
+            HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="0", MICSE_SENTEVAL="",
+        )  # fmt: skip
+    assert status == 0, said + complaints
+    made = metrics(tmp_path / "results", TRAINING)
+    assert made["provenance"]["model"]["name"] == "bert-base-uncased"
+    assert made["provenance"]["model"]["revision"] == commit
+    assert made["provenance"]["data"]["origin"] == "sap-ai-research/datasets-for-micse"
+    assert set(made["figures"]["gain"]) == {"whole encoder, simcse", "whole encoder, micse"}
+
+
 @pytest.mark.slow
 def test_the_figures_on_the_committed_pages_are_those_of_the_package(results, tweet_embeddings):
     """The pages are run with default parameters, so with more texts than the tests take."""
@@ -272,6 +405,13 @@ def test_the_figures_on_the_committed_pages_are_those_of_the_package(results, tw
         notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
         [cell] = [c for c in notebook.cells if c.source.rstrip().endswith("print(headline)")]
         headlines[name] = [float(n) for n in re.findall(r"-?\d+\.\d+", cell.outputs[-1].text)]
+
+    best, last = headlines[TRAINING][::2], headlines[TRAINING][1::2]
+    assert min(best[:2]) > 1  # of the whole encoder
+    assert last[2] < -0.5 < 0.5 < last[3]  # from the first layers, SimCSE and miCSE
+    sts = metrics(results, SCORING)["figures"]["sts"]
+    untrained = [sts[f"all-MiniLM-L6-v2, {pooling}"]["Lee"] for pooling in ("mean", "cls")]
+    assert headlines[SCORING][:2] == pytest.approx(untrained, abs=0.1)
 
     shown, majority = headlines[TWEETS]
     _, labels = packaged_tweets()

@@ -10,7 +10,7 @@ import pytest
 
 from micse_utils.packaged import fetch
 from micse_utils.settings import KIT_DATA
-from micse_utils.sts import load_lee, load_sample, load_stsb
+from micse_utils.sts import YEARS, load_lee, load_sample, load_sts, load_stsb
 
 LINE = "main-captions\tMSRvid\t2012test\t000{n}\t{score}\tA cat sat {n} .\tThe cat ran {n} .\n"
 
@@ -109,6 +109,69 @@ def test_byte_order_mark_and_carriage_returns_do_no_harm(tmp_path):
     folder = senteval(tmp_path, b"\xef\xbb\xbf" + line.encode() * 2)
     pairs = load_stsb(source=folder)
     assert pairs.second == ["The cat ran 0 ."] * 2
+
+
+def year(folder, name="STS13", **contents):
+    """A year's task of two pairs a subset; `contents` replaces files by subset."""
+    place = folder / "STS" / f"{name}-en-test"
+    place.mkdir(parents=True)
+    for subset in YEARS[name]:
+        files = {"input": f"{subset} a .\tb .\n{subset} c .\td .\n", "gs": "1.5\n4\n"}
+        for kind, text in (files | contents.get(subset, {})).items():
+            (place / f"STS.{kind}.{subset}.txt").write_bytes(text.encode())
+    return folder
+
+
+def test_a_year_pools_its_subsets_and_leaves_out_what_was_not_rated(tmp_path):
+    line = "x\ty\thttp://source\tanother\n"  # STS16 names sources
+    pairs = load_sts("STS13", source=year(tmp_path, FNWN={"input": line * 2, "gs": "\n 2 \n"}))
+    assert pairs.first == ["x", "headlines a .", "headlines c .", "OnWN a .", "OnWN c ."]
+    assert pairs.gold.tolist() == [2, 1.5, 4, 1.5, 4]
+    assert pairs.subsets == ("FNWN", *["headlines"] * 2, *["OnWN"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "message"),
+    [
+        ({"gs": "1\n"}, ValueError, r"input.OnWN.txt has 2 lines but STS.gs.OnWN.txt has 1; one"),
+        ({"gs": "1\nsix\n"}, ValueError, r"gs.OnWN.txt, line 2: gold score 'six' is not a number"),
+        ({"input": "a\tb\nc\n"}, ValueError, r"input.OnWN.txt, line 2: 1 columns, expected 2"),
+    ],
+)
+def test_a_damaged_year_is_named_with_file_and_line(tmp_path, files, error, message):
+    with pytest.raises(error, match=message):
+        load_sts("STS13", source=year(tmp_path, OnWN=files))
+
+
+def test_a_year_is_only_there_with_all_its_subsets(tmp_path):
+    year(tmp_path)
+    (tmp_path / "STS" / "STS13-en-test" / "STS.gs.OnWN.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"STS13-en-test has no STS.gs.OnWN.txt"):
+        load_sts("STS13", source=tmp_path)
+
+
+def test_sick_is_read_below_its_heading(tmp_path):
+    (tmp_path / "SICK").mkdir()
+    text = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n"
+    text += "4\tA boy runs\tNobody runs\t3.6\tCONTRADICTION\n"
+    (tmp_path / "SICK" / "SICK_test_annotated.txt").write_text(text)
+    pairs = load_sts("SICKRelatedness", source=tmp_path)
+    assert (pairs.first, pairs.second, pairs.gold.tolist()) == (
+        ["A boy runs"],
+        ["Nobody runs"],
+        [3.6],
+    )
+
+
+def test_no_stand_in_goes_by_a_tasks_name(monkeypatch):
+    monkeypatch.delenv("MICSE_SENTEVAL", raising=False)
+    monkeypatch.setattr("micse_utils.hub.hub_problem", lambda: "switched off for this test")
+    with pytest.raises(ConnectionError, match=r"mteb/sts12-sts .*switched off"):
+        load_sts("STS12", revision="0" * 40)
+    with pytest.raises(ValueError, match="no package carries STS12; there are Lee, kit sample"):
+        load_sts("STS12", source="package")
+    with pytest.raises(ValueError, match='task="STS17" is none of STS12'):
+        load_sts("STS17")
 
 
 def test_an_unknown_split_is_refused():

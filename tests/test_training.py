@@ -127,6 +127,15 @@ def test_another_run_does_not_get_the_folder(whole, tiny_bert):
         train(tiny_bert, output, sentences=SENTENCES[:20])
 
 
+def test_another_run_is_overwritten_where_that_is_said(whole, tiny_bert, tmp_path):
+    _, output = whole
+    shutil.copytree(output, tmp_path / "run")
+    again = train(tiny_bert, tmp_path / "run", steps=1, overwrite=True)
+    assert again.history["step"].tolist() == [0, 1]
+    kept = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
+    assert difference(weights(kept), weights(again.model)) == 0
+
+
 def test_duplicates_and_blank_lines_are_dropped_and_said(tiny_bert, tmp_path, capsys):
     sentences = [*SENTENCES, SENTENCES[0], f" {SENTENCES[1]} ", "", "  \t"]
     trained = train(tiny_bert, tmp_path / "run", sentences=sentences, steps=1)

@@ -1,0 +1,269 @@
+"""Figures of training and scoring: colour-blind safe, titled, legible at half width."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from micse_utils.plotting import BLUE, GREY, ORANGE
+
+METHODS = {
+    "micse": {"label": "miCSE", "color": BLUE, "marker": "o"},
+    "simcse": {"label": "SimCSE", "color": ORANGE, "marker": "s"},
+}
+
+
+def attention_views(
+    first: np.ndarray, second: np.ndarray, tokens: Sequence[str], *, title: str
+) -> Figure:
+    """The attention of one head in two dropout views, side by side; crosses mark what was dropped.
+
+    Colours are logarithmic: most probabilities are small.
+
+    Args:
+        first, second: attention probabilities, [query, key]; 0 where dropped.
+        tokens: names of queries and keys.
+        title: what the reader sees.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
+    scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
+    for axes, view, name in zip(panels, (first, second), ("first", "second"), strict=True):
+        image = axes.imshow(view, cmap="cividis", norm=scale)
+        rows, columns = np.nonzero(view == 0)
+        axes.plot(columns, rows, "x", color="white", markersize=7, markeredgewidth=2)
+        axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right")
+        axes.set_yticks(range(len(tokens)), tokens)
+        axes.set_xlabel(f"{name} view: token attended to")
+    panels[0].set_ylabel("attending token")
+    figure.colorbar(image, ax=panels, label="attention probability", shrink=0.7)
+    figure.suptitle(title)
+    return figure
+
+
+def attention_scatter(
+    first: np.ndarray, second: np.ndarray, *, rho: float, information: float, title: str
+) -> Figure:
+    """Probability of each position in both views, on logarithmic axes.
+
+    Args:
+        first, second: attention probabilities > 0, [positions].
+        rho: Pearson correlation of their logarithms.
+        information: I = -1/2 log(1 - rho^2), in nats.
+        title: what the reader sees.
+    """
+    figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
+    ends = [min(first.min(), second.min()) / 1.5, max(first.max(), second.max()) * 1.5]
+    axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
+    axes.loglog(first, second, "o", color=BLUE, alpha=0.5, markersize=5)
+    axes.set_xlabel("attention probability, first view")
+    axes.set_ylabel("attention probability, second view")
+    axes.set_title(f"{title}\nρ = {rho:.3f}, I = {information:.2f} nats")
+    axes.legend(loc="upper left")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
+    """Spearman against the number of training sentences: mean and s.d. over seeds.
+
+    Solid: the checkpoint that the development pairs chose; dotted: the end of training.
+
+    Args:
+        runs: one row a run: `start` (one panel each), `method`, `size`, `before`, `best`, `last`.
+        title: what the reader sees.
+    """
+    starts = list(runs["start"].unique())
+    width = 4.4 * len(starts) + 1.6
+    figure, panels = plt.subplots(
+        1, len(starts), figsize=(width, 4.2), squeeze=False, layout="constrained"
+    )
+    for axes, start in zip(panels[0], starts, strict=True):
+        chosen = runs[runs["start"] == start]
+        before = chosen["before"].mean()
+        axes.axhline(before, color=GREY, linestyle="--", label="before training")
+        for method, rows in chosen.groupby("method", sort=False):
+            style = METHODS[method]
+            scores = rows.groupby("size")[["best", "last"]].agg(["mean", "std"]).fillna(0)
+            axes.plot(scores.index, scores["best", "mean"], **style)
+            axes.plot(
+                scores.index, scores["last", "mean"], **style | {"label": None}, ls=":", mfc="white"
+            )
+            low, high = (scores["best", "mean"] + sign * scores["best", "std"] for sign in (-1, 1))
+            axes.fill_between(scores.index, low, high, color=style["color"], alpha=0.2)
+        sizes = sorted(chosen["size"].unique())
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, sizes)
+        axes.minorticks_off()
+        axes.set_xlabel("training sentences (band: s.d. over seeds; dotted: at the end)")
+        axes.set_title(start)
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("Spearman × 100, development pairs")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.suptitle(title)
+    return figure
+
+
+def training_course(histories: pd.DataFrame, *, title: str) -> Figure:
+    """Spearman and AMI over the steps of training, one line a run.
+
+    Args:
+        histories: one row an evaluation: `method`, `seed`, `step`, `spearman`, `ami`.
+        title: what the reader sees.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    labels = {"spearman": "Spearman × 100, development pairs", "ami": "AMI of two views, nats"}
+    for axes, (column, label) in zip(panels, labels.items(), strict=True):
+        for method, runs in histories.groupby("method", sort=False):
+            for number, (_, run) in enumerate(runs.groupby("seed")):
+                style = METHODS[method] | ({"label": None} if number else {})
+                axes.plot(run["step"], run[column], alpha=0.8, **style)
+        axes.set_xlabel("training step")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    figure.suptitle(title)
+    return figure
+
+
+def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
+    """Spearman of each encoder on each task, with its 95 % interval.
+
+    Args:
+        scores: columns `encoder`, `task`, `spearman`, `low`, `high`, all x 100.
+        title: what the reader sees.
+    """
+    encoders, tasks = list(scores["encoder"].unique()), list(scores["task"].unique())
+    height = 0.32 * len(encoders) + 1.6
+    figure, panels = plt.subplots(
+        1, len(tasks), figsize=(2.6 + 2.6 * len(tasks), height), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axes, task in zip(panels[0], tasks, strict=True):
+        rows = scores[scores["task"] == task].set_index("encoder").reindex(encoders)
+        middle, places = rows["spearman"], range(len(encoders))
+        reach = [middle - rows["low"], rows["high"] - middle]
+        axes.errorbar(middle, places, xerr=reach, fmt="o", color=BLUE, capsize=3)
+        axes.set_yticks(places, encoders)
+        axes.set_xlabel("Spearman × 100")
+        axes.set_title(task)
+        axes.grid(alpha=0.3)
+    panels[0][0].invert_yaxis()
+    figure.suptitle(title)
+    return figure
+
+
+def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
+    """Spearman of each subset, of all pairs pooled, and the means, one panel a task.
+
+    Args:
+        scores: of `evaluate_sts`, tasks with subsets only.
+        title: what the reader sees.
+    """
+    tasks = list(scores["task"].unique())
+    figure, panels = plt.subplots(
+        len(tasks), 1, figsize=(8, 2.6 * len(tasks) + 0.6), squeeze=False, layout="constrained"
+    )
+    lines = {"all": (BLUE, "-"), "mean": (ORANGE, "--"), "weighted mean": (GREY, ":")}
+    for axes, task in zip(panels[:, 0], tasks, strict=True):
+        rows = scores[scores["task"] == task].set_index("subset")
+        parts = rows.drop(index=list(lines))
+        axes.barh(parts.index, parts["spearman"], color="lightgrey")
+        for name, (colour, style) in lines.items():
+            value = rows.loc[name, "spearman"]
+            label = f"{'all pairs pooled' if name == 'all' else name}: {value:.2f}"
+            axes.axvline(value, color=colour, linestyle=style, lw=2.5, label=label)
+        axes.set_xlim(left=max(0, parts["spearman"].min() - 15))
+        axes.set_title(task)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[-1, 0].set_xlabel("Spearman × 100")
+    figure.suptitle(title)
+    return figure
+
+
+def predicted_against_gold(
+    cosines: Mapping[str, np.ndarray], gold: np.ndarray, *, title: str
+) -> Figure:
+    """Cosine of each pair against people's score, one panel an encoder.
+
+    Args:
+        cosines: [n] by encoder.
+        gold: scores, [n].
+        title: what the reader sees.
+    """
+    figure, panels = _panels(len(cosines))
+    wiggle = np.random.default_rng(0).uniform(-0.1, 0.1, len(gold)) * np.ptp(gold) / 5
+    for axes, (name, values) in zip(panels, cosines.items(), strict=True):
+        axes.plot(gold + wiggle, values, "o", color=BLUE, alpha=0.35, markersize=4)
+        axes.set_xlabel("gold score (spread a little)")
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("cosine similarity")
+    figure.suptitle(title)
+    return figure
+
+
+def cosines_by_band(cosines: Mapping[str, np.ndarray], gold: np.ndarray, *, title: str) -> Figure:
+    """Distribution of the cosines in each band of the gold score, one panel an encoder.
+
+    Args:
+        cosines: [n] by encoder.
+        gold: scores, [n]; rounded, they make the bands.
+        title: what the reader sees.
+    """
+    bands = np.round(gold)
+    names = np.unique(bands)
+    figure, panels = _panels(len(cosines))
+    for axes, (name, values) in zip(panels, cosines.items(), strict=True):
+        drawn = axes.violinplot([values[bands == band] for band in names], names, showmedians=True)
+        for body in drawn["bodies"]:
+            body.set_facecolor(BLUE)
+        axes.set_xticks(names)
+        axes.set_xlabel("gold score")
+        axes.set_title(name)
+        axes.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("cosine similarity")
+    figure.suptitle(title)
+    return figure
+
+
+def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
+    """Alignment against uniformity of encoders, coloured by Spearman (Wang & Isola 2020, fig. 3).
+
+    Args:
+        table: columns `encoder`, `alignment`, `uniformity`, `spearman`.
+        title: what the reader sees.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    dots = axes.scatter(
+        table["uniformity"], table["alignment"], c=table["spearman"], s=90, cmap="cividis",
+        edgecolor="black",
+    )  # fmt: skip
+    middle = (table["uniformity"].min() + table["uniformity"].max()) / 2
+    for index, row in enumerate(table.sort_values("alignment").itertuples()):
+        left = row.uniformity > middle  # names run towards the middle, above and below in turn
+        axes.annotate(
+            row.encoder, (row.uniformity, row.alignment), textcoords="offset points",
+            xytext=(-8 if left else 8, 6 if index % 2 else -14), ha="right" if left else "left",
+        )  # fmt: skip
+    axes.margins(x=0.2, y=0.12)
+    axes.set_xlabel("uniformity (smaller: vectors spread more evenly)")
+    axes.set_ylabel("alignment (smaller: similar pairs lie closer)")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    figure.colorbar(dots, label="Spearman × 100")
+    return figure
+
+
+def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+    """Panels side by side that share their vertical axis."""
+    figure, panels = plt.subplots(
+        1, count, figsize=(3.6 * count + 0.6, 3.8), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    return figure, panels[0]

@@ -1,0 +1,97 @@
+"""What others report, and how far from it we are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from micse_utils.results import Provenance
+from micse_utils.sts import STS_TASKS
+from micse_utils.transfer import TRANSFER_TASKS
+
+
+@dataclass(frozen=True)
+class Published:
+    """Spearman x 100 of a model on the STS tasks, as its authors or a leaderboard report it.
+
+    Attributes:
+        scores: by task.
+        pooling: with which the figures were made.
+        source: where they stand.
+    """
+
+    scores: Mapping[str, float]
+    pooling: str
+    source: str
+
+
+PUBLISHED = {
+    "miCSE": Published(
+        dict(zip(STS_TASKS, (71.71, 83.09, 75.46, 83.13, 80.22, 79.70, 73.62), strict=True)),
+        "cls",
+        "model card of sap-ai-research/miCSE",
+    ),
+    "unsup-simcse-bert-base-uncased": Published(
+        dict(zip(STS_TASKS, (68.40, 82.41, 74.38, 80.91, 78.56, 76.85, 72.23), strict=True)),
+        "cls",
+        "Gao et al. 2021, table 5",
+    ),
+    "all-MiniLM-L6-v2": Published(
+        dict(zip(STS_TASKS[:6], (72.37, 80.60, 75.59, 85.39, 78.99, 82.03), strict=True)),
+        "mean",
+        "MTEB leaderboard",
+    ),
+}
+TOLERANCE = 0.05
+"""Largest difference from a published Spearman x 100 that rounding and hardware explain."""
+
+REASONS = (
+    "another pooling or revision than the published one, another protocol (subsets averaged "
+    "instead of pooled), or sentences tokenised and lower-cased otherwise"
+)
+
+
+def published_for(provenance: Provenance) -> Published | None:
+    """What is published of a model, if it is read with the pooling of those figures."""
+    published = PUBLISHED.get(provenance.name)
+    return published if published and published.pooling == provenance.pooling else None
+
+
+def compare_published(table: pd.DataFrame, published: Published) -> pd.DataFrame:
+    """Measured beside published Spearman x 100, for the tasks that are in both.
+
+    Args:
+        table: of `evaluate_sts`.
+        published: of the same model.
+
+    Returns:
+        Columns `task`, `published`, `measured` (both x 100), `difference`, and `reproduced`,
+        whether that is within `TOLERANCE`.
+    """
+    measured = table[table["subset"] == "all"].set_index("task")["spearman"]
+    scores = pd.Series(published.scores, name="published").rename_axis("task")
+    both = pd.concat([scores, measured.rename("measured")], axis=1, join="inner").reset_index()
+    both["difference"] = both["measured"] - both["published"]
+    both["reproduced"] = both["difference"].abs().round(6) <= TOLERANCE
+    return both
+
+
+def score_row(scores: Mapping[str, float] | pd.Series) -> dict[str, str]:
+    """Scores as papers print them: one column a task, two digits, the average last.
+
+    The average stands only where all seven STS tasks do, or all seven transfer tasks.
+    """
+    scores = dict(scores)
+    row = {task: f"{score:.2f}" for task, score in scores.items()}
+    if scores.keys() in (set(STS_TASKS), set(TRANSFER_TASKS)):
+        row["Avg."] = f"{sum(scores.values()) / len(scores):.2f}"
+    return row
+
+
+def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
+    """A Markdown table, one row a model; a column that a row lacks is left blank there."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [f"| model | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | {' | '.join(row.get(column, '') for column in columns)} |")
+    return "\n".join(lines) + "\n"

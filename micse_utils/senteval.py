@@ -1,0 +1,310 @@
+"""The STS and transfer tasks and their scores; `python -m micse_utils.senteval --help`.
+
+STS in the "all" setting of SimCSE (Gao et al. 2021, appendix B): the pairs of all subsets of a year
+are pooled, and one Spearman is taken of the cosines of the raw embeddings; no regressor.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import pearsonr, spearmanr
+from sentence_transformers import SentenceTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    cross_val_predict,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
+
+from micse_utils.encoding import Encoder, encode_distinct
+from micse_utils.hub import HubError
+from micse_utils.models import load_model
+from micse_utils.published import REASONS, compare_published, markdown, published_for, score_row
+from micse_utils.results import records, save_table, versions, write_json, write_text
+from micse_utils.scores import spearman_interval, unit
+from micse_utils.sts import PACKAGED_STS, STS_TASKS, Pairs, load_sts
+from micse_utils.transfer import PACKAGED_TRANSFER, TRANSFER_TASKS, Classification, load_transfer
+
+Task = TypeVar("Task", Pairs, Classification)
+
+FOLDS = 10
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse regularisation strengths (scikit-learn's C), chosen among on training folds."""
+
+
+def evaluate_sts(
+    model: SentenceTransformer | Encoder,
+    tasks: Sequence[str] | None = None,
+    *,
+    source: str | Path = "auto",
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Score an encoder on STS tasks. Every distinct sentence is encoded once over all tasks.
+
+    Args:
+        model: a `SentenceTransformer`, or any object with `encode(list of strings)`.
+        tasks: of `STS_TASKS` and `PACKAGED_STS`; by default all that the source has, and a line
+            says which it has not.
+        source: as for `load_sts`; `package`, and `auto` where there is nothing else, take
+            `PACKAGED_STS`.
+        dtype: number format of the forward pass of a `SentenceTransformer`, as for `encode`.
+        seed: of the bootstrap.
+        progress: show a bar.
+
+    Returns:
+        Columns `task`, `subset`, `pairs`, `spearman`, `low`, `high` (its 95 % interval) and
+        `pearson`, all x 100. `subset` is `all` for the pooled pairs; where there are subsets, rows
+        of each and of their `mean` and `weighted mean` follow, which have no interval.
+
+    Raises:
+        ValueError: an unknown task, a damaged file, or an encoder that gives no usable vectors.
+        FileNotFoundError, HubError, FetchError: a task asked for by name is not there.
+    """
+    pairs = _load_all(
+        tasks,
+        source,
+        lambda task: load_sts(task, source=source),
+        STS_TASKS,
+        PACKAGED_STS,
+    )
+    texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
+    vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
+    vectors = unit(vectors)
+    rows = []
+    for task, p in tqdm(pairs.items(), desc="score", unit="task", delay=1, disable=not progress):
+        first, second = ([row[sentence] for sentence in side] for side in (p.first, p.second))
+        cosines = (vectors[first] * vectors[second]).sum(axis=1)
+        if np.ptp(cosines) == 0:
+            raise ValueError(f"{task}: all cosines are {cosines[0]:.4f}; the vectors are constant")
+        rows += _scores(task, cosines, p, seed)
+    return pd.DataFrame(rows)
+
+
+def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dict[str, object]]:
+    """Rows of the table for one task."""
+
+    def score(subset: str, chosen: np.ndarray) -> dict[str, object]:
+        x, gold = cosines[chosen], pairs.gold[chosen]
+        low, high = spearman_interval(x, gold, seed=seed)
+        correlations = {"spearman": spearmanr(x, gold)[0], "low": low, "high": high}
+        correlations["pearson"] = pearsonr(x, gold)[0]
+        scores = {name: 100 * float(value) for name, value in correlations.items()}
+        return {"task": task, "subset": subset, "pairs": len(gold), **scores}
+
+    rows = [score("all", np.full(len(pairs), True))]
+    subsets = np.array(pairs.subsets)
+    for subset in dict.fromkeys(pairs.subsets):
+        rows.append(score(subset, subsets == subset))
+    if parts := rows[1:]:
+        sizes = [part["pairs"] for part in parts]
+        for name, weights in (("mean", None), ("weighted mean", sizes)):
+            mean = {"task": task, "subset": name, "pairs": sum(sizes)}
+            for column in ("spearman", "pearson"):
+                mean[column] = np.average([part[column] for part in parts], weights=weights)
+            rows.append(mean)
+    return rows
+
+
+def evaluate_transfer(
+    model: SentenceTransformer | Encoder,
+    tasks: Sequence[str] | None = None,
+    *,
+    source: str | Path = "auto",
+    limit: int | None = None,
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Score frozen embeddings by a logistic regression on them (Conneau & Kiela 2018).
+
+    SentEval's test sets where there are some, else ten-fold cross-validation. Each dimension is
+    scaled to unit variance, so that the choice of the regularisation, on a part of the training
+    sentences, does not depend on an encoder's scale. Pairs become [|u - v|, u * v].
+
+    Args:
+        model, tasks, source, dtype, progress: as for `evaluate_sts`, with `TRANSFER_TASKS` and
+            `PACKAGED_TRANSFER`. The hub is not asked.
+        limit: take a sample of this many of the sentences of tasks without a test set.
+        seed: of the sample and the folds.
+
+    Returns:
+        Columns `task`, `sentences`, `classes`, `accuracy`, `f1` (for MRPC) and `largest_class`,
+        the accuracy of always guessing that; per cent.
+
+    Raises:
+        ValueError: an unknown task, a damaged file, or an encoder that gives no usable vectors.
+        FileNotFoundError, FetchError: a task asked for by name is not there.
+    """
+    loaded = _load_all(
+        tasks,
+        source,
+        lambda task: _sample(load_transfer(task, source=source), limit, seed),
+        TRANSFER_TASKS,
+        PACKAGED_TRANSFER,
+    )
+    texts = {task: [*data.first, *data.second] for task, data in loaded.items()}
+    vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
+    rows = []
+    for task, data in tqdm(loaded.items(), desc="classify", unit="task", disable=not progress):
+        features = vectors[[row[sentence] for sentence in data.first]]
+        if data.second:
+            other = vectors[[row[sentence] for sentence in data.second]]
+            features = np.hstack([np.abs(features - other), features * other])
+        truth, guess = _classify(features, data, seed)
+        rows.append({
+            "task": task,
+            "sentences": len(data.labels),
+            "classes": len(set(data.labels)),
+            "accuracy": 100 * accuracy_score(truth, guess),
+            "f1": 100 * f1_score(truth, guess) if data.second else np.nan,
+            "largest_class": 100 * np.bincount(truth).max() / len(truth),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _classify(
+    features: np.ndarray, data: Classification, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """True and guessed classes of the sentences that a classifier had not seen."""
+    classifier = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)),
+        {"logisticregression__C": STRENGTHS},
+        cv=StratifiedShuffleSplit(1, test_size=0.2, random_state=seed),
+    )
+    # On matrices of this size, threads of BLAS wait for each other longer than they compute.
+    with threadpool_limits(1, user_api="blas"):
+        if data.test.any():
+            classifier.fit(features[~data.test], data.labels[~data.test])
+            return data.labels[data.test], classifier.predict(features[data.test])
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+        return data.labels, cross_val_predict(classifier, features, data.labels, cv=folds)
+
+
+def _sample(data: Classification, limit: int | None, seed: int) -> Classification:
+    if limit is None or data.test.any() or limit >= len(data.labels):
+        return data
+    rows = np.sort(np.random.default_rng(seed).choice(len(data.labels), limit, replace=False))
+    first = [data.first[row] for row in rows]
+    return replace(data, first=first, labels=data.labels[rows], test=data.test[rows])
+
+
+def _load_all(
+    tasks: Sequence[str] | None,
+    source: str | Path,
+    load: Callable[[str], Task],
+    official: Iterable[str],
+    packaged: Iterable[str],
+) -> dict[str, Task]:
+    """The tasks asked for, or all that the source has; a line says which it has not."""
+    if tasks is not None:
+        return {task: load(task) for task in tasks}
+    found, missing = {}, []
+    for task in official if source != "package" else ():
+        try:
+            found[task] = load(task)
+        except (FileNotFoundError, HubError) as error:
+            missing.append(f"{task} ({getattr(error, 'reason', error)})")
+    if missing:
+        print(f"not there: {'; '.join(missing)}")
+    if not found and source not in ("auto", "package"):
+        raise FileNotFoundError(f"{source} has none of {', '.join(official)}")
+    return found or {task: load(task) for task in packaged}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Score a model as the command line says; 0 if all went well."""
+    parser = argparse.ArgumentParser(
+        prog="python -m micse_utils.senteval",
+        description="Score a sentence encoder on the STS or transfer tasks.",
+    )
+    parser.add_argument("model", help="auto, miCSE, a hub repository or a folder")
+    parser.add_argument("--tasks", default="sts", choices=["sts", "transfer"])
+    parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
+    parser.add_argument("--pooling", help="cls or mean, in place of the model's own")
+    parser.add_argument("--output", type=Path, default=Path("results/senteval"), help="a folder")
+    parser.add_argument("--limit", type=int, help="sentences of each transfer task")
+    parser.add_argument("--seed", type=int, default=0, help="of bootstrap, samples and folds")
+    parser.add_argument("--fp32", action="store_true", help="never compute in bfloat16")
+    options = parser.parse_args(arguments)
+    settings = {
+        "source": options.source,
+        "dtype": torch.float32 if options.fp32 else None,
+        "seed": options.seed,
+    }
+    try:
+        # A folder with the tasks need not hold the model, too.
+        place = options.source if options.source in ("hub", "package") else "auto"
+        model = load_model(options.model, source=place, pooling=options.pooling)
+        if options.tasks == "sts":
+            table = evaluate_sts(model, **settings)
+        else:
+            table = evaluate_transfer(model, limit=options.limit, **settings)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    report(table, model, options.output, options.tasks, settings)
+    return 0
+
+
+def report(
+    table: pd.DataFrame,
+    model: SentenceTransformer,
+    folder: Path,
+    name: str,
+    settings: Mapping[str, object],
+) -> None:
+    """Print the row that papers print, beside the published one, and write it in three formats.
+
+    Args:
+        table: of `evaluate_sts` or `evaluate_transfer`.
+        model: as `load_model` gives it.
+        folder: gets `name.csv`, `name.json` (with provenance) and `name.md`.
+        name: `sts` or `transfer`.
+        settings: that decided the figures.
+    """
+    provenance = model.provenance
+    if name == "sts":
+        scores = table[table["subset"] == "all"].set_index("task")["spearman"]
+    else:
+        scores = table.set_index("task")["accuracy"]
+    rows = {f"{provenance.name}, {provenance.pooling}": score_row(scores)}
+    published = published_for(provenance) if name == "sts" else None
+    if published:
+        rows[f"published ({published.source})"] = score_row(published.scores)
+    text = markdown(rows)
+    print(text, end="")
+    if published:
+        differing = compare_published(table, published).query("not reproduced")
+        for line in differing.itertuples():
+            print(f"{line.task} differs from the published figure by {line.difference:+.2f}")
+        if len(differing):
+            print(f"likely reasons: {REASONS}")
+    save_table(folder, name, table)
+    write_text(folder / f"{name}.md", text)
+    record = {
+        "scores": records(table),
+        "model": asdict(provenance),
+        "settings": {key: str(value) for key, value in settings.items()},
+        "versions": versions(),
+    }
+    write_json(folder / f"{name}.json", record)
+    print(f"results: {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
