@@ -127,7 +127,8 @@ def _from_folder(
     folder = next((p for p in (path, path / "model") if (p / "config.json").is_file()), None)
     if folder is None:
         raise FileNotFoundError(f"no model (config.json) in {path} nor in {path / 'model'}")
-    name = folder.resolve().name
+    place = folder.resolve()
+    name = place.parent.name if place.name == "model" else place.name
     return _build(folder, name, pooling, device, source="folder", origin=name)
 
 

@@ -159,7 +159,7 @@ def page(notebook: nbformat.NotebookNode) -> None:
     for count, cell in enumerate(code, start=1):
         cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
         for output in cell.outputs:
-            if " object at 0x" in output.get("data", {}).get("text/plain", ""):
+            if " at 0x" in output.get("data", {}).get("text/plain", ""):
                 del output.data["text/plain"]  # an address in memory; the table stands beside it
         for item in (cell, *(o for o in cell.outputs if "execution_count" in o)):
             item.execution_count = count

@@ -28,7 +28,7 @@ from micse_utils.models import quiet
 from micse_utils.monitor import HEAD, Monitor, TrainingDivergedError, history_of
 from micse_utils.objective import MiCSELoss
 from micse_utils.recipes import LowShotConfig
-from micse_utils.results import versions, write_json
+from micse_utils.results import Provenance, sha256_of, versions, write_json
 from micse_utils.settings import process
 from micse_utils.sts import Pairs
 
@@ -88,10 +88,11 @@ class Run:
         self.bf16 = config.bf16
         if self.bf16 is None:
             self.bf16 = pick_dtype(model.device) == torch.bfloat16
+        self.start = getattr(model, "provenance", None) or _of_weights(model)
         self.provenance = {
             "config": dataclasses.asdict(config),
             "bf16": self.bf16,
-            "base_model": str(getattr(model, "provenance", model)),
+            "base_model": str(self.start),
             "sentences": len(sentences),
             "sentences_sha256": hashlib.sha256("\n".join(sentences).encode()).hexdigest(),
             "dev": str(dev.provenance),
@@ -131,6 +132,13 @@ class Run:
         self.model.load_state_dict(weights)
 
     def _trained(self, history: pd.DataFrame, best_step: int) -> Trained:
+        self.model.provenance = Provenance(
+            f"{self.config.method} training of {self.start.name}",
+            "folder",
+            self.folder.name,
+            sha256=sha256_of([self.folder / "model" / "model.safetensors"]),
+            pooling=self.start.pooling,
+        )
         return Trained(self.model.eval(), history, best_step, self.config, len(self.sentences))
 
     def train(self, progress: bool) -> Trained:
@@ -181,6 +189,7 @@ class Run:
         trainer.accelerator.wait_for_everyone()  # all have loaded the best checkpoint
         if trainer.is_world_process_zero():
             self._keep(history, best_step)
+        trainer.accelerator.wait_for_everyone()  # it stands in the folder
         return self._trained(history, best_step)
 
     def _arguments(self, steps: int, metric: str) -> SentenceTransformerTrainingArguments:
@@ -242,6 +251,14 @@ class Run:
         }
         write_json(self.folder / RECORD, record)
         shutil.rmtree(self.checkpoints)
+
+
+def _of_weights(model: SentenceTransformer) -> Provenance:
+    """Provenance of a model that `load_model` did not load: what its weights are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().float().numpy().tobytes())
+    return Provenance("a model", "memory", "given by the caller", sha256=digest.hexdigest())
 
 
 @contextlib.contextmanager

@@ -6,10 +6,9 @@ are pooled, and one Spearman is taken of the cosines of the raw embeddings; no r
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,15 +29,13 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from micse_utils.encoding import Encoder, encode_distinct
-from micse_utils.hub import HubError
 from micse_utils.models import load_model
 from micse_utils.published import REASONS, compare_published, markdown, published_for, score_row
 from micse_utils.results import records, save_table, versions, write_json, write_text
 from micse_utils.scores import spearman_interval, unit
-from micse_utils.sts import PACKAGED_STS, STS_TASKS, Pairs, load_sts
-from micse_utils.transfer import PACKAGED_TRANSFER, TRANSFER_TASKS, Classification, load_transfer
-
-Task = TypeVar("Task", Pairs, Classification)
+from micse_utils.sts import Pairs
+from micse_utils.tasks import load_sts_tasks, load_transfer_tasks
+from micse_utils.transfer import Classification
 
 FOLDS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -47,7 +44,7 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 
 def evaluate_sts(
     model: SentenceTransformer | Encoder,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str] | Mapping[str, Pairs] | None = None,
     *,
     source: str | Path = "auto",
     dtype: torch.dtype | None = None,
@@ -58,10 +55,7 @@ def evaluate_sts(
 
     Args:
         model: a `SentenceTransformer`, or any object with `encode(list of strings)`.
-        tasks: of `STS_TASKS` and `PACKAGED_STS`; by default all that the source has, and a line
-            says which it has not.
-        source: as for `load_sts`; `package`, and `auto` where there is nothing else, take
-            `PACKAGED_STS`.
+        tasks, source: what `load_sts_tasks` gives, or its arguments.
         dtype: number format of the forward pass of a `SentenceTransformer`, as for `encode`.
         seed: of the bootstrap.
         progress: show a bar.
@@ -75,13 +69,7 @@ def evaluate_sts(
         ValueError: an unknown task, a damaged file, or an encoder that gives no usable vectors.
         FileNotFoundError, HubError, FetchError: a task asked for by name is not there.
     """
-    pairs = _load_all(
-        tasks,
-        source,
-        lambda task: load_sts(task, source=source),
-        STS_TASKS,
-        PACKAGED_STS,
-    )
+    pairs = tasks if isinstance(tasks, Mapping) else load_sts_tasks(tasks, source)
     texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     vectors = unit(vectors)
@@ -122,7 +110,7 @@ def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dic
 
 def evaluate_transfer(
     model: SentenceTransformer | Encoder,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str] | Mapping[str, Classification] | None = None,
     *,
     source: str | Path = "auto",
     limit: int | None = None,
@@ -137,9 +125,8 @@ def evaluate_transfer(
     sentences, does not depend on an encoder's scale. Pairs become [|u - v|, u * v].
 
     Args:
-        model, tasks, source, dtype, progress: as for `evaluate_sts`, with `TRANSFER_TASKS` and
-            `PACKAGED_TRANSFER`. The hub is not asked.
-        limit: take a sample of this many of the sentences of tasks without a test set.
+        model, dtype, progress: as for `evaluate_sts`.
+        tasks, source, limit: what `load_transfer_tasks` gives, or its arguments.
         seed: of the sample and the folds.
 
     Returns:
@@ -150,17 +137,12 @@ def evaluate_transfer(
         ValueError: an unknown task, a damaged file, or an encoder that gives no usable vectors.
         FileNotFoundError, FetchError: a task asked for by name is not there.
     """
-    loaded = _load_all(
-        tasks,
-        source,
-        lambda task: _sample(load_transfer(task, source=source), limit, seed),
-        TRANSFER_TASKS,
-        PACKAGED_TRANSFER,
-    )
-    texts = {task: [*data.first, *data.second] for task, data in loaded.items()}
+    if not isinstance(tasks, Mapping):
+        tasks = load_transfer_tasks(tasks, source, limit=limit, seed=seed)
+    texts = {task: [*data.first, *data.second] for task, data in tasks.items()}
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     rows = []
-    for task, data in tqdm(loaded.items(), desc="classify", unit="task", disable=not progress):
+    for task, data in tqdm(tasks.items(), desc="classify", unit="task", disable=not progress):
         features = vectors[[row[sentence] for sentence in data.first]]
         if data.second:
             other = vectors[[row[sentence] for sentence in data.second]]
@@ -193,37 +175,6 @@ def _classify(
             return data.labels[data.test], classifier.predict(features[data.test])
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         return data.labels, cross_val_predict(classifier, features, data.labels, cv=folds)
-
-
-def _sample(data: Classification, limit: int | None, seed: int) -> Classification:
-    if limit is None or data.test.any() or limit >= len(data.labels):
-        return data
-    rows = np.sort(np.random.default_rng(seed).choice(len(data.labels), limit, replace=False))
-    first = [data.first[row] for row in rows]
-    return replace(data, first=first, labels=data.labels[rows], test=data.test[rows])
-
-
-def _load_all(
-    tasks: Sequence[str] | None,
-    source: str | Path,
-    load: Callable[[str], Task],
-    official: Iterable[str],
-    packaged: Iterable[str],
-) -> dict[str, Task]:
-    """The tasks asked for, or all that the source has; a line says which it has not."""
-    if tasks is not None:
-        return {task: load(task) for task in tasks}
-    found, missing = {}, []
-    for task in official if source != "package" else ():
-        try:
-            found[task] = load(task)
-        except (FileNotFoundError, HubError) as error:
-            missing.append(f"{task} ({getattr(error, 'reason', error)})")
-    if missing:
-        print(f"not there: {'; '.join(missing)}")
-    if not found and source not in ("auto", "package"):
-        raise FileNotFoundError(f"{source} has none of {', '.join(official)}")
-    return found or {task: load(task) for task in packaged}
 
 
 def main(arguments: list[str] | None = None) -> int:

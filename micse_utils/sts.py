@@ -77,7 +77,7 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
         raise ValueError(f"no package carries {task}; there are {', '.join(PACKAGED_STS)}")
 
     return choose(
-        task,
+        "rated pairs",
         source,
         folder=lambda path: _task_from_folder(path, task),
         hub=lambda: _from_hub(HUB[task], "test", task, revision),

@@ -1,5 +1,6 @@
 """The trainer on a tiny BERT: what it keeps, resumes, refuses and shares between processes."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -89,6 +90,31 @@ def test_the_saved_model_is_the_trained_one_and_reads_as_long_as_before(whole, t
     with torch.no_grad():
         cls = bare(**tokens).last_hidden_state[0, 0]
     np.testing.assert_allclose(cls.numpy(), trained.model.encode("the cat sat"), atol=1e-5)
+
+
+def test_what_was_trained_goes_by_a_name_of_its_own(whole, tiny_bert):
+    trained, output = whole
+    made = trained.model.provenance
+    assert made.name == "micse training of tiny-bert" and made.pooling == "cls"
+    content = (output / "model" / "model.safetensors").read_bytes()
+    assert made.sha256 == hashlib.sha256(content).hexdigest()
+    assert load_model(output / "model", pooling="cls").provenance.sha256 == made.sha256
+
+
+def test_a_model_that_the_kit_did_not_load_is_known_by_its_weights(tiny_bert, tmp_path):
+    def own(scale):
+        model = model_of(tiny_bert)
+        del model.provenance
+        with torch.no_grad():
+            model.transformers_model.embeddings.word_embeddings.weight.mul_(scale)
+        return model
+
+    settings = {"output": tmp_path, "preset": FAST, "dev": DEV, "progress": False, "steps": 1}
+    first = train_low_shot(SENTENCES, own(1.0), **settings)
+    again = train_low_shot(SENTENCES, own(1.0), **settings)
+    assert difference(weights(again.model), weights(first.model)) == 0
+    with pytest.raises(ValueError, match="its base_model differ"):
+        train_low_shot(SENTENCES, own(1.1), **settings)
 
 
 def test_a_finished_run_is_only_loaded(whole, tiny_bert, tmp_path):

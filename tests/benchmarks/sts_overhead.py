@@ -14,7 +14,7 @@ import time
 from micse_utils.encoding import encode
 from micse_utils.models import load_model
 from micse_utils.senteval import evaluate_sts
-from micse_utils.sts import load_sts
+from micse_utils.tasks import load_sts_tasks
 
 
 def main():
@@ -24,16 +24,15 @@ def main():
     rounds = parser.parse_args().rounds
     model = load_model(source="package")
     with contextlib.redirect_stdout(io.StringIO()):
-        tasks = evaluate_sts(model, progress=False)["task"].unique().tolist()  # warms up, too
-        pairs = [load_sts(task) for task in tasks]
+        tasks = load_sts_tasks()
+    pairs = list(tasks.values())
     sentences = sorted({text for p in pairs for text in (*p.first, *p.second)})
 
     def encode_only():
         encode(model, sentences, max_length=model.get_max_seq_length(), progress=False)
 
     def score():
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluate_sts(model, tasks, progress=False)
+        evaluate_sts(model, tasks, progress=False)
 
     times = {encode_only: [], score: []}
     for _ in range(rounds):
