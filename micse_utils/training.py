@@ -145,6 +145,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, RuntimeError, ArithmeticError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     if process()[0] == 0:
         print(
             f"Spearman x 100 of the development pairs: {trained.before:.2f} before, "

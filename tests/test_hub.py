@@ -27,6 +27,7 @@ from micse_utils.hub import HubError, hub_problem
 from micse_utils.models import load_model
 from micse_utils.sentences import load_low_shot, load_sentences
 from micse_utils.sts import load_stsb
+from micse_utils.tasks import load_sts_tasks
 
 ROOT = Path(__file__).parents[1]
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -252,6 +253,20 @@ def test_stsbenchmark_comes_from_the_hub_with_its_commit(server):
     assert "test.jsonl.gz" not in " ".join(server.requests)
     with pytest.raises(HubError, match="has no train split"):
         load_stsb("train", source="hub")
+
+
+def test_what_the_hub_has_of_the_sts_tasks_is_scored(server, monkeypatch, capsys):
+    monkeypatch.delenv("MICSE_SENTEVAL", raising=False)
+    table = pd.DataFrame({"sentence1": TEXTS, "sentence2": TEXTS[::-1], "score": [1.0, 4.5]})
+    parquet = {"data/test-00000-of-00001.parquet": table.to_parquet()}
+    for name in ("sts12-sts", "sickr-sts"):
+        server.repositories[f"datasets/mteb/{name}"] = {FIRST: parquet}
+    tasks = load_sts_tasks(source="hub")
+    assert list(tasks) == ["STS12", "SICKRelatedness"]
+    assert tasks["STS12"].gold.tolist() == [1.0, 4.5]
+    assert tasks["STS12"].provenance.origin == "mteb/sts12-sts"
+    said = capsys.readouterr().out
+    assert "not there: STS13, STS14, STS15, STS16, STSBenchmark (the first: the hub has no" in said
 
 
 @pytest.mark.parametrize(

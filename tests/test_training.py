@@ -284,6 +284,26 @@ def test_a_file_that_cannot_be_used_is_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(
+    tiny_bert, tmp_path, environment, capsys, monkeypatch
+):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("micse_utils.training.train_low_shot", stop)
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
+    assert main(command(tmp_path / "mine.txt", tmp_path / "run", tiny_bert)) == 130
+    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["training", "senteval", "notebooks"])
+def test_every_command_explains_itself(module):
+    call = [sys.executable, "-m", f"micse_utils.{module}", "--help"]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"python -m micse_utils.{module}" in done.stdout and "--help" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path, environment):
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
