@@ -54,11 +54,15 @@ class DevelopmentEvaluator(BaseEvaluator):
         }
 
     def _encode(self, model: SentenceTransformer) -> np.ndarray:
+        # The same modules in a frame of their own: the trainer makes that of `model` bfloat16.
+        plain = SentenceTransformer(modules=list(model), device=str(model.device))
         longest = min(self.max_length, model.transformers_model.config.max_position_embeddings)
-        while_training, model.max_seq_length = model.max_seq_length, longest
+        while_training, plain.max_seq_length = plain.max_seq_length, longest
+        was_training = model.training
         try:
             return encode(
-                model, self.sentences, max_length=longest, dtype=torch.float32, progress=False
+                plain, self.sentences, max_length=longest, dtype=torch.float32, progress=False
             )
         finally:
-            model.max_seq_length = while_training
+            plain.max_seq_length = while_training
+            model.train(was_training)

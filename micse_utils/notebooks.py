@@ -195,7 +195,7 @@ def _value(text: str) -> object:
 def _fingerprint(name: str, parameters: dict) -> str:
     """Hash of what decides a notebook's results: cells, package, parameters, settings."""
     cells = [[c.cell_type, c.source] for c in nbformat.read(_path(name), as_version=4).cells]
-    settings = {key: value for key, value in os.environ.items() if key.startswith("MICSE_")}
+    settings = {k: v for k, v in os.environ.items() if k.startswith("MICSE_") and v}
     digest = hashlib.sha256(json.dumps([cells, parameters, settings], sort_keys=True).encode())
     for file in sorted(
         [*ROOT.glob("micse_utils/*.py"), *ROOT.glob("data/*"), ROOT / "requirements.lock"]

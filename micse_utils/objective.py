@@ -261,7 +261,7 @@ class MiCSELoss(nn.Module):
         with torch.random.fork_rng(), recorded_attention(self._attentions, maps):
             torch.manual_seed(seed)
             model.train()
-            model(views)
+            model[0](views)  # in float32, whatever the trainer made of `model`
             model.train(was_training)
             first, second, real = attention_rows(maps, views["attention_mask"])
             return attention_mutual_information(

@@ -64,11 +64,13 @@ class Handler(BaseHTTPRequestHandler):
             case "login" | "redirect":
                 return self.answer(200, b"<html>Please log in</html>", kind="text/html")
         parts = path.split("/")
-        if parts[0] == "api":  # api/models/owner/name[/revision/x | /tree/x]
-            return self.api("/".join(parts[1:4]), parts[4:])
-        if parts[0] != "datasets":  # [datasets/]owner/name/resolve/commit/file
+        if parts[0] == "api":  # api/models/[owner/]name[/revision/x | /tree/x]
+            end = 3 if "/".join(parts[1:3]) in self.server.repositories else 4
+            return self.api("/".join(parts[1:end]), parts[end:])
+        if parts[0] != "datasets":  # [datasets/][owner/]name/resolve/commit/file
             parts.insert(0, "models")
-        return self.file("/".join(parts[:3]), parts[4], "/".join(parts[5:]))
+        end = parts.index("resolve")
+        return self.file("/".join(parts[:end]), parts[end + 1], "/".join(parts[end + 2 :]))
 
     def commit(self, repository, revision):
         commits = self.server.repositories.get(repository, {})

@@ -16,8 +16,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
+from micse_utils.development import DevelopmentEvaluator
 from micse_utils.models import load_model
 from micse_utils.monitor import TrainingDivergedError
+from micse_utils.objective import MiCSELoss
 from micse_utils.recipes import LowShotConfig
 from micse_utils.results import Provenance
 from micse_utils.sentences import load_low_shot
@@ -90,6 +92,20 @@ def test_the_saved_model_is_the_trained_one_and_reads_as_long_as_before(whole, t
     with torch.no_grad():
         cls = bare(**tokens).last_hidden_state[0, 0]
     np.testing.assert_allclose(cls.numpy(), trained.model.encode("the cat sat"), atol=1e-5)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_what_is_scored_while_training_is_what_is_kept(tiny_bert, tmp_path, bf16):
+    """Also where training computes in bfloat16: scores and AMI never do."""
+    settings = {"steps": 4, "evaluations": 1, "bf16": bf16}
+    trained = train(tiny_bert, tmp_path / "run", **settings)
+    kept = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
+    figures = DevelopmentEvaluator(DEV)(kept)
+    last = trained.history.iloc[-1]
+    for name in ("alignment", "uniformity"):
+        assert last[name] == pytest.approx(figures[f"dev_{name}"], rel=1e-5)
+    loss = MiCSELoss(kept)
+    assert last["ami"] == pytest.approx(loss.measure_ami(SENTENCES, max_length=16), rel=1e-5)
 
 
 def test_what_was_trained_goes_by_a_name_of_its_own(whole, tiny_bert):
