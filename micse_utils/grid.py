@@ -63,7 +63,7 @@ def train_grid(
     folder = Path(folder)
     independent = independent and DevelopmentEvaluator(independent)
     combinations = [(n, m, s) for n in sizes for s in seeds for m in methods]
-    rows = []
+    rows, reference = [], None
     for size, method, seed in tqdm(combinations, desc="runs", unit="run", disable=not progress):
         corpus = sentences[size, seed]
         recipe = preset or default_preset(base_model, size)
@@ -82,8 +82,11 @@ def train_grid(
             digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
             work = folder / f".{file.stem}-{digest[:8]}"
             model = copy.deepcopy(base_model)
+            if independent and reference is None:  # the same for every run
+                reference = independent(model)["dev_spearman"]
             run = _train_one(model, corpus.texts, work, config, dev, independent)
-            record = {"size": size, "method": method, "seed": seed, **run, "settings": shared}
+            run |= {"size": size, "method": method, "seed": seed, "independent_before": reference}
+            record = {**run, "settings": shared}
             write_json(file, record)
             shutil.rmtree(work, ignore_errors=True)
         rows.append({name: value for name, value in record.items() if name != "settings"})
@@ -99,7 +102,6 @@ def _train_one(
     independent: DevelopmentEvaluator | None,
 ) -> dict[str, object]:
     """Figures of one run; its checkpoints stand in `work`."""
-    before = independent and independent(model)["dev_spearman"]
     try:
         trained = train_low_shot(
             sentences, model, config.method, output=work, preset=config, dev=dev, progress=False
@@ -110,7 +112,6 @@ def _train_one(
         "before": trained.before,
         "best": trained.best,
         "last": float(trained.history["spearman"].iloc[-1]),
-        "independent_before": before,
         "independent": independent and independent(trained.model)["dev_spearman"],
         "history": json.loads(trained.history.to_json(orient="records")),
     }
