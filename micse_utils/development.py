@@ -10,6 +10,8 @@ from micse_utils.encoding import encode
 from micse_utils.scores import alignment, uniformity, unit
 from micse_utils.sts import Pairs
 
+LONGEST = 256
+"""Tokens kept of each sentence, however short the model reads while it trains."""
 POSITIVE = 0.8
 """Share of the highest score from which a pair counts as positive: 4 of 5, as in SimCSE."""
 
@@ -23,12 +25,10 @@ class DevelopmentEvaluator(BaseEvaluator):
 
     Args:
         pairs: rated pairs.
-        max_length: tokens kept of each sentence, however short the model reads while it trains.
     """
 
-    def __init__(self, pairs: Pairs, *, max_length: int = 256) -> None:
+    def __init__(self, pairs: Pairs) -> None:
         super().__init__()
-        self.max_length = max_length
         self.primary_metric = "dev_spearman"
         self.pairs = pairs
         self.sentences = sorted({*pairs.first, *pairs.second})
@@ -56,7 +56,7 @@ class DevelopmentEvaluator(BaseEvaluator):
     def _encode(self, model: SentenceTransformer) -> np.ndarray:
         # The same modules in a frame of their own: the trainer makes that of `model` bfloat16.
         plain = SentenceTransformer(modules=list(model), device=str(model.device))
-        longest = min(self.max_length, model.transformers_model.config.max_position_embeddings)
+        longest = min(LONGEST, model.transformers_model.config.max_position_embeddings)
         while_training, plain.max_seq_length = plain.max_seq_length, longest
         was_training = model.training
         try:

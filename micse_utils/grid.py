@@ -16,7 +16,7 @@ from micse_utils.corpora import Corpus
 from micse_utils.development import DevelopmentEvaluator
 from micse_utils.monitor import TrainingDivergedError
 from micse_utils.recipes import LowShotConfig, configure, default_preset
-from micse_utils.results import write_json
+from micse_utils.results import records, write_json
 from micse_utils.sts import Pairs
 from micse_utils.training import train_low_shot
 
@@ -113,5 +113,5 @@ def _train_one(
         "best": trained.best,
         "last": float(trained.history["spearman"].iloc[-1]),
         "independent": independent and independent(trained.model)["dev_spearman"],
-        "history": json.loads(trained.history.to_json(orient="records")),
+        "history": records(trained.history),
     }

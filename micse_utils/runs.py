@@ -28,7 +28,7 @@ from micse_utils.models import quiet
 from micse_utils.monitor import HEAD, Monitor, TrainingDivergedError, history_of
 from micse_utils.objective import MiCSELoss
 from micse_utils.recipes import LowShotConfig
-from micse_utils.results import Provenance, sha256_of, versions, write_json
+from micse_utils.results import Provenance, records, sha256_of, versions, write_json
 from micse_utils.settings import process
 from micse_utils.sts import Pairs
 
@@ -245,7 +245,7 @@ class Run:
             self.model.save_pretrained(str(self.folder / "model"), create_model_card=False)
         record = {
             "best_step": best_step,
-            "history": json.loads(history.to_json(orient="records", double_precision=15)),
+            "history": records(history),
             **self.provenance,
             "versions": versions(),
         }
