@@ -1,20 +1,26 @@
 """Texts become embeddings, fast: sorted by length, packed by a token budget, in the order given."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from torch.func import functional_call
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from micse_utils.device import pick_dtype
+from micse_utils.inference import ready_to_encode
 
-TOKEN_BUDGET = 2048
-"""Tokens of one batch, padding included: large enough to keep the cores busy, small enough to stay
-in their caches."""
+TOKEN_BUDGET = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
+"""Tokens of one batch, padding included, by device: enough to keep it busy, and on a CPU few
+enough to stay in its caches."""
+WINDOW = 4096
+"""Texts that are sorted by length together: what `encode` holds at a time besides the result."""
 
 
 class Encoder(Protocol):
@@ -29,64 +35,77 @@ def encode(
     texts: Iterable[str],
     *,
     max_length: int = 128,
-    token_budget: int = TOKEN_BUDGET,
+    token_budget: int | None = None,
     dtype: torch.dtype | None = None,
+    out: np.ndarray | None = None,
     progress: bool = True,
 ) -> np.ndarray:
     """Embed texts; each vector is the one the text would get alone, whatever it is batched with.
 
     Args:
         model: any `SentenceTransformer` over text; it is left as it was.
-        texts: n strings. A lone surrogate is read as U+FFFD; an empty text is encoded as such,
-            with a warning.
+        texts: n strings, from a list or from any iterable, which is read a window at a time. A
+            lone surrogate is read as U+FFFD; an empty text is encoded as such, with a warning.
         max_length: tokens kept of each text, special tokens included; a warning counts the cut.
-        token_budget: tokens of one batch (texts times the longest of them).
+        token_budget: tokens of one batch (texts times the longest of them); by default the
+            `TOKEN_BUDGET` of the model's device.
         dtype: number format of the forward pass; by default `pick_dtype` of the model's device.
+        out: array [n, d] to write into, of any float type: a `numpy.memmap`, for more embeddings
+            than fit in memory.
         progress: show a bar once it takes longer than a second.
 
     Returns:
-        Embeddings, float32, [n, d], in the order of `texts`.
+        Embeddings, float32, [n, d], in the order of `texts`; `out`, where one was given.
 
     Raises:
-        ValueError: no texts, or `max_length` out of the model's range.
+        ValueError: no texts, `max_length` out of the model's range, or `out` of another shape.
         TypeError: `texts` is one string, or holds something that is none (the message says where).
     """
-    texts = _checked(texts)
+    total = _counted(texts)
     limit = model.get_max_seq_length()
     if not 2 < max_length <= (limit or max_length):
         raise ValueError(
             f"max_length={max_length} is out of this model's range, 3 to {limit} tokens"
         )
-    tokens = model.tokenizer(texts, truncation=True, max_length=max_length)
-    _report_cuts(tokens, len(texts), max_length)
-
-    dtype = dtype or pick_dtype(model.device)
-    weights = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-    }
-    lengths = np.array([len(ids) for ids in tokens["input_ids"]])
-    embeddings = None
-    was_training = model.training
-    model.eval()
-    try:
-        with (
-            torch.inference_mode(),
-            tqdm(
-                total=len(texts), desc="encode", unit="text", delay=1, disable=not progress
-            ) as bar,
-        ):
-            for rows in _batches(lengths, token_budget):
-                batch = {key: [values[row] for row in rows] for key, values in tokens.items()}
-                batch = model.tokenizer.pad(batch, return_tensors="pt").to(model.device)
-                output = functional_call(model, weights, (dict(batch),))["sentence_embedding"]
-                if embeddings is None:
-                    embeddings = np.empty((len(texts), output.shape[1]), dtype=np.float32)
-                embeddings[rows] = output.float().cpu().numpy()
-                bar.update(len(rows))
-    finally:
-        model.train(was_training)
-    return embeddings
+    if out is not None and total not in (None, len(out)):
+        raise ValueError(f"out has {len(out)} rows for {total} texts")
+    budget = token_budget or TOKEN_BUDGET.get(model.device.type, 8192)
+    windows = _ahead(lambda window: _tokenise(model, window, max_length), _windows(texts))
+    pieces, seen, empty, cut = [], 0, 0, 0
+    with (
+        ready_to_encode(model, dtype or pick_dtype(model.device)),
+        tqdm(total=total, desc="encode", unit="text", delay=1, disable=not progress) as bar,
+    ):
+        for features, empty_here, cut_here in windows:
+            vectors = _encode_window(model, features, budget, bar)
+            rows = slice(seen, seen + len(vectors))
+            if out is None:
+                pieces.append(vectors)
+            elif out[rows].shape != vectors.shape:
+                raise ValueError(
+                    f"out has shape {out.shape}; there are {'' if total else 'at least '}"
+                    f"{total or rows.stop} texts of {vectors.shape[1]} dimensions"
+                )
+            else:
+                out[rows] = vectors
+            seen, empty, cut = rows.stop, empty + empty_here, cut + cut_here
+    if not seen:
+        raise ValueError("no texts to encode")
+    if out is not None and seen < len(out):
+        raise ValueError(f"out has {len(out)} rows for {seen} texts; those were written")
+    if empty:
+        warnings.warn(
+            f"{empty} of {seen} texts are empty; their vector is that of the empty text",
+            stacklevel=2,
+        )
+    if cut:
+        warnings.warn(
+            f"{cut} of {seen} texts are longer than max_length={max_length} tokens and were cut",
+            stacklevel=2,
+        )
+    if out is not None:
+        return out
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def encode_distinct(
@@ -133,31 +152,86 @@ def encode_distinct(
     return vectors, {text: index for index, text in enumerate(distinct)}
 
 
-def _checked(texts: Iterable[str]) -> list[str]:
-    """The texts as a list the tokeniser accepts, or an error that says which one is wrong."""
+def _counted(texts: Iterable[str]) -> int | None:
+    """How many texts there are, if that can be known; those of a list are checked at once."""
     if isinstance(texts, str):
         raise TypeError("texts is one string; give a list of strings, such as [text]")
-    texts = list(texts)
-    if not texts:
+    if not isinstance(texts, Sized):
+        return None
+    if not len(texts):
         raise ValueError("no texts to encode")
     for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{position}] is {text!r} ({type(text).__name__}), not a string")
-    if empty := sum(not text.strip() for text in texts):
-        warnings.warn(
-            f"{empty} of {len(texts)} texts are empty; their vector is that of the empty text",
-            stacklevel=3,
-        )
-    # Half of a surrogate pair, as cut-off emoji leave behind, is not valid Unicode.
-    return [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+        _check(text, position)
+    return len(texts)
 
 
-def _report_cuts(tokens, count: int, max_length: int) -> None:
-    if cut := sum(bool(encoding.overflowing) for encoding in tokens.encodings or []):
-        warnings.warn(
-            f"{cut} of {count} texts are longer than max_length={max_length} tokens and were cut",
-            stacklevel=3,
-        )
+def _check(text: object, position: int) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"texts[{position}] is {text!r} ({type(text).__name__}), not a string")
+
+
+def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts, `WINDOW` at a time, as strings that the tokeniser accepts."""
+    source, seen = iter(texts), 0
+    while window := list(islice(source, WINDOW)):
+        for position, text in enumerate(window, start=seen):
+            _check(text, position)
+        seen += len(window)
+        # Half of a surrogate pair, as cut-off emoji leave behind, is not valid Unicode.
+        yield [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in window]
+
+
+def _tokenise(
+    model: SentenceTransformer, texts: list[str], max_length: int
+) -> tuple[dict[str, list[Tensor]], int, int]:
+    """Features of a window, a tensor [tokens] a text; how many texts are empty, and were cut."""
+    tokens = model.tokenizer(texts, truncation=True, max_length=max_length)
+    lengths = [len(ids) for ids in tokens["input_ids"]]
+    features = {
+        name: list(torch.from_numpy(np.concatenate(values)).split(lengths))
+        for name, values in tokens.items()
+    }
+    cut = sum(bool(encoding.overflowing) for encoding in tokens.encodings or [])
+    return features, sum(not text.strip() for text in texts), cut
+
+
+def _ahead(function: Callable, items: Iterable) -> Iterator:
+    """`map`, one item ahead in a thread: the next window is tokenised while this one is encoded."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending = None
+        for item in items:
+            following = pool.submit(function, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
+
+
+def _encode_window(
+    model: SentenceTransformer, features: dict[str, list[Tensor]], token_budget: int, bar: tqdm
+) -> np.ndarray:
+    """Embeddings of the texts of one window, float32, [texts, d]."""
+    lengths = np.array([len(ids) for ids in features["input_ids"]])
+    filler = {"input_ids": model.tokenizer.pad_token_id or 0}
+    order, vectors = [], []
+    for rows in _batches(lengths, token_budget):
+        batch = {
+            name: pad_sequence(
+                [values[row] for row in rows],
+                batch_first=True,
+                padding_value=filler.get(name, 0),
+                padding_side=model.tokenizer.padding_side,
+            ).to(model.device, non_blocking=True)
+            for name, values in features.items()
+        }
+        vectors.append(model(batch)["sentence_embedding"].float())
+        order.append(rows)
+        bar.update(len(rows))
+    vectors = torch.cat(vectors).cpu().numpy()  # waits for a GPU once a window, not once a batch
+    embeddings = np.empty_like(vectors)
+    embeddings[np.concatenate(order)] = vectors
+    return embeddings
 
 
 def _batches(lengths: np.ndarray, token_budget: int) -> Iterator[np.ndarray]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from micse_utils import encoding
 from micse_utils.encoding import _batches, encode
 from micse_utils.models import load_model
 
@@ -76,6 +77,82 @@ def test_texts_may_come_from_any_iterable(tiny):
     expected = encode(tiny, texts, max_length=16)
     assert np.array_equal(encode(tiny, (t for t in texts), max_length=16), expected)
     assert np.array_equal(encode(tiny, np.array(texts), max_length=16), expected)
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Three texts a window, so that a handful makes several."""
+    monkeypatch.setattr(encoding, "WINDOW", 3)
+
+
+def test_windows_change_no_vector(encoder, small_windows):
+    texts = TEXTS * 2 + TEXTS[:1]
+    expected = np.stack([alone(encoder, text) for text in TEXTS])
+    expected = np.concatenate([expected, expected, expected[:1]])
+    found = encode(encoder, iter(texts), dtype=torch.float32)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_an_iterable_is_read_a_window_at_a_time(tiny, small_windows):
+    given = []
+
+    def source():
+        for number in range(30):
+            given.append(number)
+            yield "the cat"
+
+    class Stop(Exception):
+        pass
+
+    class Watched(np.ndarray):
+        def __setitem__(self, rows, values):
+            raise Stop
+
+    with pytest.raises(Stop):  # when the first window is written, only two have been read
+        encode(tiny, source(), max_length=16, out=np.empty((30, 32)).view(Watched))
+    assert len(given) <= 9
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_embeddings_may_be_written_to_a_file(tiny, small_windows, tmp_path, dtype):
+    texts = ["the cat", "a dog", "a big red dog", "the mat", "the park"]
+    shape = (5, 32)
+    file = np.memmap(tmp_path / "embeddings", dtype=dtype, mode="w+", shape=shape)
+    assert encode(tiny, iter(texts), max_length=16, out=file) is file
+    file.flush()
+    again = np.memmap(tmp_path / "embeddings", dtype=dtype, mode="r", shape=shape)
+    assert np.array_equal(again, encode(tiny, texts, max_length=16).astype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(4, 32), (6, 32), (5, 31), (5,), (5, 32, 1)])
+@pytest.mark.parametrize("kind", [list, iter])
+def test_a_file_of_another_shape_is_refused(tiny, small_windows, shape, kind):
+    with pytest.raises(ValueError, match=r"out has .* texts"):
+        encode(tiny, kind(["the cat"] * 5), max_length=16, out=np.zeros(shape))
+
+
+def test_a_wrong_text_of_a_list_is_found_before_anything_is_encoded(tiny, small_windows):
+    out = np.zeros((8, 32))
+    with pytest.raises(TypeError, match=r"texts\[7\] is None"):
+        encode(tiny, ["the cat"] * 7 + [None], out=out, max_length=16)
+    assert not out.any()
+
+
+def test_a_wrong_text_of_an_iterable_is_named_by_its_position(tiny, small_windows):
+    with pytest.raises(TypeError, match=r"texts\[7\] is None"):
+        encode(tiny, iter(["the cat"] * 7 + [None]), max_length=16)
+
+
+def test_counts_of_warnings_run_over_all_windows(tiny, small_windows):
+    texts = ["", "the cat", "the cat", "", "the cat " * 30, "a dog", ""]
+    with pytest.warns(UserWarning) as caught:
+        encode(tiny, texts, max_length=16)
+    assert [str(warning.message)[:12] for warning in caught] == ["3 of 7 texts", "1 of 7 texts"]
+
+
+def test_an_empty_iterable_is_refused(tiny):
+    with pytest.raises(ValueError, match="no texts to encode"):
+        encode(tiny, iter([]), max_length=16)
 
 
 def test_one_string_is_refused(tiny):
