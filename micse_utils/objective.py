@@ -17,6 +17,8 @@ from micse_utils.attention import attention_modules, attention_rows, recorded_at
 
 SMALLEST_DISTANCE = 1e-6
 """Least 1 - rho^2, which keeps I finite where two views agree entirely: at most 6.9 nats."""
+ROWS_AT_A_TIME = 128
+"""Rows whose positions are drawn together: their random numbers stay in the cache."""
 SMALLEST_NORM = 1e-4
 """Log-probabilities of a smaller norm are constant but for rounding: nothing to correlate."""
 
@@ -78,7 +80,7 @@ def attention_mutual_information(
             f"the views' attention must be two equal [rows, positions], not {tuple(first.shape)} "
             f"and {tuple(second.shape)}"
         )
-    kept = first.isfinite() & second.isfinite()
+    kept = (first > -torch.inf) & (second > -torch.inf)
     if real is None:
         real = torch.ones_like(kept)
     kept &= real
@@ -90,8 +92,10 @@ def attention_mutual_information(
     enough = counts >= samples
 
     drawn = _draw(kept[enough], samples, generator)
+    # Read where they are: a copy of the rows, and of their gradients, would be the larger part.
+    places = enough.nonzero() * first.shape[1] + drawn
     information = gaussian_mutual_information(
-        first[enough].gather(1, drawn), second[enough].gather(1, drawn)
+        *(view.flatten().gather(0, places.flatten()).view_as(places) for view in (first, second))
     )
     sums = [information.sum(), enough.sum(), kept.sum(), real.sum()]
     sums = torch.stack([total.to(information.dtype) for total in sums])
@@ -119,9 +123,12 @@ def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
 
 def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
     """Of each row's kept positions, `samples` at random without repetition: [rows, samples]."""
-    order = torch.rand(kept.shape, device=kept.device, generator=generator)
-    order.masked_fill_(~kept, -1)
-    return order.topk(min(samples, kept.shape[1]), dim=1, sorted=False).indices
+    drawn = []
+    for part in kept.split(ROWS_AT_A_TIME):
+        order = torch.rand(part.shape, device=part.device, generator=generator)
+        order.masked_fill_(~part, -1)
+        drawn.append(order.topk(min(samples, part.shape[1]), dim=1, sorted=False).indices)
+    return torch.cat(drawn)
 
 
 class MiCSELoss(nn.Module):
