@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run grid test lint lab notebooks lock clean
+.PHONY: help run grid bench test lint lab notebooks lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ grid: $(READY) ## the whole low-shot experiment: 4 sizes, 2 methods, 5 seeds (an
 	@$(BIN)/python -m micse_utils.notebooks 04_low_shot_training --results results/grid \
 		-p sizes "[64, 100, 500, 1000]" -p seeds "[48, 49, 50, 51, 52]" \
 		-p whole_steps None -p raw_steps None $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
+
+bench: $(READY) ## how fast the kit is here, each item beside a baseline (half an hour; ARGS="encoding" for one item)
+	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
 
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -18,7 +18,7 @@ from micse_utils.attention import attention_modules, attention_rows, recorded_at
 SMALLEST_DISTANCE = 1e-6
 """Least 1 - rho^2, which keeps I finite where two views agree entirely: at most 6.9 nats."""
 ROWS_AT_A_TIME = 128
-"""Rows whose positions are drawn together: their random numbers stay in the cache."""
+"""Rows whose positions are counted, and drawn, together: what that takes stays in the cache."""
 SMALLEST_NORM = 1e-4
 """Log-probabilities of a smaller norm are constant but for rounding: nothing to correlate."""
 
@@ -85,7 +85,7 @@ def attention_mutual_information(
         real = torch.ones_like(kept)
     kept &= real
 
-    counts = kept.sum(dim=1)
+    counts = torch.cat([part.sum(dim=1) for part in kept.split(ROWS_AT_A_TIME)])
     if _over_processes(counts.max(), dist.ReduceOp.MAX) < samples:
         least = counts.where(counts >= 2, samples).min()  # one position has no correlation
         samples = int(_over_processes(least, dist.ReduceOp.MIN))
@@ -97,7 +97,7 @@ def attention_mutual_information(
     information = gaussian_mutual_information(
         *(view.flatten().gather(0, places.flatten()).view_as(places) for view in (first, second))
     )
-    sums = [information.sum(), enough.sum(), kept.sum(), real.sum()]
+    sums = [information.sum(), enough.sum(), counts.sum(), real.count_nonzero()]
     sums = torch.stack([total.to(information.dtype) for total in sums])
     information, rows, kept, real = _of_all_processes(sums[None]).sum(dim=0)
     return information / rows.clamp(min=1) * ((kept / real.clamp(min=1)) ** 2 + 1e-6)
