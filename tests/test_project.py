@@ -105,7 +105,18 @@ def make(*arguments, **variables):
 
 def test_make_help_lists_every_target_people_call():
     listed = re.findall(r"^  make (\w+)", make("help").stdout, re.MULTILINE)
-    assert listed == ["help", "run", "grid", "test", "lint", "lab", "notebooks", "lock", "clean"]
+    assert listed == [
+        "help",
+        "run",
+        "grid",
+        "bench",
+        "test",
+        "lint",
+        "lab",
+        "notebooks",
+        "lock",
+        "clean",
+    ]
 
 
 def test_a_python_that_is_too_old_or_missing_is_one_sentence(tmp_path):
