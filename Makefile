@@ -54,7 +54,7 @@ lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	@mv requirements.lock.new requirements.lock
 
 clean: ## remove the environment, the results and all caches of the checkout
-	rm -rf $(VENV) results build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) results build *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

@@ -1,5 +1,6 @@
 """Settings of a training run, and the recipes that are known to work."""
 
+import math
 from dataclasses import dataclass, fields, replace
 
 from sentence_transformers import SentenceTransformer
@@ -53,10 +54,20 @@ class LowShotConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"{name}={value!r} is not a number")
-        if type(self.seed) is not int or self.seed < 0:
-            raise ValueError(f"seed={self.seed!r} is not a whole number from 0")
+        if not 0 <= self.ami_weight < math.inf:
+            raise ValueError(f"ami_weight={self.ami_weight} is not a number from 0")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} is not a number above 0")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate={self.learning_rate} is not between 0 and 1")
+        for name in ("min_layer", "max_layer"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 0):
+                raise ValueError(f"{name}={value!r} is not the number of a layer, from 0")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed!r} is not a whole number from 0 to 2^32 - 1")
+        if self.bf16 not in (None, True, False):
+            raise ValueError(f"bf16={self.bf16!r} is neither True, False nor None")
         if self.batch_size < 2:
             raise ValueError("batch_size=1 leaves InfoNCE nothing to tell a sentence from")
 

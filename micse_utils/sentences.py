@@ -147,7 +147,7 @@ def read_table(file: Path, column: str | None = None) -> pd.Series:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8; convert it first") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid) as error:
-        raise ValueError(f"{file} cannot be read as a table: {error}") from error
+        raise ValueError(f"{file} cannot be read as a table: {str(error).strip()}") from error
     if column is None and len(table.columns) == 1:
         return table.iloc[:, 0]
     if column not in table.columns:
