@@ -18,17 +18,19 @@ from micse_utils.sentences import load_sentences
 from micse_utils.tasks import load_sts_tasks, load_transfer_tasks
 
 
-def interleaved(variants: dict[str, Callable], rounds: int) -> dict[str, float]:
+def interleaved(
+    variants: dict[str, Callable], rounds: int, *, warm_up: bool = True
+) -> dict[str, float]:
     """Median seconds of each variant; all take turns, so that what slows one slows its baseline.
 
-    Each runs once before, untimed.
+    With `warm_up`, each runs once before, untimed.
     """
     seconds = {name: [] for name in variants}
-    for timed in range(rounds + 1):
+    for number in range(rounds + warm_up):
         for name, call in variants.items():
             start = time.perf_counter()
             call()
-            if timed:
+            if number >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 

@@ -18,23 +18,28 @@ from micse_utils.encoding import encode
 from micse_utils.models import load_model
 
 NEIGHBOURS = 250
+COMPILING = 5_000
+"""Texts of a first round, not reported, in which numba compiles; fewer take another path."""
 
 
 def measure(options) -> list[dict]:
-    """12,000 texts and all there are; one or two rounds, for they are long."""
+    """12,000 texts and all there are, each variant once, for they are long."""
     warnings.filterwarnings("ignore", module="numba|umap|sklearn")
     texts = pool()
     vectors = normalize(encode(load_model(source="package"), texts, progress=False))
     random = np.random.default_rng(0)
     rows = []
-    for size in [min(size, len(texts)) for size in options.map_sizes]:
+    sizes = [min(size, len(texts)) for size in options.map_sizes]
+    for size in [COMPILING, *sizes]:
         points = vectors[np.sort(random.permutation(len(vectors))[:size])]
         maps = {}
         calls = {}
         for kind, seed in itertools.product(("approximate", "exact"), (0, None)):
             name = f"{kind}, {'not ' if seed is None else ''}seeded"
             calls[name] = partial(_keep, maps, name, points, kind == "exact", seed)
-        seconds = interleaved(calls, 1 if size > 20_000 else min(2, options.rounds))
+        seconds = interleaved(calls, 1, warm_up=False)
+        if size == COMPILING:
+            continue
         sample = random.permutation(size)[:3000]
         for row in speed_rows(f"UMAP of {size:,} texts", seconds, "approximate, seeded", {}):
             drawn = maps[row["variant"]][sample]
