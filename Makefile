@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run grid bench test lint lab notebooks lock clean
+.PHONY: help run grid bench test lint lab notebooks html lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ lab: $(READY) ## open JupyterLab on the first notebook
 
 notebooks: $(READY) ## run the notebooks and write their outputs into notebooks/, as they are committed
 	@$(BIN)/python -m micse_utils.notebooks --in-place $(ARGS)
+
+html: $(READY) ## the notebooks as web pages that need no network, into results/html/ (ARGS="FOLDER" for another place)
+	@$(BIN)/python -m micse_utils.site $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv

@@ -149,15 +149,20 @@ def plain_bars(notebook: nbformat.NotebookNode) -> None:
             output.data["text/plain"] = html.unescape(text).replace("\u2007", " ").strip()
 
 
-def page(notebook: nbformat.NotebookNode) -> None:
-    """Make an executed notebook what is committed: no progress bars, no times, no large maps."""
+def page(notebook: nbformat.NotebookNode, *, largest: float = LARGEST_OUTPUT) -> None:
+    """Make an executed notebook what is committed: no progress bars, no times, no large maps.
+
+    Args:
+        notebook: changed in place.
+        largest: characters of an output that may stay.
+    """
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in _tags(c)]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in notebook.cells:
         cell.metadata = {k: cell.metadata[k] for k in ("tags", "jupyter") if cell.metadata.get(k)}
     for count, cell in enumerate(code, start=1):
-        cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
+        cell.outputs = [output for output in cell.outputs if not _is_noise(output, largest)]
         for output in cell.outputs:
             if " at 0x" in output.get("data", {}).get("text/plain", ""):
                 del output.data["text/plain"]  # an address in memory; the table stands beside it
@@ -165,11 +170,11 @@ def page(notebook: nbformat.NotebookNode) -> None:
             item.execution_count = count
 
 
-def _is_noise(output: nbformat.NotebookNode) -> bool:
+def _is_noise(output: nbformat.NotebookNode, largest: float) -> bool:
     """Whether an output is a progress bar, or too large for a page."""
     data = output.get("data", {})
     is_bar = list(data) == ["text/plain"] and BAR.search(data["text/plain"])
-    return bool(is_bar) or len(data.get("text/html", "")) > LARGEST_OUTPUT
+    return bool(is_bar) or len(data.get("text/html", "")) > largest
 
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:

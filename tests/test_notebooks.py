@@ -146,12 +146,14 @@ def test_every_result_says_what_made_it(results, name):
 def test_an_executed_notebook_is_clean(results, name):
     notebook = nbformat.read(results / name / f"{name}.ipynb", as_version=4)
     check_page(notebook)
+    check_exercises(notebook)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_committed_notebook_is_executed_and_clean(name):
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     check_page(notebook)
+    check_exercises(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert "widgets" not in notebook.metadata
@@ -170,6 +172,19 @@ def check_page(notebook):
         text = json.dumps(output.get("text", "")) + json.dumps(output.get("data", {}))
         assert not re.search(r"""/(home|root|Users|tmp|work)/[\w.]""", text)
         assert "jupyter.widget" not in text
+
+
+def check_exercises(notebook):
+    """One to three exercises, then the solution of the first: folded, and run with the rest."""
+    *_, closing, solution, links = notebook.cells
+    assert 1 <= len(re.findall(r"(?m)^\d\. ", closing.source.split("## Your turn")[1])) <= 3
+    assert "folded in below; it runs with the notebook" in closing.source
+    assert (
+        solution.metadata["tags"] == ["solution"] and solution.metadata["jupyter"]["source_hidden"]
+    )
+    assert solution.source.startswith("# Solution to 1: ")
+    assert solution.execution_count and any(output.get("text") for output in solution.outputs)
+    assert ".ipynb)" in links.source
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,5 +1,6 @@
 """What holds the project's own files together."""
 
+import json
 import re
 import subprocess
 import sys
@@ -77,13 +78,33 @@ def test_the_readmes_name_every_variable_and_every_carrier():
             assert f"`{name}` {pinned}" in data
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "notebooks/TEACHING.md"])
 def test_the_readmes_links_and_pictures_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!http)([^)]+)\)|src=\"([^\"]+)\"", text)
     assert targets or page == "data/README.md"
     for target in filter(None, sum(targets, ())):
         assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_plans_for_teachers_fill_their_time_and_name_what_exists():
+    text = (ROOT / "notebooks" / "TEACHING.md").read_text(encoding="utf-8")
+    plans = re.findall(r"^\| ([^|]*) \| minutes \|.*\n\|[-|]*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    minutes = {
+        name: sum(int(row.split("|")[2]) for row in rows.splitlines()) for name, rows in plans
+    }
+    assert minutes == {"90 minutes": 90, "half a day": 210}
+    assert set(re.findall(r"`make (\w+)", text)) <= set(re.findall(r"make (\w+)", help_text()))
+    assert set(re.findall(r"`(MICSE_\w+)`", text)) <= set(VARIABLES)
+
+    exercises = set(re.findall(r"\*\*(\d)\.(\d)\*\*", text))
+    there = set()
+    for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        [closing] = [t for t in ("".join(c["source"]) for c in cells) if "## Your turn" in t]
+        numbers = re.findall(r"^(\d)\. ", closing.split("## Your turn")[1], re.MULTILINE)
+        there |= {(path.name[1], number) for number in numbers}
+    assert exercises == there
 
 
 def test_the_readmes_code_runs(encoder, monkeypatch):
@@ -103,8 +124,12 @@ def make(*arguments, **variables):
     )
 
 
+def help_text():
+    return make("help").stdout
+
+
 def test_make_help_lists_every_target_people_call():
-    listed = re.findall(r"^  make (\w+)", make("help").stdout, re.MULTILINE)
+    listed = re.findall(r"^  make (\w+)", help_text(), re.MULTILINE)
     assert listed == [
         "help",
         "run",
@@ -114,6 +139,7 @@ def test_make_help_lists_every_target_people_call():
         "lint",
         "lab",
         "notebooks",
+        "html",
         "lock",
         "clean",
     ]
