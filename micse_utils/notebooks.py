@@ -5,7 +5,6 @@ kernels are installed elsewhere, and leaves its results in a folder of its own.
 """
 
 import argparse
-import ast
 import hashlib
 import html
 import json
@@ -22,6 +21,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
+from micse_utils.parameters import expected, read_value
 from micse_utils.results import write_atomically, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -56,11 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [name.removesuffix(".ipynb") for name in options.notebooks] or there
     if unknown := [name for name in chosen if name not in there]:
         parser.error(f"no notebook {unknown[0]}; there are {', '.join(there)}")
-    given = {name: _value(text) for name, text in options.parameters}
-    known = {name: papermill.inspect_notebook(_path(name)).keys() - {"results"} for name in chosen}
-    if unknown := [key for key in given if not any(key in known[name] for name in chosen)]:
-        names = sorted({key for name in chosen for key in known[name]})
-        parser.error(f"no notebook has a parameter {unknown[0]}; there are {', '.join(names)}")
+    known = {name: papermill.inspect_notebook(_path(name)) for name in chosen}
+    if problem := _problem(options.parameters, known):
+        parser.error(problem)
+    given = {name: read_value(name, text) for name, text in options.parameters}
 
     _use_own_kernel()
     failures = []
@@ -82,6 +81,19 @@ def main(arguments: list[str] | None = None) -> int:
         tqdm.write(line)
     print(f"results: {options.results}")
     return 1 if failures else 0
+
+
+def _problem(parameters: list[tuple[str, str]], known: dict[str, dict]) -> str | None:
+    """What is wrong with parameters of the command line, for notebooks with these; None if fine."""
+    names = {key for cell in known.values() for key in cell} - {"results"}
+    for key, text in parameters:
+        if key not in names:
+            return f"no notebook has a parameter {key}; there are {', '.join(sorted(names))}"
+        for notebook, cell in known.items():
+            value = read_value(key, text)
+            if key in cell and (needed := expected(key, value, cell[key])):
+                return f"-p {key} {text}: {notebook} expects {needed}"
+    return None
 
 
 def run(
@@ -187,14 +199,6 @@ def _path(name: str) -> Path:
 
 def _unfinished(folder: Path) -> Path:
     return folder / f"{folder.name}.failed.ipynb"
-
-
-def _value(text: str) -> object:
-    """A parameter from the command line: a number, None or the like where it is one, else text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _fingerprint(name: str, parameters: dict) -> str:

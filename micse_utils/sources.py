@@ -8,6 +8,14 @@ from micse_utils.hub import HubError
 from micse_utils.settings import folder_setting
 
 Found = TypeVar("Found")
+WORDS = ("auto", "hub", "package")
+
+
+def is_source(source: object) -> bool:
+    """Whether this names a source: one of the three words, or a folder that exists."""
+    if source in WORDS:
+        return True
+    return isinstance(source, (str, Path)) and source != "" and Path(source).expanduser().is_dir()
 
 
 def choose(
@@ -43,7 +51,7 @@ def choose(
     elif source == "package":
         found = package()
     elif source != "auto":
-        if not Path(source).expanduser().is_dir():
+        if not is_source(source):
             raise ValueError(
                 f'source="{source}" is neither "auto", "hub" nor "package", nor a folder here'
             )

@@ -4,6 +4,7 @@ The expected values come from transformers, sentence-transformers, scikit-learn 
 from the kit's own `encode`.
 """
 
+import ast
 import gzip
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 import torch
 from hub_server import serving
@@ -25,9 +27,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from micse_utils import parameters
 from micse_utils.models import load_model
 from micse_utils.notebooks import NOTEBOOKS, _fingerprint, page, plain_bars
 from micse_utils.packaged import fetch
+from micse_utils.parameters import KINDS, expected, read_value
+from micse_utils.recipes import METHODS
 from micse_utils.sentences import load_sentences
 from micse_utils.sts import load_lee, load_sample
 
@@ -464,10 +469,10 @@ def test_another_parameter_or_setting_makes_a_notebook_run_again(monkeypatch):
 def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
     name = "01_similarity"
     shutil.copytree(results / name, tmp_path / name)
-    status, said, complaints = run(name, "-p", "source", "cloud", results=tmp_path)
+    status, said, complaints = run(name, "-p", "model_name", "./nowhere", results=tmp_path)
     assert status == 1
     [line] = [line for line in said.splitlines() if "FAILED" in line]
-    assert 'ValueError: source="cloud" is neither "auto", "hub" nor "package"' in line
+    assert "ValueError: there is no model folder ./nowhere" in line
     assert "Traceback" not in said + complaints
     assert metrics(tmp_path, name) == metrics(results, name)
     assert (tmp_path / name / f"{name}.failed.ipynb").is_file()
@@ -478,6 +483,10 @@ def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
     [
         (["07_nothing"], "no notebook 07_nothing; there are 01_similarity"),
         (["-p", "sorce", "hub"], "no notebook has a parameter sorce; there are limit, max_length"),
+        (
+            ["-p", "seed", "7", "-p", "limit", "many"],
+            "-p limit many: 02_tweet_clustering expects a whole number from 100, or ",
+        ),
     ],
 )
 def test_a_wrong_call_is_one_sentence(tmp_path, arguments, message):
@@ -485,6 +494,95 @@ def test_a_wrong_call_is_one_sentence(tmp_path, arguments, message):
     assert status == 2
     assert message in complaints
     assert not list(tmp_path.iterdir())
+
+
+def refusals(**given):
+    """Notebooks that refuse one of these parameters, written as on the command line."""
+    cells = {name: papermill.inspect_notebook(NOTEBOOKS / f"{name}.ipynb") for name in NAMES}
+    return [
+        name[:2]
+        for name, cell in cells.items()
+        for key, text in given.items()
+        if key in cell and expected(key, read_value(key, text), cell[key])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "refused"),
+    [
+        ("source", "nowhere", ["01", "02", "03", "04", "05"]),
+        ("source", "5", ["01", "02", "03", "04", "05"]),
+        ("source", "", ["01", "02", "03", "04", "05"]),
+        ("model_name", "None", ["01", "02", "03", "04"]),
+        ("max_length", "2", ["01"]),
+        ("limit", "many", ["02", "03"]),
+        ("limit", "99", ["02", "03"]),
+        ("limit", "1e3", ["02", "03"]),
+        ("limit", "True", ["02", "03"]),
+        ("limit", "auto", ["03"]),
+        ("n_neighbors", "0", ["02"]),
+        ("seed", "1.5", ["02", "03", "05"]),
+        ("seed", "-1", ["02", "03", "05"]),
+        ("seed", "4294967296", ["02", "03", "05"]),
+        ("seed", "None", ["03", "05"]),
+        ("seeds", "48", ["04"]),
+        ("seeds", "[]", ["04"]),
+        ("sizes", "[64, 32]", ["04"]),
+        ("methods", "['supervised']", ["04"]),
+        ("quick", "true", ["04"]),
+        ("whole_steps", "0", ["04"]),
+        ("tasks", "STS16", ["05"]),
+        ("tasks", "['STS17']", ["05"]),
+        ("transfer_limit", "few", ["05"]),
+    ],
+)
+def test_a_parameter_that_cannot_be_meant_is_refused(parameter, text, refused):
+    assert refusals(**{parameter: text}) == refused
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text"),
+    [
+        ("source", "hub"),
+        ("model_name", "someone/their-model"),
+        ("limit", "8_000"),
+        ("limit", "None"),
+        ("seed", "4294967295"),
+        ("seeds", "48, 49"),
+        ("sizes", "[64]"),
+        ("methods", "['simcse']"),
+        ("quick", "True"),
+        ("whole_steps", "None"),
+        ("tasks", "['STS16', 'kit sample']"),
+        ("tasks", "None"),
+        ("trained_in", "not/there/yet"),
+    ],
+)
+def test_a_parameter_that_can_be_meant_is_taken(parameter, text):
+    assert refusals(**{parameter: text}) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_of_a_notebook_has_a_kind_that_its_default_is_of(name):
+    cell = papermill.inspect_notebook(NOTEBOOKS / f"{name}.ipynb")
+    assert cell.keys() - KINDS.keys() == {"results"}
+    for key, parameter in cell.items():
+        assert expected(key, ast.literal_eval(parameter["default"]), parameter) is None, key
+
+
+def test_the_methods_are_those_that_can_be_trained():
+    assert parameters.METHODS == METHODS
+
+
+def test_a_folder_is_meant_from_where_the_command_is_called(tmp_path, monkeypatch):
+    for name in ("mine", "2024", "hub"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "2024"):
+        assert read_value("source", name) == str(tmp_path / name)
+    assert read_value("model_name", "./mine") == str(tmp_path / "mine")
+    assert read_value("source", "hub") == "hub"  # the word, not the folder
+    assert refusals(source="mine", model_name="mine") == []
 
 
 def test_progress_bars_become_text_and_leave_the_committed_page():
