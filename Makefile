@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run grid bench test lint lab notebooks html lock clean
+.PHONY: help run grid bench doctor test lint lab notebooks html lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ grid: $(READY) ## the whole low-shot experiment: 4 sizes, 2 methods, 5 seeds (an
 
 bench: $(READY) ## how fast the kit is here, each item beside a baseline (half an hour; ARGS="encoding" for one item)
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+doctor: ## what stands here and what hinders a run; its lines belong into a bug report
+	@if $(BIN)/python -c '' 2>/dev/null; then $(BIN)/python -m micse_utils.doctor; \
+	elif test -e $(VENV) || test -h $(VENV); then \
+		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run makes it anew."; exit 1; \
+	else echo "There is no environment in $(VENV) yet: make run makes it."; exit 1; fi
 
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
 	@$(BIN)/python -m pytest $(ARGS)

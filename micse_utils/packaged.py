@@ -7,6 +7,7 @@ against its own SHA-256. Nothing is installed.
 
 import hashlib
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import tempfile
 import tomllib
 import zipfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
@@ -23,6 +25,8 @@ from micse_utils.results import sha256_of
 from micse_utils.settings import KIT_DATA, cache_folder
 
 LOCK_SECONDS = 900
+PROBE_SECONDS = 5
+"""Longest wait, in seconds, for each connection of the one question whether pip has an index."""
 
 
 def _manifest() -> dict[str, dict]:
@@ -77,6 +81,39 @@ def fetch(name: str) -> Path:
             "writable, or set MICSE_CACHE to another folder"
         ) from error
     return folder
+
+
+def is_cached(name: str) -> bool:
+    """Whether all files of an artifact stand in the cache and have their SHA-256."""
+    paths = {cache_folder() / name / file: sha for file, sha in MANIFEST[name]["files"].items()}
+    return all(path.is_file() and sha256_of([path]) == sha for path, sha in paths.items())
+
+
+def index_problem() -> str | None:
+    """Why pip, set up as it is here, does not find the first carrier; None where it does.
+
+    pip itself is asked, once and briefly, so that its mirrors, proxies and certificates count.
+    """
+    package = next(iter(MANIFEST.values()))["carriers"][0]["requirement"].split("==")[0]
+    command = [sys.executable, "-m", "pip", "index", "versions", package, "-vv", "--retries=0"]
+    command += [f"--timeout={PROBE_SECONDS}", "--no-input", "--no-color"]
+    try:
+        asked = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", timeout=3 * PROBE_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no answer within {3 * PROBE_SECONDS} s"
+    if asked.returncode == 0:
+        return None
+    skipped = re.compile(
+        r"Could not fetch URL (\S+): (.+?)(?: for url: \S+)?(?: - skipping)?$", re.M
+    )
+    for address, reason in skipped.findall(asked.stdout):
+        if not reason.startswith("404"):  # an index that answers, but does not carry it
+            return f"{urlsplit(address).hostname}: {reason[:160]}"
+    lines = asked.stdout.strip().splitlines() or [f"pip ended with {asked.returncode}"]
+    return lines[-1].removeprefix("ERROR: ")
 
 
 def _unfit(folder: Path, files: dict[str, str]) -> dict[str, str]:

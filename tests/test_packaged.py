@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,9 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hub_server import serving
 
 from micse_utils import packaged
-from micse_utils.packaged import FetchError, fetch
+from micse_utils.packaged import FetchError, fetch, index_problem, is_cached
 
 WEIGHTS, CONFIG = b"weights " * 1000, b'{"hidden": 4}'
 ROOT = Path(__file__).parents[1]
@@ -270,6 +272,43 @@ def test_a_call_killed_half_way_leaves_nothing_to_trip_on(shop):
 def test_an_unknown_artifact_is_refused_with_the_known_ones(shop):
     with pytest.raises(KeyError, match="no packaged artifact 'wieghts'; there are thing"):
         fetch("wieghts")
+
+
+def test_only_what_is_whole_counts_as_cached(shop):
+    stock(shop)
+    assert not is_cached("thing")
+    file = fetch("thing") / "weights.bin"
+    assert is_cached("thing")
+    file.write_bytes(WEIGHTS[:-1])
+    assert not is_cached("thing")
+
+
+def test_an_index_that_has_the_first_carrier_is_no_problem(shop):
+    stock(shop)
+    assert index_problem() is None
+    next(shop[0].iterdir()).unlink()
+    assert index_problem() == "No matching distribution found for carrier"
+
+
+@pytest.mark.parametrize(
+    ("mood", "reason"),
+    [
+        ("busy", "127.0.0.1: .* 503 error"),
+        ("forbidden", "127.0.0.1: 403 Client Error: Forbidden$"),
+        ("slow", "127.0.0.1: .*(didn't respond|timed out)"),
+        ("login", "No matching distribution found for carrier"),
+    ],
+)
+def test_an_index_that_refuses_is_told_by_its_reason(shop, monkeypatch, mood, reason):
+    stock(shop)
+    monkeypatch.setattr(packaged, "PROBE_SECONDS", 1)
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    with serving() as index:
+        index.mood = mood
+        monkeypatch.setenv("PIP_INDEX_URL", index.url)
+        assert re.match(reason, index_problem())
+        assert index.requests == ["GET carrier"]
 
 
 def test_the_real_tweets_arrive():
