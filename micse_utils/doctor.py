@@ -112,24 +112,30 @@ def device() -> Findings:
     import torch
 
     from micse_utils.device import pick_device, pick_dtype
+    from micse_utils.settings import setting
 
     try:
         chosen = pick_device()
     except ValueError as error:  # names the value and the way out
         yield BAD, str(error)
         return
+    chooser = " by MICSE_DEVICE" if setting("MICSE_DEVICE") else ""
     name = f" ({torch.cuda.get_device_name(chosen)})" if chosen.type == "cuda" else ""
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
     numbers = str(pick_dtype(chosen)).removeprefix("torch.")
-    yield GOOD, f"device {chosen}{name}, {numbers}, threads {torch.get_num_threads()}; {build}"
+    threads = f"threads {torch.get_num_threads()}"
+    yield GOOD, f"device {chosen}{name}{chooser}, {numbers}, {threads}; {build}"
 
 
 def variables() -> Findings:
-    """The kit's environment variables, and whether the folders they name exist."""
+    """The kit's environment variables for folders, and whether those exist."""
     from micse_utils.settings import VARIABLES, folder_setting, setting
 
-    given = {name: setting(name) for name in VARIABLES if setting(name)}
-    for name in ("MICSE_DATA", "MICSE_SENTEVAL"):
+    folders = [name for name in VARIABLES if name != "MICSE_DEVICE"]
+    given = {name: setting(name) for name in folders if setting(name)}
+    if not given:
+        yield GOOD, f"none of {', '.join(folders)} is set"
+    for name in ("MICSE_DATA", "MICSE_SENTEVAL"):  # the cache is made where it is not there
         try:
             folder_setting(name)
         except NotADirectoryError as error:
@@ -139,8 +145,6 @@ def variables() -> Findings:
         yield GOOD, ", ".join(f"{name}={value}" for name, value in given.items())
     if unknown := [k for k in os.environ if k.startswith("MICSE_") and k not in VARIABLES]:
         yield NOTE, f"{', '.join(unknown)}: no setting of the kit; there are {', '.join(VARIABLES)}"
-    if not given and not unknown:
-        yield GOOD, "no variable MICSE_… in use"
 
 
 def sources() -> Findings:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_server import serving
 
 from micse_utils import doctor
 from micse_utils.doctor import BAD, GOOD, NOTE, hide
@@ -37,25 +38,26 @@ def marks(findings):
     return [mark for mark, _ in findings]
 
 
-def test_without_a_network_and_with_an_empty_cache_it_says_what_is_missing_and_names_nobody(
-    tmp_path,
-):
+@pytest.fixture
+def alice(tmp_path):
+    """Variables of a user with a name, a home folder and an index that refuses her."""
     home = tmp_path / "home" / "alice-liddell"
     (home / "data").mkdir(parents=True)
-    user = dict.fromkeys(("USER", "LOGNAME", "LNAME", "USERNAME"), home.name)
-    status, lines = consult(
-        HOME=str(home),
-        USERPROFILE=str(home),
-        MICSE_DATA=str(home / "data"),
-        MICSE_CACHE=str(home / "cache"),
-        HF_ENDPOINT=NOBODY,
-        HF_HUB_OFFLINE="0",
-        PIP_CONFIG_FILE=os.devnull,
-        PIP_FIND_LINKS="",
-        PIP_EXTRA_INDEX_URL="",
-        PIP_INDEX_URL=NOBODY.replace("//", f"//{home.name}:secret@"),
-        **user,
-    )
+    return {
+        **dict.fromkeys(("USER", "LOGNAME", "LNAME", "USERNAME"), home.name),
+        **dict.fromkeys(("HOME", "USERPROFILE"), str(home)),
+        "MICSE_DATA": str(home / "data"),
+        "MICSE_CACHE": str(home / "cache"),
+        "HF_HUB_OFFLINE": "0",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_FIND_LINKS": "",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_INDEX_URL": NOBODY.replace("//", f"//{home.name}:secret@"),
+    }
+
+
+def test_without_a_network_it_says_what_is_missing_and_names_nobody(alice, tmp_path):
+    status, lines = consult(**alice, HF_ENDPOINT=NOBODY)
     assert status == 1
     assert lines.pop() == "To be mended: 1, see above."
     assert all(line[0] in GOOD + BAD + NOTE for line in lines)
@@ -68,6 +70,14 @@ def test_without_a_network_and_with_an_empty_cache_it_says_what_is_missing_and_n
     assert f"· hub: {NOBODY} could not be reached: " in text
     assert not re.search("alice|liddell|secret", text)
     assert str(tmp_path) not in text
+
+
+def test_with_a_hub_only_what_the_hub_does_not_have_is_missing(alice):
+    with serving() as hub:
+        _, lines = consult(**alice, HF_ENDPOINT=hub.url)
+    assert any(line.startswith(f"✓ hub: {hub.url} answers; ") for line in lines)
+    [index] = [line for line in lines if line[0] == BAD]
+    assert "; judgments, tweets, snippets cannot be fetched; " in index
 
 
 @pytest.mark.parametrize(("encoding", "cross"), [("utf-8", "✗ "), ("ascii", "NO ")])
@@ -110,7 +120,7 @@ def test_packages_out_of_range_hinder_and_others_than_the_locked_are_noted(tmp_p
 def test_a_device_that_is_not_there_is_a_cross(monkeypatch):
     monkeypatch.setenv("MICSE_DEVICE", "cpu")
     [(mark, text)] = doctor.device()
-    assert mark == GOOD and text.startswith("device cpu, ")
+    assert mark == GOOD and text.startswith("device cpu by MICSE_DEVICE, ")
     monkeypatch.setenv("MICSE_DEVICE", "cuda:99")
     [(mark, text)] = doctor.device()
     assert mark == BAD and "try cpu, or unset it" in text
@@ -120,8 +130,9 @@ def test_variables_that_lead_nowhere_are_crosses_and_unknown_ones_are_noted(tmp_
     for name in [name for name in os.environ if name.startswith("MICSE_")]:
         monkeypatch.delenv(name)
     assert marks(doctor.variables()) == [GOOD]
-    monkeypatch.setenv("MICSE_SENTEVAL", str(tmp_path))
     monkeypatch.setenv("MICSE_DATA", str(tmp_path / "none"))
+    assert marks(doctor.variables()) == [BAD]
+    monkeypatch.setenv("MICSE_SENTEVAL", str(tmp_path))
     monkeypatch.setenv("MICSE_CHACHE", str(tmp_path))
     (bad, reason), (good, stands), (note, unknown) = doctor.variables()
     assert (bad, good, note) == (BAD, GOOD, NOTE)
@@ -179,9 +190,9 @@ def test_a_port_that_is_taken_is_only_a_note():
 @pytest.mark.parametrize(
     ("text", "hidden"),
     [
-        ("cache /home/alice/.cache/micse: x", "cache ~/.cache/micse: x"),
-        ("in /home/alice.", "in ~."),
-        ("/home/alicent/x", "/home/alicent/x"),
+        ("cache /people/alice/.cache/micse: x", "cache ~/.cache/micse: x"),
+        ("in /people/alice.", "in ~."),
+        ("/people/alicent/x", "/people/alicent/x"),
         ("/scratch/alice/kit", "/scratch/…/kit"),
         ("/scratch/alice-tmp", "/scratch/…-tmp"),
         ("no right for alice", "no right for …"),
@@ -189,7 +200,7 @@ def test_a_port_that_is_taken_is_only_a_note():
     ],
 )
 def test_neither_name_nor_home_nor_password_is_printed(monkeypatch, text, hidden):
-    monkeypatch.setenv("HOME", "/home/alice")
+    monkeypatch.setenv("HOME", "/people/alice")
     monkeypatch.setenv("LOGNAME", "alice")
     assert hide(text) == hidden
 
