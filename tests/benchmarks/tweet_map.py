@@ -58,6 +58,7 @@ def _keep(
     if exact:
         search = NearestNeighbors(n_neighbors=NEIGHBOURS, metric="sqeuclidean").fit(points)
         squares, indices = search.kneighbors(points)
+        squares[squares < 1e-6] = 0  # to itself; UMAP would take the rounding error for a distance
         neighbours = (indices, (squares / 2).astype(np.float32))
     mapper = umap.UMAP(
         n_neighbors=NEIGHBOURS, min_dist=1e-9, metric="cosine", angular_rp_forest=True,
