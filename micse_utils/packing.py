@@ -88,7 +88,7 @@ def _say(archive: Path, fetched: dict[str, Path], what: str) -> None:
     print(f"  tar xf {archive.name} && cd {KIT} && make run")
     if not any("miCSE" in name for name in fetched):
         print(
-            "all-MiniLM-L6-v2 will stand in for miCSE there, as miCSE is not in the hub's cache here. "
+            "all-MiniLM-L6-v2 will stand in for miCSE there: the hub's cache here has no miCSE. "
             "To take it along: make run SOURCE=hub, then make bundle."
         )
 
