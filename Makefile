@@ -20,7 +20,7 @@ unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run grid bench doctor test lint lab notebooks html bundle unpack lock clean
+.PHONY: help run grid bench doctor test lint lab notebooks html bundle lock clean install unpack
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,8 @@ clean: ## remove the environment, the results and all caches of the checkout
 	rm -rf $(VENV) results build *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
+install: $(READY)
+
 define CHECK_PYTHON
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "The kit needs Python 3.11 or later; '$(PYTHON)' is $(or $(VERSION),not there). Name another one: PYTHON=python3.12 make run"; exit 1; }
@@ -90,6 +92,7 @@ $(READY): requirements.lock pyproject.toml $(if $(BUNDLE),| unpack)
 		|| { echo "No environment could be made in $(VENV) (see above); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing the packages of requirements.lock into $(VENV): about three minutes, once."
 	@rm -f $(VENV)/ready-*
-	@$(BIN)/python -m pip install --progress-bar on $(OFFLINE) --requirement requirements.lock
+	@$(BIN)/python -m pip install --progress-bar on $(OFFLINE) --requirement requirements.lock || { \
+		test -z "$(OFFLINE)" || echo "The packages in bundle/ do not fit this system, or the disk is full (see above)."; exit 1; }
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet $(OFFLINE) --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -66,20 +66,27 @@ def pack(results: Path) -> Path:
             return archive
         if not wheels or not _taken_over(archive, wheels, scratch):
             _download(scratch / "wheels")
-        files = {f"wheels/{path.name}": path for path in sorted((scratch / "wheels").iterdir())}
-        installed = sum(
-            i.file_size for path in files.values() for i in zipfile.ZipFile(path).filelist
-        )
-        files |= fetched
-        record = machine() | {"installed": installed, "files": _hashes(files), "kit": _hashes(kit)}
-        (scratch / LIST).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        bundled = {f"bundle/{name}": path for name, path in {LIST: scratch / LIST, **files}.items()}
-        with tarfile.open(scratch / "tar", "w") as tar:
-            for name, path in {**bundled, **kit}.items():
-                tar.add(path.resolve(), f"{KIT}/{name}", recursive=False, filter=_anonymous)
-        (scratch / "tar").replace(archive)
+        paths = sorted((scratch / "wheels").iterdir())
+        _write(archive, {f"wheels/{path.name}": path for path in paths} | fetched, kit, scratch)
     _say(archive, fetched, "written")
     return archive
+
+
+def _write(archive: Path, files: dict[str, Path], kit: dict[str, Path], scratch: Path) -> None:
+    """Write an archive with its list, whole or not at all."""
+    wheels = [zipfile.ZipFile(path) for name, path in files.items() if name.startswith("wheels/")]
+    bytes_inside = sum(member.file_size for wheel in wheels for member in wheel.filelist)
+    record = machine() | {
+        "installed": bytes_inside * 5 // 4,  # with the bytecode that pip compiles
+        "files": _hashes(files),
+        "kit": _hashes(kit),
+    }
+    (scratch / LIST).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    bundled = {f"bundle/{name}": path for name, path in {LIST: scratch / LIST, **files}.items()}
+    with tarfile.open(scratch / "tar", "w") as tar:
+        for name, path in {**bundled, **kit}.items():
+            tar.add(path.resolve(), f"{KIT}/{name}", recursive=False, filter=_anonymous)
+    (scratch / "tar").replace(archive)
 
 
 def _say(archive: Path, fetched: dict[str, Path], what: str) -> None:

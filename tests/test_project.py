@@ -136,8 +136,21 @@ def help_text():
 
 def test_make_help_lists_every_target_people_call():
     listed = re.findall(r"^  make (\w+)", help_text(), re.MULTILINE)
-    targets = "help run grid bench doctor test lint lab notebooks html lock clean"
+    targets = "help run grid bench doctor test lint lab notebooks html bundle lock clean"
     assert listed == targets.split()
+
+
+def test_the_development_container_installs_by_make():
+    file = ROOT / ".devcontainer" / "devcontainer.json"
+    command, target = json.loads(file.read_text(encoding="utf-8"))["postCreateCommand"].split()
+    assert command == "make"
+    assert make("--dry-run", target).returncode == 0
+
+
+def test_an_archive_that_is_not_there_is_one_sentence():
+    refused = make("run", BUNDLE="no such.tar")
+    assert refused.returncode != 0
+    assert refused.stderr.startswith("there is no archive no such.tar: name the one")
 
 
 def test_a_python_that_is_too_old_or_missing_is_one_sentence(tmp_path):
