@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import platform
+import re
 import shutil
 import sys
 import tarfile
@@ -51,12 +52,24 @@ def check(folder: Path) -> None:
     for name, expected in record["files"].items():
         if not (folder / name).is_file() or sha256(folder / name) != expected:
             raise BundleError(f"{folder / name} is damaged or missing: copy and unpack it again")
+    needed, libc = _oldest_glibc(record["files"]), platform.libc_ver()[1] or "another C library"
+    if needed and (platform.libc_ver()[0] != "glibc" or int(libc.split(".")[1]) < needed):
+        raise BundleError(
+            f"this bundle needs a Linux with glibc 2.{needed} or later and this one has {libc}: "
+            "make bundle on the oldest system in the room"
+        )
     free = shutil.disk_usage(folder).free
     if not (ROOT / ".venv").exists() and free < record["installed"]:
         raise BundleError(
             f"the packages take {record['installed'] / 1e9:.1f} GB and the disk has only "
             f"{free / 1e9:.1f} GB left: make room, or unpack the bundle on another disk"
         )
+
+
+def _oldest_glibc(names: Iterable[str]) -> int:
+    """The x of the oldest glibc 2.x that all wheels run on, by their names; 0 where any will do."""
+    tags = (re.findall(r"manylinux_2_(\d+)", name) for name in names)
+    return max((min(map(int, found)) for found in tags if found), default=0)
 
 
 def unpack(archive: Path, folder: Path) -> None:

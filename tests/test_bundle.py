@@ -206,6 +206,35 @@ def test_a_bundle_that_does_not_fit_is_refused_in_one_sentence(archive, changes,
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(
+    ("here", "reason"),
+    [
+        (("glibc", "2.28"), r"glibc 2\.34 or later and this one has 2\.28: make bundle on the old"),
+        (("", ""), "this one has another C library"),
+        (("glibc", "2.34"), None),
+    ],
+)
+def test_wheels_for_a_newer_linux_are_refused_before_pip_is(
+    archive, here, reason, tmp_path, monkeypatch
+):
+    unpack(archive, tmp_path / "bundle")
+    record = json.loads((tmp_path / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    for name in (
+        "wheels/a-1-cp311-cp311-manylinux_2_34_x86_64.whl",
+        "wheels/b-1-cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        "wheels/c-1-py3-none-manylinux_2_17_x86_64.manylinux_2_40_x86_64.whl",
+    ):
+        (tmp_path / "bundle" / name).write_bytes(b"")
+        record["files"][name] = bundle.sha256(tmp_path / "bundle" / name)
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.setattr(bundle.platform, "libc_ver", lambda: here)
+    if reason is None:
+        check(tmp_path / "bundle")
+    else:
+        with pytest.raises(BundleError, match=reason):
+            check(tmp_path / "bundle")
+
+
 def test_a_missing_archive_is_named(tmp_path):
     with pytest.raises(BundleError, match=r"there is no archive .*usb\.tar: name the one"):
         unpack(tmp_path / "usb.tar", tmp_path / "bundle")
