@@ -8,6 +8,10 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 # The stamp bears the version, so that another PYTHON makes the environment anew.
 READY := $(VENV)/ready-$(VERSION)
 
+# An archive of `make bundle`. Unpacked it is the folder bundle/, and with that nothing is downloaded.
+BUNDLE ?=
+OFFLINE := $(if $(BUNDLE)$(wildcard bundle),--isolated --no-index --find-links bundle/wheels)
+
 SOURCE ?=
 ARGS ?=
 
@@ -16,7 +20,7 @@ unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run grid bench doctor test lint lab notebooks html lock clean
+.PHONY: help run grid bench doctor test lint lab notebooks html bundle lock clean install unpack
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +59,9 @@ notebooks: $(READY) ## run the notebooks and write their outputs into notebooks/
 html: $(READY) ## the notebooks as web pages that need no network, into results/html/ (ARGS="FOLDER" for another place)
 	@$(BIN)/python -m micse_utils.site $(ARGS)
 
+bundle: $(READY) ## write one archive for a room without internet: the kit, its packages, models and data
+	@$(BIN)/python -m micse_utils.packing
+
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
 	@echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
@@ -66,14 +73,26 @@ clean: ## remove the environment, the results and all caches of the checkout
 	rm -rf $(VENV) results build *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(READY): requirements.lock pyproject.toml
+install: $(READY)
+
+define CHECK_PYTHON
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "The kit needs Python 3.11 or later; '$(PYTHON)' is $(or $(VERSION),not there). Name another one: PYTHON=python3.12 make run"; exit 1; }
+endef
+
+unpack:
+	$(CHECK_PYTHON)
+	@$(PYTHON) -m micse_utils.bundle "$(BUNDLE)"
+
+$(READY): requirements.lock pyproject.toml $(if $(BUNDLE),| unpack)
+	$(CHECK_PYTHON)
+	@$(if $(OFFLINE),$(PYTHON) -m micse_utils.bundle)
 	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV) \
 		|| { echo "No environment could be made in $(VENV) (see above); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing the packages of requirements.lock into $(VENV): about three minutes, once."
 	@rm -f $(VENV)/ready-*
-	@$(BIN)/python -m pip install --progress-bar on --requirement requirements.lock
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --progress-bar on $(OFFLINE) --requirement requirements.lock || { \
+		test -z "$(OFFLINE)" || echo "The packages in bundle/ do not fit this system, or the disk is full (see above)."; exit 1; }
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet $(OFFLINE) --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -69,7 +69,9 @@ def python() -> Findings:
 def system() -> Findings:
     """Operating system and processor."""
     processor, cpuinfo = platform.processor(), Path("/proc/cpuinfo")
-    if names := cpuinfo.is_file() and re.findall(r"model name\s*: (.+)", cpuinfo.read_text()):
+    if names := cpuinfo.is_file() and re.findall(
+        r"model name\s*: (.+)", cpuinfo.read_text(encoding="utf-8")
+    ):
         processor = names[0]
     processor = processor or platform.machine()
     yield GOOD, f"{platform.platform()}; {processor}, {os.cpu_count()} logical cores"

@@ -12,6 +12,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
+
+from micse_utils.settings import BUNDLE
 
 PROBE_SECONDS = 5
 """Longest wait, in seconds, for the one question whether the hub can be reached."""
@@ -76,8 +79,8 @@ def snapshot(
 ) -> tuple[Path, str]:
     """Folder with the files of a repository that match `patterns`, and its resolved commit.
 
-    Files that stand in the hub's local cache are not fetched again; without the hub they are all
-    there is.
+    Files that stand in the hub's local cache are not fetched again; without the hub they, or those
+    of an unpacked bundle, are all there is.
 
     Raises:
         HubError: the hub cannot be reached and its cache does not hold the repository, or the
@@ -85,6 +88,7 @@ def snapshot(
             again.
     """
     problem = hub_problem()
+    bundled = (BUNDLE / "hub" / repo_folder_name(repo_id=repository, repo_type=repo_type)).is_dir()
     try:
         folder = snapshot_download(
             repository,
@@ -92,6 +96,7 @@ def snapshot(
             revision=revision,
             allow_patterns=patterns,
             local_files_only=problem is not None,
+            cache_dir=BUNDLE / "hub" if problem and bundled else None,
         )
     except LocalEntryNotFoundError as error:
         raise HubError(repository, problem or _reason(error.__cause__ or error)) from error

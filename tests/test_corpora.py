@@ -18,7 +18,7 @@ def tweet_eval(tmp_path):
     folder = tmp_path / "tweet_eval" / "sentiment"
     folder.mkdir(parents=True)
     (folder / "train_text.txt").write_bytes("good\u2028day\nbad\r\nso so\n".encode())
-    (folder / "train_labels.txt").write_text("2\n0\n1\n")
+    (folder / "train_labels.txt").write_text("2\n0\n1\n", encoding="utf-8")
     return tmp_path
 
 

@@ -74,7 +74,7 @@ def test_only_what_is_new_or_has_other_settings_is_trained(model, tmp_path, call
     assert calls == [(4, "simcse", 1), (4, "micse", 1), (4, "simcse", 2), (4, "micse", 2)]
     run(model, tmp_path, sizes=[4], seeds=[2], methods=["micse"], ami_weight=0.5)
     assert calls[4:] == [(4, "micse", 2)]
-    record = json.loads((tmp_path / "4-micse-2.json").read_text())
+    record = json.loads((tmp_path / "4-micse-2.json").read_text(encoding="utf-8"))
     assert record["settings"]["config"]["ami_weight"] == 0.5
 
 

@@ -454,7 +454,7 @@ def test_a_cache_that_was_copied_works_offline_and_asks_nobody(tiny_files, tiny_
     snapshot, blobs = repository / "snapshots" / FIRST, repository / "blobs"
     for folder in (snapshot, blobs, repository / "refs"):
         folder.mkdir(parents=True)
-    (repository / "refs" / "main").write_text(FIRST)
+    (repository / "refs" / "main").write_text(FIRST, encoding="utf-8")
     for name, content in tiny_files.items():
         (blobs / sha256(content)).write_bytes(content)
         (snapshot / name).symlink_to(Path("..", "..", "blobs", sha256(content)))

@@ -164,7 +164,7 @@ def test_truncated_weights_are_refused(named):
 
 def test_a_broken_configuration_is_refused(named):
     folder = named("miCSE")
-    (folder / "config.json").write_text("{")
+    (folder / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
         load_model(folder)
 
@@ -213,10 +213,10 @@ def test_a_bin_file_loads_but_never_executes_code(named, tmp_path):
 def test_code_that_a_repository_brings_is_not_run(named, tmp_path):
     folder = named("custom")
     marker = tmp_path / "executed"
-    (folder / "code.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    config = json.loads((folder / "config.json").read_text())
+    (folder / "code.py").write_text(f"open({str(marker)!r}, 'w')\n", encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config |= {"model_type": "unheard-of", "auto_map": {"AutoModel": "code.Model"}}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
         load_model(folder)
     assert not marker.exists()

@@ -77,7 +77,7 @@ def foreign_kernel(tmp_path_factory):
     share = tmp_path_factory.mktemp("jupyter")
     spec = {"argv": ["false", "{connection_file}"], "display_name": "mine", "language": "python"}
     (share / "kernels" / "python3").mkdir(parents=True)
-    (share / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+    (share / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     return {"JUPYTER_PATH": str(share), "JUPYTER_DATA_DIR": str(share)}
 
 
@@ -331,7 +331,7 @@ def test_training_helped_and_its_figures_are_those_of_the_library(results):
 
     for method in ("simcse", "micse"):  # what was saved is what was scored
         folder = results / TRAINING / "trained" / method
-        record = json.loads((folder / "training.json").read_text())
+        record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         shown = {row["step"]: row["spearman"] for row in record["history"]}[record["best_step"]]
         model = SentenceTransformer(str(folder / "model"), device="cpu")
         assert spearman(model, pairs) == pytest.approx(shown, abs=0.01)

@@ -192,7 +192,7 @@ def test_links_in_an_archive_do_not_lead_out_of_it(shop, tmp_path):
 
 
 def test_a_cache_that_cannot_be_written_is_named(shop, monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     monkeypatch.setenv("MICSE_CACHE", str(tmp_path / "file" / "cache"))
     stock(shop)
     with pytest.raises(
@@ -249,13 +249,13 @@ def test_two_processes_at_once_fetch_once(shop, tmp_path):
     count = f"""
 original = packaged._download
 def counted(*arguments):
-    open({str(tmp_path / "log")!r}, "a").write("x")
+    open({str(tmp_path / "log")!r}, "a", encoding="utf-8").write("x")
     return original(*arguments)
 packaged._download = counted
 """
     both = [in_another_process(count) for _ in range(2)]
     assert [process.wait(timeout=60) for process in both] == [0, 0]
-    assert (tmp_path / "log").read_text() == "x"
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "x"
     assert contents(shop[1] / "thing") == ARRIVED
 
 

@@ -18,7 +18,11 @@ from micse_utils.settings import VARIABLES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCK = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().split("\n") if line]
+LOCK = [
+    Requirement(line)
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").split("\n")
+    if line
+]
 PINS = {canonicalize_name(r.name): r for r in LOCK if r.marker is None or r.marker.evaluate()}
 # What PyTorch brings along on a machine with a GPU, chosen by its own wheel.
 ACCELERATOR = re.compile(r"nvidia-|cuda-|triton")
@@ -108,7 +112,9 @@ def test_the_plans_for_teachers_fill_their_time_and_name_what_exists():
 
 
 def test_the_readmes_code_runs(encoder, monkeypatch):
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    [code] = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     monkeypatch.setattr("micse_utils.models.load_model", lambda name: encoder)
     names = {"sentences": ["one", "two"]}
     exec(code, names)
@@ -130,13 +136,28 @@ def help_text():
 
 def test_make_help_lists_every_target_people_call():
     listed = re.findall(r"^  make (\w+)", help_text(), re.MULTILINE)
-    targets = "help run grid bench doctor test lint lab notebooks html lock clean"
+    targets = "help run grid bench doctor test lint lab notebooks html bundle lock clean"
     assert listed == targets.split()
+
+
+def test_the_development_container_installs_by_make():
+    file = ROOT / ".devcontainer" / "devcontainer.json"
+    command, target = json.loads(file.read_text(encoding="utf-8"))["postCreateCommand"].split()
+    assert command == "make"
+    assert make("--dry-run", target).returncode == 0
+
+
+def test_an_archive_that_is_not_there_is_one_sentence():
+    refused = make("run", BUNDLE="no such.tar")
+    assert refused.returncode != 0
+    assert refused.stderr.startswith("there is no archive no such.tar: name the one")
 
 
 def test_a_python_that_is_too_old_or_missing_is_one_sentence(tmp_path):
     old = tmp_path / "python3.9"
-    old.write_text('#!/bin/sh\ncase "$2" in *print*) echo 3.9 ;; *) exit 1 ;; esac\n')
+    old.write_text(
+        '#!/bin/sh\ncase "$2" in *print*) echo 3.9 ;; *) exit 1 ;; esac\n', encoding="utf-8"
+    )
     old.chmod(0o755)
     for python, found in ((old, "is 3.9"), (tmp_path / "none", "is not there")):
         refused = make("run", PYTHON=python)

@@ -43,16 +43,16 @@ def test_a_figure_that_is_no_number_is_refused_and_the_last_good_file_stays(tmp_
 
 def test_an_interrupted_write_leaves_the_last_good_file_and_nothing_else(tmp_path):
     target = tmp_path / "table.csv"
-    target.write_text("good")
+    target.write_text("good", encoding="utf-8")
 
     def interrupted(path):
-        path.write_text("ha")
+        path.write_text("ha", encoding="utf-8")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_atomically(target, interrupted)
     assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
-    assert target.read_text() == "good"
+    assert target.read_text(encoding="utf-8") == "good"
 
 
 def test_figures_and_tables_are_written_where_named(tmp_path):

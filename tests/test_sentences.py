@@ -13,7 +13,7 @@ def test_sentences_come_from_the_users_file_without_blank_lines(tmp_path):
 def test_sentence_folders_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"neither sentences.txt nor wiki1m"):
         load_sentences(tmp_path)
-    (tmp_path / "sentences.txt").write_text("\n \n")
+    (tmp_path / "sentences.txt").write_text("\n \n", encoding="utf-8")
     with pytest.raises(ValueError, match="holds no sentences"):
         load_sentences(tmp_path)
 
@@ -26,7 +26,7 @@ def test_packaged_sentences_can_be_sampled():
 
 def test_handfuls_are_seeded_samples_of_the_users_sentences(tmp_path, capsys):
     texts = [f"Sentence number {n}." for n in range(50)]
-    (tmp_path / "sentences.txt").write_text("\n".join(texts))
+    (tmp_path / "sentences.txt").write_text("\n".join(texts), encoding="utf-8")
     handfuls = load_low_shot([5, 20], seeds=[48, 49], source=tmp_path)
     assert set(handfuls) == {(5, 48), (5, 49), (20, 48), (20, 49)}
     for (size, seed), corpus in handfuls.items():
@@ -45,13 +45,15 @@ def test_handfuls_are_seeded_samples_of_the_users_sentences(tmp_path, capsys):
     ],
 )
 def test_handfuls_that_cannot_be_had_are_refused(tmp_path, sizes, seeds, message):
-    (tmp_path / "sentences.txt").write_text("\n".join(f"Number {n}." for n in range(50)))
+    (tmp_path / "sentences.txt").write_text(
+        "\n".join(f"Number {n}." for n in range(50)), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=message):
         load_low_shot(sizes, seeds=seeds, source=tmp_path)
 
 
 def test_a_table_with_one_column_needs_no_name(tmp_path):
-    (tmp_path / "one.csv").write_text("anything\nfirst\n\nsecond\n")
+    (tmp_path / "one.csv").write_text("anything\nfirst\n\nsecond\n", encoding="utf-8")
     assert read_sentences(tmp_path / "one.csv").texts == ["first", "second"]
 
 

@@ -47,8 +47,10 @@ def write_year(folder, year="STS16", sizes=None):
         pairs = [[" ".join(rng.choice(words, 4)) for _ in range(2)] for _ in range(n)]
         gold = rng.integers(0, 6, n).astype(float)
         lines = "".join(f"{a}\t{b}\tsource\n" for a, b in pairs)
-        (place / f"STS.input.{subset}.txt").write_text(lines)
-        (place / f"STS.gs.{subset}.txt").write_text("".join(f"{score}\n" for score in gold))
+        (place / f"STS.input.{subset}.txt").write_text(lines, encoding="utf-8")
+        (place / f"STS.gs.{subset}.txt").write_text(
+            "".join(f"{score}\n" for score in gold), encoding="utf-8"
+        )
         written[subset] = (pairs, gold)
     return written
 
@@ -191,7 +193,8 @@ def test_transfer_scores_are_those_of_scikit_learn(tmp_path):
     assert set(table.index) == {"MR", "MRPC"}
 
     lines = [
-        (tmp_path / "MR" / f"rt-polarity.{name}").read_text().split("\n") for name in ("neg", "pos")
+        (tmp_path / "MR" / f"rt-polarity.{name}").read_text(encoding="utf-8").split("\n")
+        for name in ("neg", "pos")
     ]
     features = Letters().encode([*lines[0], *lines[1]])
     labels = np.repeat([0, 1], [len(part) for part in lines])
@@ -231,12 +234,12 @@ def test_the_command_prints_the_row_and_writes_three_formats(tiny_bert, tmp_path
     call = [str(tiny_bert), "--source", str(tmp_path / "senteval"), "--pooling", "mean"]
     assert main([*call, "--fp32", "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    record = json.loads((tmp_path / "out" / "sts.json").read_text())
+    record = json.loads((tmp_path / "out" / "sts.json").read_text(encoding="utf-8"))
     [pooled] = [row for row in record["scores"] if row["subset"] == "all"]
     assert pooled["pairs"] == sum(len(gold) for _, gold in written.values())
     assert record["model"]["pooling"] == "mean" and record["versions"]["torch"]
     row = f"| tiny-bert, mean | {pooled['spearman']:.2f} |"
-    assert row in said and row in (tmp_path / "out" / "sts.md").read_text()
+    assert row in said and row in (tmp_path / "out" / "sts.md").read_text(encoding="utf-8")
     table = pd.read_csv(tmp_path / "out" / "sts.csv")
     assert table["spearman"].iloc[0] == pytest.approx(pooled["spearman"])
 

@@ -60,7 +60,7 @@ def test_the_packaged_source_is_the_kits_own_sample_and_says_so(capsys):
 def test_lees_pairs_are_the_upper_triangle_of_the_ratings():
     pairs = load_lee()
     assert len(pairs) == 50 * 49 // 2
-    with (fetch("judgments") / "similarities0-1.txt").open() as stream:
+    with (fetch("judgments") / "similarities0-1.txt").open(encoding="utf-8") as stream:
         rows = [[float(value) for value in row] for row in csv.reader(stream, delimiter="\t")]
     position = 0
     for i in range(50):
@@ -154,7 +154,7 @@ def test_sick_is_read_below_its_heading(tmp_path):
     (tmp_path / "SICK").mkdir()
     text = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n"
     text += "4\tA boy runs\tNobody runs\t3.6\tCONTRADICTION\n"
-    (tmp_path / "SICK" / "SICK_test_annotated.txt").write_text(text)
+    (tmp_path / "SICK" / "SICK_test_annotated.txt").write_text(text, encoding="utf-8")
     pairs = load_sts("SICKRelatedness", source=tmp_path)
     assert (pairs.first, pairs.second, pairs.gold.tolist()) == (
         ["A boy runs"],

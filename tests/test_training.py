@@ -76,7 +76,7 @@ def test_a_run_keeps_the_best_checkpoint_and_its_history(whole, tiny_bert):
     assert (parts["loss"] < parts["info_nce"]).all()  # by lambda times the AMI
     np.testing.assert_allclose(parts["loss"], parts["info_nce"], atol=1e-3 * 7)
     assert not (output / "checkpoints").exists()
-    record = json.loads((output / "training.json").read_text())
+    record = json.loads((output / "training.json").read_text(encoding="utf-8"))
     assert record["config"]["learning_rate"] == 1e-3
     assert record["versions"]["torch"] == torch.__version__.split("+")[0] or record["versions"]
     assert difference(weights(model_of(tiny_bert)), weights(trained.model)) > 1e-3
@@ -242,7 +242,9 @@ def environment(monkeypatch, tmp_path_factory):
     file = folder / "STS" / "STSBenchmark" / "sts-dev.csv"
     file.parent.mkdir(parents=True)
     rows = zip(DEV.gold, DEV.first, DEV.second, strict=True)
-    file.write_text("".join(f"g\tf\ty\t0\t{gold}\t{a}\t{b}\n" for gold, a, b in rows))
+    file.write_text(
+        "".join(f"g\tf\ty\t0\t{gold}\t{a}\t{b}\n" for gold, a, b in rows), encoding="utf-8"
+    )
     monkeypatch.setenv("MICSE_SENTEVAL", str(folder))
     monkeypatch.setenv("MICSE_DEVICE", "cpu")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -256,7 +258,7 @@ def test_the_command_line_trains_on_the_users_own_file(
     file = tmp_path / f"mine{suffix}"
     table = pd.DataFrame({"number": range(24), "text": SENTENCES})
     if suffix == ".txt":
-        file.write_text("\n".join(SENTENCES))
+        file.write_text("\n".join(SENTENCES), encoding="utf-8")
     elif suffix == ".csv":
         table.to_csv(file, index=False)
     else:
@@ -307,7 +309,7 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("micse_utils.training.train_low_shot", stop)
-    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     assert main(command(tmp_path / "mine.txt", tmp_path / "run", tiny_bert)) == 130
     assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
 
@@ -322,7 +324,7 @@ def test_every_command_explains_itself(module):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path, environment):
-    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     steps = ("--steps", "60", "--evaluations", "20")
 
     def call(output):
@@ -352,7 +354,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
     assert b"before" in done.stdout
 
     folders = tmp_path / "whole", tmp_path / "killed"
-    records = [json.loads((folder / "training.json").read_text()) for folder in folders]
+    records = [
+        json.loads((folder / "training.json").read_text(encoding="utf-8")) for folder in folders
+    ]
     assert records[0]["best_step"] == records[1]["best_step"]
     spearman = [[row["spearman"] for row in record["history"]] for record in records]
     assert spearman[0] == spearman[1]
@@ -363,11 +367,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(tiny_bert, tmp_path, environment):
     """Without dropout, which each process would draw for itself."""
-    config = json.loads((tiny_bert / "config.json").read_text())
+    config = json.loads((tiny_bert / "config.json").read_text(encoding="utf-8"))
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     shutil.copytree(tiny_bert, tmp_path / "sober")
-    (tmp_path / "sober" / "config.json").write_text(json.dumps(config))
-    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
+    (tmp_path / "sober" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     environment |= {"OMP_NUM_THREADS": "1"}
     for output, launcher in (
         ("one", []),

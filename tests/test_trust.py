@@ -169,7 +169,9 @@ def test_training_refuses_what_are_no_sentences(tmp_path, given):
 @tried
 @given(values, values)
 def test_handfuls_of_impossible_sizes_are_refused(tmp_path, size, seed):
-    (tmp_path / "sentences.txt").write_text("\n".join(f"sentence {n}" for n in range(30)))
+    (tmp_path / "sentences.txt").write_text(
+        "\n".join(f"sentence {n}" for n in range(30)), encoding="utf-8"
+    )
     found = one_sentence(lambda: load_low_shot([size], seeds=[seed], source=tmp_path))
     if found is not None:
         assert len(found[size, seed].texts) == size <= 30

@@ -64,7 +64,7 @@ def machine() -> dict[str, object]:
     """The machine that was measured: processor, cores, formats, device."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next(line for line in lines if "model name" in line).split(": ")[1]
     units = torch.cpu.get_capabilities()
     return {

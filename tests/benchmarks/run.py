@@ -53,7 +53,9 @@ def main() -> None:
         if rows:
             print(table(rows), "\n", flush=True)
     shown = options.items or ITEMS
-    files = [json.loads((options.results / f"{name}.json").read_text()) for name in shown]
+    files = [
+        json.loads((options.results / f"{name}.json").read_text(encoding="utf-8")) for name in shown
+    ]
     print(", ".join(f"{name}: {value}" for name, value in here["machine"].items()))
     print(table([row for file in files for row in file["rows"]]))
 
