@@ -21,15 +21,17 @@ def measure(options) -> list[dict]:
     words = [model.tokenizer.decode(ids[1:-1]) for ids in tokens]
     running = " ".join(random.permutation(words)).split()
 
-    def timed(texts, rounds):
+    def timed(texts):
         calls = {"encode": lambda: encode(model, texts, progress=False)}
-        return interleaved(calls, rounds)["encode"]
+        rounds = options.rounds if len(texts) < 20_000 else 1  # for they are long
+        return interleaved(calls, rounds, warm_up=False)["encode"]
 
+    encode(model, texts[:3_000], progress=False)  # warm up
     rows = []
     for count in (count for count in COUNTS if count <= (options.texts or count)):
         chosen = random.integers(0, len(texts), count)  # the same mixture of lengths at each size
         sample = [texts[row] for row in chosen]
-        seconds = timed(sample, options.rounds if count < 50_000 else 1)
+        seconds = timed(sample)
         rows.append(_row("number of texts", count, seconds, size[chosen].sum()))
     for length in LENGTHS:
         count = (options.texts or TOKENS) // length
@@ -37,7 +39,7 @@ def measure(options) -> list[dict]:
         sample = [" ".join(running[start : start + length]) for start in starts]
         ids = model.tokenizer(sample, truncation=True, max_length=length)["input_ids"]
         sample = [model.tokenizer.decode(row[1:-1]) for row in ids]
-        seconds = timed(sample, options.rounds)
+        seconds = timed(sample)
         rows.append(_row("tokens of a text", length, seconds, count * length))
     for kind in ("number of texts", "tokens of a text"):
         times = {row["x"]: row["value"] for row in rows if row["item"].endswith(kind)}
