@@ -175,12 +175,16 @@ def test_all_cells_run_in_the_browser(lab, page, copies, name):
 
 
 def check_bars(page, *, at_least):
-    """Every progress bar is full and green, and says so."""
-    bars = page.locator(".jp-OutputArea .progress-bar")
-    assert bars.count() >= at_least
-    for bar in bars.all():
+    """Every progress bar is full and green, says so, and is long enough to be seen."""
+    boxes = page.locator(".jp-OutputArea .widget-hbox", has=page.locator(".progress-bar"))
+    assert boxes.count() >= at_least
+    for box in boxes.all():
+        bar = box.locator(".progress-bar")
         assert "progress-bar-success" in bar.get_attribute("class")
         assert "width: 100%" in bar.get_attribute("style")
+        if "%" in box.inner_text():  # where the total was known
+            assert "100%" in box.inner_text()
+            assert bar.bounding_box()["width"] > 100, box.inner_text()
     assert page.locator(".jp-OutputArea", has_text="Error displaying widget").count() == 0
 
 
@@ -196,7 +200,7 @@ def check_map(page, path):
     frame = page.locator(".jp-OutputArea iframe")
     frame.scroll_into_view_if_needed()
     inside = frame.content_frame
-    legend = inside.get_by_text("negative", exact=True)
+    legend = inside.locator(".bk-label", has_text="negative")
     legend.wait_for()
     assert inside.locator("canvas").count() > 0
 
