@@ -16,6 +16,8 @@ HEAD = "head.safetensors"
 """Weights of the training-only head in a checkpoint; written last, so it marks a whole one."""
 FIGURES = ("spearman", "alignment", "uniformity", "ami")
 """What is measured at every evaluation."""
+SHOWN = ("loss", "spearman", "ami")
+"""What stands beside the bar; more would leave the bar no room on a page."""
 WATCHED = 64
 """Training sentences whose AMI is measured then."""
 
@@ -62,7 +64,8 @@ class Monitor(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         """Move the bar."""
-        self.bar.set_postfix(self.figures, refresh=False)
+        shown = {name: self.figures[name] for name in SHOWN if name in self.figures}
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:

@@ -1,6 +1,6 @@
 """Figures of embeddings, maps and search: colour-blind safe, titled, legible at half width."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -151,7 +151,12 @@ def _plain_map(points: np.ndarray, labels: np.ndarray, names: list[str], title: 
 
 
 def interactive_map(
-    points: np.ndarray, texts: Sequence[str], labels: Sequence[str], *, title: str
+    points: np.ndarray,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    colours: Mapping[str, str],
+    title: str,
 ) -> str:
     """A map to pan and zoom with each text under the pointer, as one HTML page.
 
@@ -161,6 +166,7 @@ def interactive_map(
         points: positions, [n, 2].
         texts: n texts, shown on hover.
         labels: n class names; a click in the legend hides a class.
+        colours: of each class, as hexadecimal.
         title: of the page.
     """
     from bokeh.embed import file_html
@@ -174,9 +180,9 @@ def interactive_map(
         tooltips=tooltips, width=860, height=600, output_backend="webgl",
     )  # fmt: skip
     table = pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "text": texts, "label": labels})
-    for colour, (name, rows) in zip(SERIES, table.groupby("label", sort=True), strict=False):
+    for name, rows in table.groupby("label", sort=True):
         page.scatter(
-            "x", "y", source=ColumnDataSource(rows), color=colour, alpha=0.6, size=5,
+            "x", "y", source=ColumnDataSource(rows), color=colours[name], alpha=0.6, size=5,
             legend_label=name,
         )  # fmt: skip
     page.axis.visible = page.grid.visible = False

@@ -1,5 +1,10 @@
-"""A tiny random BERT for mechanics, the packaged encoder for meaning."""
+"""A tiny random BERT for mechanics, the packaged encoder for meaning, JupyterLab as it opens."""
 
+import contextlib
+import json
+import socket
+
+import lab_server
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -75,3 +80,27 @@ def tiny_bert(tmp_path_factory):
 def encoder():
     """The packaged all-MiniLM-L6-v2, on the CPU."""
     return load_model(source="package", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def foreign_kernel(tmp_path_factory):
+    """A user's own kernel called python3, of another environment; it does not even start."""
+    share = tmp_path_factory.mktemp("jupyter")
+    spec = {"argv": ["false", "{connection_file}"], "display_name": "mine", "language": "python"}
+    (share / "kernels" / "python3").mkdir(parents=True)
+    (share / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    return {"JUPYTER_PATH": str(share), "JUPYTER_DATA_DIR": str(share)}
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory, foreign_kernel):
+    """JupyterLab, started by `make lab` while its usual port is busy, beside a foreign kernel."""
+    if not lab_server.is_at_hand():
+        pytest.skip("`make lab` has an environment of its own in .venv; run this by `make test`")
+    with socket.socket() as holder:
+        with contextlib.suppress(OSError):  # somebody else holds it
+            holder.bind(("127.0.0.1", 8888))
+            holder.listen()
+        folder = tmp_path_factory.mktemp("lab")
+        with lab_server.running(folder, MICSE_SENTEVAL="", **foreign_kernel) as lab:
+            yield lab

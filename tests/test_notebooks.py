@@ -72,16 +72,6 @@ def metrics(results, name):
 
 
 @pytest.fixture(scope="session")
-def foreign_kernel(tmp_path_factory):
-    """A user's own kernel called python3, of another environment; it does not even start."""
-    share = tmp_path_factory.mktemp("jupyter")
-    spec = {"argv": ["false", "{connection_file}"], "display_name": "mine", "language": "python"}
-    (share / "kernels" / "python3").mkdir(parents=True)
-    (share / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-    return {"JUPYTER_PATH": str(share), "JUPYTER_DATA_DIR": str(share)}
-
-
-@pytest.fixture(scope="session")
 def both_results(tmp_path_factory, foreign_kernel):
     """Every notebook run once from the package, and the one with most chance in it run twice.
 

@@ -96,7 +96,11 @@ def test_a_map_with_hardly_a_cluster_is_drawn_all_the_same(names):
 
 def test_the_interactive_map_holds_every_text_escaped_and_loads_nothing():
     texts = ["<script>alert(1)</script>", "plain & simple"]
-    page = plotting.interactive_map(np.zeros((2, 2)), texts, ["neg", "pos"], title="Map")
+    colours = {"neg": "#56B4E9", "pos": "#E69F00"}
+    page = plotting.interactive_map(
+        np.zeros((2, 2)), texts, ["neg", "pos"], colours=colours, title="Map"
+    )
+    assert all(colour in page for colour in colours.values())
     assert "<script>alert(1)" not in page
     assert "plain &amp; simple" in page or "plain & simple" in page
     assert not re.findall(r"""<(?:script|link)[^>]+(?:src|href)=["']http""", page)
