@@ -66,7 +66,10 @@ def put_run(results, name, source=lambda text: text):
     notebook.cells.insert(2, given)
     for cell in notebook.cells:
         if "interactive_map" in cell.source:
-            page = plotting.interactive_map(np.eye(2), ["one", "two"], ["a", "b"], title="Map")
+            colours = {"a": "#56B4E9", "b": "#E69F00"}
+            page = plotting.interactive_map(
+                np.eye(2), ["one", "two"], ["a", "b"], colours=colours, title="Map"
+            )
             escaped = page.replace("&", "&amp;").replace('"', "&quot;")
             html = f'<div><iframe srcdoc="{escaped}" width="920" height="640"></iframe></div>'
             cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": html})]
