@@ -225,7 +225,10 @@ def test_a_container_without_users_or_home_is_no_trouble(monkeypatch):
 
 def make_doctor(environment):
     done = subprocess.run(
-        ["make", "doctor", f"VENV={environment}"], cwd=ROOT, capture_output=True, text=True
+        ["make", "--no-print-directory", "doctor", f"VENV={environment}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     return done.returncode != 0, done.stdout
 
