@@ -64,8 +64,10 @@ def fetch(name: str) -> Path:
     files = MANIFEST[name]["files"]
     folder = cache_folder() / name
     try:
-        if not _unfit(folder, files):
+        if not (unfit := _unfit(folder, files)):
             return folder
+        for path in (folder / file for file in unfit if (folder / file).is_file()):
+            print(f"{path} is damaged (its SHA-256 is not the expected one): fetching it again")
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f"{name}.lock", timeout=LOCK_SECONDS):
             if unfit := _unfit(folder, files):  # another process may have been faster
@@ -85,8 +87,7 @@ def fetch(name: str) -> Path:
 
 def is_cached(name: str) -> bool:
     """Whether all files of an artifact stand in the cache and have their SHA-256."""
-    paths = {cache_folder() / name / file: sha for file, sha in MANIFEST[name]["files"].items()}
-    return all(path.is_file() and sha256_of([path]) == sha for path, sha in paths.items())
+    return not _unfit(cache_folder() / name, MANIFEST[name]["files"])
 
 
 def index_problem() -> str | None:
@@ -118,15 +119,11 @@ def index_problem() -> str | None:
 
 def _unfit(folder: Path, files: dict[str, str]) -> dict[str, str]:
     """Those of `files` that are missing from `folder` or do not have their SHA-256."""
-    unfit = {}
-    for file, expected in files.items():
-        path = folder / file
-        if not path.is_file():
-            unfit[file] = expected
-        elif sha256_of([path]) != expected:
-            print(f"{path} is damaged (its SHA-256 is not the expected one): fetching it again")
-            unfit[file] = expected
-    return unfit
+    return {
+        file: expected
+        for file, expected in files.items()
+        if not (folder / file).is_file() or sha256_of([folder / file]) != expected
+    }
 
 
 def _fill(folder: Path, files: dict[str, str], carriers: list[dict]) -> None:

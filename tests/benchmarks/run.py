@@ -9,7 +9,6 @@ Prints one table of ratios, and writes `results/benchmarks/`: a JSON file an ite
 
 import argparse
 import importlib
-import json
 import warnings
 from pathlib import Path
 
@@ -28,7 +27,7 @@ RESULTS = Path(__file__).parents[2] / "results" / "benchmarks"
 
 
 def main() -> None:
-    """Measure what was asked for, then show all that is there."""
+    """Measure what was asked for, and show it: each item as it comes, all of them at the end."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,6 +42,7 @@ def main() -> None:
         parser.error(f"{', '.join(sorted(unknown))}: the items are {', '.join(ITEMS)}")
     warnings.filterwarnings("ignore")  # of libraries, on texts that are cut
     here = {"machine": machine(), "versions": versions()}
+    measured = []
     for name in options.items or ITEMS:
         print(f"measuring {name} …", flush=True)
         rows = importlib.import_module(name).measure(options)
@@ -52,12 +52,9 @@ def main() -> None:
             save_figure(options.results, *DRAW[name](pd.DataFrame(rows), here["machine"]))
         if rows:
             print(table(rows), "\n", flush=True)
-    shown = options.items or ITEMS
-    files = [
-        json.loads((options.results / f"{name}.json").read_text(encoding="utf-8")) for name in shown
-    ]
+        measured += rows
     print(", ".join(f"{name}: {value}" for name, value in here["machine"].items()))
-    print(table([row for file in files for row in file["rows"]]))
+    print(table(measured))
 
 
 def table(rows: list[dict]) -> str:
