@@ -3,9 +3,10 @@
 import copy
 import dataclasses
 import hashlib
+import itertools
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,50 @@ from micse_utils.training import train_low_shot
 FIGURES = ["before", "best", "last", "independent_before", "independent"]
 
 
+@dataclasses.dataclass(frozen=True)
+class GridRun:
+    """One run of the grid: what is trained on, how, and where its figures are kept.
+
+    Attributes:
+        size, method, seed: which run it is.
+        sentences: to train on.
+        config: all settings.
+        file: of its figures.
+        settings: what decides them; figures on file with others are not this run's.
+    """
+
+    size: int
+    method: str
+    seed: int
+    sentences: list[str]
+    config: LowShotConfig
+    file: Path
+    settings: dict[str, object]
+
+    def kept(self) -> dict[str, object] | None:
+        """The figures on file, or None if they are still to be made."""
+        if not self.file.is_file():
+            return None
+        record = json.loads(self.file.read_text(encoding="utf-8"))
+        return record if record.get("settings") == self.settings else None
+
+    def keep(self, figures: dict[str, object]) -> None:
+        """Write the figures; those of a run that failed by accident are made again next time."""
+        which = {"size": self.size, "method": self.method, "seed": self.seed}
+        write_json(self.file, {"settings": self.settings} | which | figures)
+
+
+Trainer = Callable[[GridRun, SentenceTransformer, Pairs, Pairs | None], dict[str, object]]
+
+
+def in_turn(
+    train: Trainer, runs: list[GridRun], *shared: object
+) -> Iterator[tuple[GridRun, dict[str, object]]]:
+    """One run after the other, in this process; yields each with its figures."""
+    for run in runs:
+        yield run, train(run, *shared)
+
+
 def train_grid(
     base_model: SentenceTransformer,
     sentences: Mapping[tuple[int, int], Corpus],
@@ -34,6 +79,7 @@ def train_grid(
     dev: Pairs,
     independent: Pairs | None = None,
     preset: str | LowShotConfig | None = None,
+    each: Callable[..., Iterator[tuple[GridRun, dict[str, object]]]] = in_turn,
     progress: bool = True,
     **settings: object,
 ) -> pd.DataFrame:
@@ -52,6 +98,7 @@ def train_grid(
         dev: pairs that choose the checkpoint.
         independent: further pairs, which choose nothing, scored before and after.
         preset, settings: of all runs, as for `train_low_shot`.
+        each: how the runs are made: `in_turn`, or `cluster.on_ray(…)`, several at a time.
         progress: show a bar of the runs.
 
     Returns:
@@ -60,58 +107,57 @@ def train_grid(
         `independent_before` and `independent`; `history`, a list of dictionaries; `error` where
         the run failed.
     """
-    folder = Path(folder)
-    independent = independent and DevelopmentEvaluator(independent)
-    combinations = [(n, m, s) for n in sizes for s in seeds for m in methods]
-    rows, reference = [], None
-    for size, method, seed in tqdm(combinations, desc="runs", unit="run", disable=not progress):
+    runs = []
+    for size, seed, method in itertools.product(sizes, seeds, methods):
         corpus = sentences[size, seed]
         recipe = preset or default_preset(base_model, size)
         config = configure(recipe, **settings, method=method, seed=seed)
-        shared = {
+        decisive = {
             "config": dataclasses.asdict(config),
             "base_model": str(base_model.provenance),
             "data": str(corpus.provenance),
             "dev": str(dev.provenance),
-            "independent": str(independent and independent.pairs.provenance),
+            "independent": str(independent and independent.provenance),
         }
-        file = folder / f"{size}-{method}-{seed}.json"
-        record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if record.get("settings") != shared:
-            # Checkpoints of a run with other settings are none of this one's.
-            digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
-            work = folder / f".{file.stem}-{digest[:8]}"
-            model = copy.deepcopy(base_model)
-            if independent and reference is None:  # the same for every run
-                reference = independent(model)["dev_spearman"]
-            run = _train_one(model, corpus.texts, work, config, dev, independent)
-            run |= {"size": size, "method": method, "seed": seed, "independent_before": reference}
-            record = {**run, "settings": shared}
-            write_json(file, record)
-            shutil.rmtree(work, ignore_errors=True)
-        rows.append({name: value for name, value in record.items() if name != "settings"})
+        file = Path(folder).resolve() / f"{size}-{method}-{seed}.json"
+        runs.append(GridRun(size, method, seed, corpus.texts, config, file, decisive))
+    missing = [run for run in runs if run.kept() is None]
+    with tqdm(total=len(runs), desc="runs", unit="run", disable=not progress) as bar:
+        bar.update(len(runs) - len(missing))
+        for run, figures in each(train_run, missing, base_model, dev, independent):
+            run.keep(figures)
+            bar.update()
+    rows = [json.loads(run.file.read_text(encoding="utf-8")) for run in runs]
     return pd.DataFrame(rows, columns=["size", "method", "seed", *FIGURES, "history", "error"])
 
 
-def _train_one(
-    model: SentenceTransformer,
-    sentences: list[str],
-    work: Path,
-    config: LowShotConfig,
-    dev: Pairs,
-    independent: DevelopmentEvaluator | None,
+def train_run(
+    run: GridRun, base_model: SentenceTransformer, dev: Pairs, independent: Pairs | None
 ) -> dict[str, object]:
-    """Figures of one run; its checkpoints stand in `work`."""
+    """Train one run from a copy of the start, to the end or to where it diverges; its figures.
+
+    Its checkpoints stand beside its file meanwhile, in a folder named by its settings, so that
+    those of a run with other settings are none of this one's.
+    """
+    digest = hashlib.sha256(json.dumps(run.settings, sort_keys=True).encode()).hexdigest()
+    work = run.file.parent / f".{run.file.stem}-{digest[:8]}"
+    model = copy.deepcopy(base_model)
+    evaluate = independent and DevelopmentEvaluator(independent)
+    figures = {"independent_before": evaluate and evaluate(model)["dev_spearman"]}
     try:
         trained = train_low_shot(
-            sentences, model, config.method, output=work, preset=config, dev=dev, progress=False
-        )
+            run.sentences, model, run.method, output=work, preset=run.config, dev=dev,
+            progress=False,
+        )  # fmt: skip
     except TrainingDivergedError as error:
-        return {"error": str(error)}
-    return {
-        "before": trained.before,
-        "best": trained.best,
-        "last": float(trained.history["spearman"].iloc[-1]),
-        "independent": independent and independent(trained.model)["dev_spearman"],
-        "history": records(trained.history),
-    }
+        figures["error"] = str(error)
+    else:
+        figures |= {
+            "before": trained.before,
+            "best": trained.best,
+            "last": float(trained.history["spearman"].iloc[-1]),
+            "independent": evaluate and evaluate(trained.model)["dev_spearman"],
+            "history": records(trained.history),
+        }
+    shutil.rmtree(work, ignore_errors=True)
+    return figures
