@@ -1,6 +1,7 @@
 """A table in files becomes numbered blocks of rows: Parquet, CSV, JSON lines, text, on any disk."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -52,14 +53,14 @@ class Source:
         kind: of all of them, a value of `KINDS`.
         column: the one with the texts.
         schema: columns and types of all files together.
-        sizes: bytes of each file.
+        sha256: SHA-256 of the files' hex digests, one after the other.
     """
 
     files: list[str]
     kind: str
     column: str
     schema: pa.Schema
-    sizes: list[int]
+    sha256: str
 
     def blocks(self, number: int, rows: int, done: frozenset[str] = frozenset()) -> Iterator[Block]:
         """Blocks of one file, `rows` each (the last one fewer), a few in memory at a time.
@@ -133,7 +134,13 @@ def open_source(place: str, column: str = TEXT) -> Source:
         raise ValueError(f"{place} has no column '{column}'; it has {', '.join(schema.names)}")
     if not _is_text(schema.field(column).type):
         raise ValueError(f"column '{column}' of {place} holds {schema.field(column).type}, no text")
-    return Source(files, kind, column, schema, [filesystem.size(name) for name in kinds])
+    digests = "".join(map(_sha256, files))
+    return Source(files, kind, column, schema, hashlib.sha256(digests.encode()).hexdigest())
+
+
+def _sha256(file: str) -> str:
+    with fsspec.open(file) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _kind(name: str) -> str | None:

@@ -7,14 +7,10 @@ never is, and nothing has to be kept in memory to know it.
 
 import dataclasses
 import json
-import warnings
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
-from uuid import uuid4
+from collections.abc import Iterator
 
 import fsspec
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import ray
@@ -22,121 +18,10 @@ import ray.data
 from tqdm.auto import tqdm
 
 from micse_utils.blocks import Source
-from micse_utils.encoding import WINDOW, encode
-from micse_utils.models import load_model, quiet
-from micse_utils.results import Provenance, versions
+from micse_utils.results import versions
+from micse_utils.worker import METADATA, TEXTS, Recipe, Worker, write_whole
 
 RECORD = "_encoding.json"
-METADATA = b"micse"
-"""Key of a file's counts among the metadata of its schema."""
-TRIES = 3
-"""Times that a block may cost a worker its life before all is given up; Ray itself never does."""
-TEXTS = "__texts"
-"""Column of a block on its way to a worker: what to encode of each row, null where nothing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What decides the output, on whatever machine a block is encoded.
-
-    Attributes:
-        model, source: a name or folder, and where to look for it, as for `load_model`.
-        provenance: of the model; a worker that finds another one refuses to work.
-        into: name of the column for the embeddings.
-        half: write float16 instead of float32.
-        max_length: tokens kept of each text.
-        block_rows: rows of a block.
-    """
-
-    model: str
-    source: str
-    provenance: Provenance
-    into: str = "embedding"
-    half: bool = False
-    max_length: int = 128
-    block_rows: int = WINDOW
-
-
-class Worker:
-    """One model on one machine: takes blocks, writes files."""
-
-    def __init__(self, recipe: Recipe, output: str) -> None:
-        self.recipe = recipe
-        self.output = output
-        self.filesystem, self.folder = fsspec.url_to_fs(output)
-        with quiet():
-            self.model = load_model(recipe.model, source=recipe.source)
-        if self.model.provenance != recipe.provenance:
-            raise ValueError(
-                f"this machine has {self.model.provenance}, the one that started the work "
-                f"{recipe.provenance}; name a source that both have"
-            )
-
-    def __call__(self, parts: pa.Table) -> pa.Table:
-        """Encode blocks; returns a row each: its name, rows, those without a text, warnings."""
-        return pa.Table.from_pylist([self._encode(part) for part in parts.to_pylist()])
-
-    def _encode(self, part: dict) -> dict[str, object]:
-        name = part["name"]
-        tries = self._tries(name)
-        table = pa.ipc.open_stream(part["table"]).read_all()
-        texts = table[TEXTS].to_pylist()
-        there = np.array([text is not None for text in texts])
-        size = self.model.get_embedding_dimension()
-        vectors = np.zeros((len(texts), size), np.float16 if self.recipe.half else np.float32)
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            if there.any():
-                vectors[there] = encode(
-                    self.model,
-                    [text for text in texts if text is not None],
-                    max_length=self.recipe.max_length,
-                    progress=False,
-                )
-        column = pa.FixedSizeListArray.from_arrays(
-            pa.array(vectors.ravel()), size, mask=pa.array(~there)
-        )
-        columns = table.drop_columns([TEXTS])
-        table = columns.append_column(self.recipe.into, column)
-        counts = {
-            "rows": len(texts),
-            "without text": int((~there).sum()),
-            "warning": str(said[0].message) if said else None,
-        }
-        table = table.replace_schema_metadata({METADATA: json.dumps(counts)})
-        # Vectors are all distinct: looking for repeated values would only take time.
-        _write(
-            f"{self.output}/{name}.parquet",
-            lambda stream: pa.parquet.write_table(
-                table, stream, use_dictionary=columns.column_names
-            ),
-        )
-        for mark in tries:
-            self.filesystem.rm(mark)
-        process = psutil.Process()
-        return counts | {"process": process.pid, "MiB": process.memory_info().rss / 2**20}
-
-    def _tries(self, name: str) -> list[str]:
-        """Marks of this try and those before, which did not live to remove theirs."""
-        before = self.filesystem.glob(f"{self.folder}/.{name}-try-*")
-        if len(before) >= TRIES:
-            raise RuntimeError(
-                f"block {name} killed its worker {TRIES} times; is there enough memory? Say fewer "
-                "--workers or --block-rows"
-            )
-        mark = f"{self.folder}/.{name}-try-{uuid4().hex}"
-        self.filesystem.touch(mark)
-        return [*before, mark]
-
-
-def _write(address: str, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file, whole or not at all, on any disk or at any URL that fsspec knows."""
-    filesystem, path = fsspec.url_to_fs(address)
-    folder, name = path.rsplit("/", 1)
-    temporary = f"{folder}/.{name}-{uuid4().hex}"
-    with filesystem.open(temporary, "wb") as stream:
-        write(stream)
-    filesystem.mv(temporary, path)
 
 
 def encode_files(
@@ -170,15 +55,17 @@ def encode_files(
     Raises:
         ValueError: the source has a column of the name `into`; `output` holds other work, or
             something that is none.
+        RuntimeError: a worker could not go on; what it said.
     """
     if recipe.into in source.schema.names:
         raise ValueError(f"the input has a column '{recipe.into}' already; say --into another name")
     filesystem, folder = fsspec.url_to_fs(output)
     settings = dataclasses.asdict(recipe) | {
         "column": source.column,
-        "files": dict(zip(map(_name, source.files), source.sizes, strict=True)),
+        "input_sha256": source.sha256,
     }
     done = _claim(filesystem, folder, output, settings)
+    output = filesystem.unstrip_protocol(folder)  # a worker may stand in another folder
     record = _read_record(filesystem, folder)
     if record.get("blocks") == len(done):
         return record | {"encoded": 0}
@@ -200,6 +87,8 @@ def encode_files(
     encoded, memory = 0, {}
     with tqdm(desc="encode", unit="row", disable=not progress) as bar:
         for part in results.iter_rows():
+            if part["error"]:
+                raise RuntimeError(f"a worker stopped; {part['error']}")
             encoded += part["rows"]
             memory[part["process"]] = max(part["MiB"], memory.get(part["process"], 0))
             bar.update(part["rows"])
@@ -207,6 +96,7 @@ def encode_files(
         settings
         | _summary(filesystem, folder)
         | {
+            "files": list(map(_name, source.files)),
             "encoded": encoded,
             "worker MiB": sorted(round(most) for most in memory.values()),
             "versions": versions() | {"ray": ray.__version__},
@@ -220,12 +110,16 @@ def _read(
     batch: dict[str, np.ndarray], source: Source, rows: int, done: frozenset[str]
 ) -> Iterator:
     """The blocks of a file that are still to be encoded, a row each, as Arrow's own bytes."""
-    for block in source.blocks(int(batch["number"][0]), rows, done):
-        table = block.table.append_column(TEXTS, pa.array(block.texts, pa.string()))
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as stream:
-            stream.write_table(table)
-        yield {"name": [block.name], "table": [sink.getvalue().to_pybytes()]}
+    try:
+        for block in source.blocks(int(batch["number"][0]), rows, done):
+            table = block.table.append_column(TEXTS, pa.array(block.texts, pa.string()))
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table)
+            content = sink.getvalue().to_pybytes()
+            yield {"name": [block.name], "table": [content], "error": [""]}
+    except (ValueError, OSError) as error:
+        yield {"name": [""], "table": [b""], "error": [str(error)]}
 
 
 def _claim(
@@ -276,7 +170,7 @@ def _read_record(filesystem: fsspec.AbstractFileSystem, folder: str) -> dict[str
 
 def _write_record(output: str, record: dict) -> None:
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    _write(f"{output}/{RECORD}", lambda stream: stream.write(text.encode()))
+    write_whole(f"{output}/{RECORD}", lambda stream: stream.write(text.encode()))
 
 
 def _name(path: str) -> str:

@@ -26,16 +26,18 @@ except ModuleNotFoundError:
     sys.exit("Ray is not installed here; install the extra: pip install -e '.[cluster]'")
 
 from micse_utils.blocks import TEXT, open_source
-from micse_utils.bulk import Recipe, encode_files
+from micse_utils.bulk import encode_files
 from micse_utils.device import pick_device
 from micse_utils.encoding import WINDOW, encode
 from micse_utils.grid import GridRun, Trainer, train_grid
 from micse_utils.models import keep_first_layers, load_model
+from micse_utils.parameters import read_value
 from micse_utils.plotting_scores import learning_curves
 from micse_utils.recipes import METHODS
 from micse_utils.results import records, save_figure, save_table, write_metrics
 from micse_utils.sentences import load_low_shot
 from micse_utils.sts import load_lee, load_stsb
+from micse_utils.worker import Recipe
 
 CPUS = 8
 """CPU cores of a worker, where a machine has them: batches are too small to keep more busy."""
@@ -224,9 +226,11 @@ def main(arguments: list[str] | None = None) -> int:
     grid.add_argument("--cpus", type=float, default=2, help="CPU cores of a run")
     grid.add_argument("--gpus", type=float, default=0, help="GPUs of a run")
     options = parser.parse_args(arguments)
+    options.source = read_value("source", options.source)
+    options.model = read_value("model_name", options.model)
     try:
         options.command(options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         parser.exit(1, f"{error}\n")
     except KeyboardInterrupt:
         parser.exit(130, "stopped; what is finished stands, the same command goes on from here\n")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,14 @@ import pytest
 from test_grid import FAST, PAIRS, SOURCE, TEXTS
 
 from micse_utils.blocks import open_source
-from micse_utils.bulk import RECORD, TRIES, Recipe, Worker, encode_files
-from micse_utils.bulk import TEXTS as TEXTS_COLUMN
+from micse_utils.bulk import RECORD, encode_files
 from micse_utils.cluster import connected, main, on_ray, shares
 from micse_utils.corpora import Corpus
 from micse_utils.encoding import encode
 from micse_utils.grid import train_grid
 from micse_utils.models import load_model
+from micse_utils.worker import METADATA, TRIES, Recipe, Worker
+from micse_utils.worker import TEXTS as TEXTS_COLUMN
 
 pytestmark = pytest.mark.slow
 
@@ -90,47 +92,56 @@ def test_each_row_gets_the_vector_that_encode_gives(cluster, table, tiny_bert, t
     assert not (tmp_path / "new").exists()
 
 
-def block(texts, name="00000-0000000"):
-    """Blocks as they come to a worker."""
+def block(texts):
+    """Rows as they come to a worker."""
     sink = pa.BufferOutputStream()
     table = pa.table({"id": range(len(texts)), TEXTS_COLUMN: pa.array(texts, pa.string())})
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    return pa.table({"name": [name], "table": [sink.getvalue().to_pybytes()]})
+    return sink.getvalue().to_pybytes()
 
 
-def test_a_worker_writes_half_precision_and_says_what_was_odd(tiny_bert, tmp_path):
+def test_a_worker_writes_half_precision_and_what_the_encoder_said(tiny_bert, tmp_path):
     texts = ["the cat", None, "", "the dog ran " * 20]
     worker = Worker(recipe_of(tiny_bert, half=True), str(tmp_path))
-    (done,) = worker(block(texts)).to_pylist()
-    assert (done["rows"], done["without text"]) == (4, 1)
-    assert "1 of 3 texts are empty" in done["warning"]
+    assert worker.encode_block("00000-0000000", block(texts)) == 4
     written = read(tmp_path)
-    expected = encode(load_model(tiny_bert), ["the cat", "", texts[3]], max_length=32)
+    counts = json.loads(written.schema.metadata[METADATA])
+    assert (counts["rows"], counts["without text"]) == (4, 1)
+    assert "1 of 3 texts are empty" in counts["warning"]
+    with warnings.catch_warnings(action="ignore"):
+        expected = encode(load_model(tiny_bert), ["the cat", "", texts[3]], max_length=32)
     assert written.schema.field("embedding").type == pa.list_(pa.float16(), expected.shape[1])
     vectors = np.array(written["embedding"].drop_null().to_pylist())
     np.testing.assert_allclose(vectors, expected, rtol=2e-2, atol=5e-3)
-    (done,) = worker(block([None, None], "00000-0000001")).to_pylist()
-    assert done["without text"] == 2 and done["warning"] is None
+    assert worker.encode_block("00000-0000001", block([None, None])) == 2
     assert len(read(tmp_path)) == 6 and read(tmp_path)["embedding"].null_count == 3
 
 
-def test_a_worker_with_another_model_refuses_to_work(tiny_bert, tmp_path):
+def called(worker, name="00000-0000000", table=b"", error=""):
+    (row,) = worker(pa.table({"name": [name], "table": [table], "error": [error]})).to_pylist()
+    return row
+
+
+def test_a_worker_says_in_a_sentence_why_it_stops(tiny_bert, tmp_path):
     recipe = recipe_of(tiny_bert)
     other = dataclasses.replace(recipe.provenance, sha256="0" * 64)
-    with pytest.raises(ValueError, match=r"this machine has .*the one that started the work"):
-        Worker(dataclasses.replace(recipe, provenance=other), str(tmp_path))
+    worker = Worker(dataclasses.replace(recipe, provenance=other), str(tmp_path))
+    assert "ValueError: this machine has" in called(worker, table=block(["cat"]))["error"]
+    assert called(worker, error="in.csv is not UTF-8")["error"] == "in.csv is not UTF-8"
 
 
 def test_a_block_that_kills_every_worker_is_given_up(tiny_bert, tmp_path):
     worker = Worker(recipe_of(tiny_bert), str(tmp_path))
-    dying = {"name": "00000-0000000", "table": b"no table at all"}
     for _ in range(TRIES):
-        with pytest.raises(pa.ArrowInvalid):
-            worker._encode(dying)
-    with pytest.raises(RuntimeError, match="killed its worker 3 times"):
-        worker._encode(dying)
-    (tmp_path / f".{dying['name']}-try-x").unlink(missing_ok=True)
+        assert "killed" not in called(worker, table=b"no table at all")["error"]
+    assert f"killed its worker {TRIES} times" in called(worker, table=block(["cat"]))["error"]
+
+
+def test_a_file_that_is_damaged_further_down_stops_the_work(cluster, tiny_bert, tmp_path):
+    (tmp_path / "in.csv").write_bytes(b"text,n\n" + b"a cat,1\n" * 200_000 + b"a dog\n")
+    with pytest.raises(RuntimeError, match=r"in\.csv cannot be read"):
+        encode_all(tiny_bert, tmp_path / "in.csv", tmp_path / "out", block_rows=100_000)
 
 
 def test_the_work_is_shared_by_what_there_is(cluster):
