@@ -126,6 +126,8 @@ def _claim(
     filesystem: fsspec.AbstractFileSystem, folder: str, output: str, settings: dict
 ) -> frozenset[str]:
     """Take a folder for this work, or refuse one that holds other work; what is done already."""
+    if filesystem.isfile(folder):
+        raise ValueError(f"{output} is a file; name a folder for the embeddings")
     filesystem.makedirs(folder, exist_ok=True)
     there = filesystem.ls(folder, detail=False)
     if earlier := _read_record(filesystem, folder):

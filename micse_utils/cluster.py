@@ -12,6 +12,7 @@ import contextlib
 import copy
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,12 +56,26 @@ def connected(address: str | None = None) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # GPUs stay as they are
     options = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+    if address not in (None, "auto"):
+        _knock(address)
     with _muted():
         ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"there is no Ray cluster at {address} ({error}); say the address that `ray start` "
+            "printed on its head, such as 10.0.0.1:6379"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -139,7 +154,7 @@ def encode_command(options: argparse.Namespace) -> None:
     del model  # the workers have their own
     with connected(options.address):
         workers, cpus, gpus = shares(options.workers)
-        print(f"{workers} workers, each with {cpus} CPU cores and {gpus} GPUs")
+        print(f"workers: {workers}, each with {cpus} CPU cores and {gpus} GPUs")
         done = encode_files(source, options.output, recipe, workers=workers, cpus=cpus, gpus=gpus)
     memory = ", ".join(f"{most:,}" for most in done["worker MiB"]) or "none"
     print(
@@ -194,6 +209,12 @@ def grid_command(options: argparse.Namespace) -> None:
     print(f"{headline}; results: {options.results}")
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; 0 if it was done."""
     parser = argparse.ArgumentParser(
@@ -202,7 +223,10 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     commands = parser.add_subparsers(required=True)
     both = argparse.ArgumentParser(add_help=False)
-    both.add_argument("--address", help="of a running Ray cluster, such as ray://head:10001")
+    both.add_argument(
+        "--address",
+        help="of a running Ray cluster, such as 10.0.0.1:6379; auto: that of this machine",
+    )
     both.add_argument("--source", default="auto", help="auto, hub, package or a folder")
     bulk = commands.add_parser("encode", parents=[both], help=encode_command.__doc__)
     bulk.set_defaults(command=encode_command)
@@ -212,17 +236,17 @@ def main(arguments: list[str] | None = None) -> int:
     bulk.add_argument("--into", default="embedding", help="name of the new column")
     bulk.add_argument("--model", default="auto", help="a name or folder, as for load_model")
     bulk.add_argument("--half", action="store_true", help="float16 instead of float32")
-    bulk.add_argument("--max-length", type=int, help="tokens kept of a text (default: 128)")
-    bulk.add_argument("--block-rows", type=int, default=WINDOW, help="what a crash costs")
-    bulk.add_argument("--workers", type=int, help="default: one a GPU, or one for 8 CPU cores")
+    bulk.add_argument("--max-length", type=_count, help="tokens kept of a text (default: 128)")
+    bulk.add_argument("--block-rows", type=_count, default=WINDOW, help="what a crash costs")
+    bulk.add_argument("--workers", type=_count, help="default: one a GPU, or one for 8 CPU cores")
     grid = commands.add_parser("grid", parents=[both], help=grid_command.__doc__)
     grid.set_defaults(command=grid_command)
     grid.add_argument("results", type=Path, help="folder of the runs, the table and the figure")
     grid.add_argument("--model", default="start", help="what to start from")
-    grid.add_argument("--sizes", type=int, nargs="+", default=[64, 100, 500, 1000])
+    grid.add_argument("--sizes", type=_count, nargs="+", default=[64, 100, 500, 1000])
     grid.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     grid.add_argument("--seeds", type=int, nargs="+", default=[48, 49, 50, 51, 52])
-    grid.add_argument("--steps", type=int, help="default: those of the recipe")
+    grid.add_argument("--steps", type=_count, help="default: those of the recipe")
     grid.add_argument("--cpus", type=float, default=2, help="CPU cores of a run")
     grid.add_argument("--gpus", type=float, default=0, help="GPUs of a run")
     options = parser.parse_args(arguments)

@@ -40,7 +40,7 @@ def measure(options) -> list[dict]:
             pa.parquet.write_table(table, file)
             if kill:
                 blocks = count // recipe.block_rows
-                threading.Thread(target=_kill_a_worker, args=(output, blocks // 2)).start()
+                threading.Thread(target=_kill_a_worker, args=(output, max(1, blocks // 2))).start()
             start = time.perf_counter()
             workers, cpus, gpus = shares()
             done = encode_files(
