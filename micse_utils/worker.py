@@ -83,7 +83,7 @@ class Worker:
                     count = self.encode_block(part["name"], part["table"])
                 except Exception as problem:  # whatever it is, one sentence says it better
                     error = f"{type(problem).__name__}: {problem}"
-            memory = process.memory_info().rss / 2**20
+            memory = process.memory_full_info().uss / 2**20  # its own, not what it shares
             rows.append({"rows": count, "error": error, "process": process.pid, "MiB": memory})
         return pa.Table.from_pylist(rows)
 

@@ -9,6 +9,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
+from sentence_transformers import SentenceTransformer
 
 from micse_utils.blocks import open_source
 from micse_utils.bulk import encode_files
@@ -28,11 +29,9 @@ def measure(options) -> list[dict]:
     sizes = [rows for rows in ROWS if rows <= (options.texts or rows)] or [options.texts]
     texts = [sentences[n % len(sentences)] for n in range(sizes[-1])]
     encode(model, texts[:3_000], progress=False)  # warm up
-    start = time.perf_counter()
-    encode(model, texts, progress=False)
-    alone = len(texts) / (time.perf_counter() - start)
-    rows = [_row("encode, one process", len(texts), alone, alone)]
+    speeds = [_alone(model, texts[: sizes[0]])]
     recipe = Recipe("auto", "package", model.provenance)
+    rows = []
     for count, kill in [*((size, False) for size in sizes), (sizes[-1], True)]:
         with TemporaryDirectory() as folder, connected():
             file, output = Path(folder) / "in.parquet", Path(folder) / "out"
@@ -51,8 +50,16 @@ def measure(options) -> list[dict]:
             ids = pa.dataset.dataset(output, format="parquet").to_table(columns=["id"])["id"]
         what = "on Ray, a worker killed" if kill else f"on Ray, {workers} of {cpus} cores"
         note = f"{len(ids.unique()):,} distinct ids of {len(ids):,}; MiB {done['worker MiB']}"
-        rows.append(_row(what, count, rate, alone, note))
-    return rows
+        rows.append((what, count, rate, note))
+    speeds.append(_alone(model, texts[: sizes[0]]))  # the machine may have changed its mind
+    alone = ("encode, one process", sizes[0], sum(speeds) / len(speeds), "before and after")
+    return [_row(*row, alone[2]) for row in (alone, *rows)]
+
+
+def _alone(model: SentenceTransformer, texts: list[str]) -> float:
+    start = time.perf_counter()
+    encode(model, texts, progress=False)
+    return len(texts) / (time.perf_counter() - start)
 
 
 def _kill_a_worker(output: Path, blocks: int) -> None:
@@ -63,7 +70,7 @@ def _kill_a_worker(output: Path, blocks: int) -> None:
     workers[0].kill()
 
 
-def _row(variant: str, count: int, rate: float, alone: float, note: str = "") -> dict:
+def _row(variant: str, count: int, rate: float, note: str, alone: float) -> dict:
     return {
         "item": f"bulk encoding, {count:,} rows",
         "variant": variant,
