@@ -33,7 +33,7 @@ grid: $(READY) ## the whole low-shot experiment: 4 sizes, 2 methods, 5 seeds (an
 		-p sizes "[64, 100, 500, 1000]" -p seeds "[48, 49, 50, 51, 52]" \
 		-p whole_steps None -p raw_steps None $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
 
-bench: $(READY) ## how fast the kit is here, each item beside a baseline (half an hour; ARGS="encoding" for one item)
+bench: $(READY) ## how fast the kit is here, each item beside a baseline (an hour; ARGS="encoding" for one item)
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
 
 doctor: ## what stands here and what hinders a run; its lines belong into a bug report

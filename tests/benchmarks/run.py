@@ -1,6 +1,6 @@
 """How fast is the kit here? Each item beside a named baseline, in the same run.
 
-    python tests/benchmarks/run.py                  every item, about half an hour on two cores
+    python tests/benchmarks/run.py                  every item, about an hour on two cores
     python tests/benchmarks/run.py encoding         one of them
 
 Prints one table of ratios, and writes `results/benchmarks/`: a JSON file an item, `speed.png` and
