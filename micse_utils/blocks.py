@@ -53,6 +53,7 @@ class Source:
         kind: of all of them, a value of `KINDS`.
         column: the one with the texts.
         schema: columns and types of all files together.
+        rows: of all files together.
         sha256: SHA-256 of the files' hex digests, one after the other.
     """
 
@@ -60,6 +61,7 @@ class Source:
     kind: str
     column: str
     schema: pa.Schema
+    rows: int
     sha256: str
 
     def blocks(self, number: int, rows: int, done: frozenset[str] = frozenset()) -> Iterator[Block]:
@@ -97,11 +99,11 @@ class Source:
 
 
 def open_source(place: str, column: str = TEXT) -> Source:
-    """Find the files of a table and look at their columns.
+    """Find the files of a table, read them once, and look at their columns.
 
-    JSON lines are read once for this, as any line may bring a new column or another type; where
-    types do not go together, a column becomes text, each value as JSON writes it. Columns of CSV
-    have no types and are carried as text, as they stand; an empty cell is null.
+    So what is damaged is found before the work begins. Any line of JSON may bring a new column or
+    another type; where types do not go together, a column becomes text, each value as JSON writes
+    it. Columns of CSV have no types and are carried as text, as they stand; an empty cell is null.
 
     Args:
         place: a file, a folder, a pattern such as `folder/*.csv`, or any of these as a URL that
@@ -126,16 +128,19 @@ def open_source(place: str, column: str = TEXT) -> Source:
         )
     kind = next(iter(kinds.values()))
     files = [filesystem.unstrip_protocol(name) if "://" in place else name for name in kinds]
-    schema = pa.schema([])
+    schema, rows = pa.schema([]), 0
     for file in files:
         with _readable(file):
-            schema = _unified(schema, _schema(file, kind), file)
+            columns, more = _columns_and_rows(file, kind)
+        schema, rows = _unified(schema, columns, file), rows + more
     if column not in schema.names:
         raise ValueError(f"{place} has no column '{column}'; it has {', '.join(schema.names)}")
     if not _is_text(schema.field(column).type):
         raise ValueError(f"column '{column}' of {place} holds {schema.field(column).type}, no text")
+    if not rows:
+        raise ValueError(f"{place} has no rows")
     digests = "".join(map(_sha256, files))
-    return Source(files, kind, column, schema, hashlib.sha256(digests.encode()).hexdigest())
+    return Source(files, kind, column, schema, rows, hashlib.sha256(digests.encode()).hexdigest())
 
 
 def _sha256(file: str) -> str:
@@ -174,24 +179,24 @@ def _readable(file: str) -> Iterator[None]:
         raise ValueError(f"{file} cannot be read: {str(error).strip()}") from error
 
 
-def _schema(file: str, kind: str) -> pa.Schema:
-    """Columns and types of one file."""
+def _columns_and_rows(file: str, kind: str) -> tuple[pa.Schema, int]:
+    """Columns and types of one file, and its number of rows."""
     if kind == "json":
-        schema = pa.schema([])
+        schema, rows = pa.schema([]), 0
         for records in _records(file, CHUNK):
             names = dict.fromkeys(name for record in records for name in record)
             columns = {name: _column([r.get(name) for r in records]) for name in names}
-            schema = _unified(schema, pa.table(columns).schema, None)
-        return schema
-    if kind == "text":
-        return pa.schema([(TEXT, pa.string())])
-    if kind == "csv":
-        return pa.schema([(name, pa.string()) for name in _header(file)])
-    with fsspec.open(file) as stream:
-        return pa.parquet.read_schema(stream).remove_metadata()
+            schema, rows = _unified(schema, pa.table(columns).schema), rows + len(records)
+        return schema, rows
+    if kind == "parquet":
+        with fsspec.open(file) as stream:
+            there = pa.parquet.ParquetFile(stream)
+            return there.schema_arrow.remove_metadata(), there.metadata.num_rows
+    names = [TEXT] if kind == "text" else _header(file)
+    return pa.schema([(name, pa.string()) for name in names]), sum(map(len, _tables(file, kind)))
 
 
-def _unified(first: pa.Schema, second: pa.Schema, file: str | None) -> pa.Schema:
+def _unified(first: pa.Schema, second: pa.Schema, file: str | None = None) -> pa.Schema:
     """Both schemas in one; types that do not go together become text, if no file is to blame."""
     fields = {field.name: field for field in first}
     for field in second:

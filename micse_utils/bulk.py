@@ -85,7 +85,9 @@ def encode_files(
         num_gpus=gpus,
     )
     encoded, memory = 0, {}
-    with tqdm(desc="encode", unit="row", disable=not progress) as bar:
+    stands = _summary(filesystem, folder)["rows"]
+    bar = tqdm(desc="encode", unit="row", total=source.rows, initial=stands, disable=not progress)
+    with bar:
         for part in results.iter_rows():
             if part["error"]:
                 raise RuntimeError(f"a worker stopped; {part['error']}")

@@ -58,8 +58,13 @@ def connected(address: str | None = None) -> Iterator[None]:
     options = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
     if address not in (None, "auto"):
         _knock(address)
-    with _muted():
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **options)
+    try:
+        with _muted():
+            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **options)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{error}; if it asks for a token, set RAY_AUTH_MODE=token (`ray get-auth-token`)"
+        ) from error
     try:
         yield
     finally:

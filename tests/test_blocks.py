@@ -45,6 +45,7 @@ def test_rows_come_in_order_and_as_they_stand(tmp_path, suffix):
             TABLE.to_json(file, orient="records", lines=True)
         case "csv" | "tsv":
             TABLE.to_csv(file, index=False, sep="," if suffix == "csv" else "\t")
+    assert open_source(str(file)).rows == 7
     names, table, texts = read(file)
     assert names == ["00000-0000000", "00000-0000001", "00000-0000002"]
     assert texts == TEXTS
@@ -152,6 +153,8 @@ def test_no_json_loses_or_doubles_a_row(rows, size, tmp_path_factory):
         ("t.csv", b"a,b\n1,2\n", "no column 'text'; it has a, b"),
         ("t.csv", b"", "cannot be read: .*mpty"),
         ("t.csv", b"text,text\na,b\n", "two columns of one name"),
+        ("t.csv", b"text,n\n", "has no rows"),
+        ("t.csv", b"text,n\n" + b"a,1\n" * 500_000 + b"a\n", "cannot be read: .*got 1"),
         ("t.csv", b"text\n\xe4\n", "is not UTF-8"),
         ("t.csv", b"text,n\na\n", "cannot be read: .*Expected 2 columns"),
         ("t.txt", b"\xe4\n", "is not UTF-8"),

@@ -17,7 +17,7 @@ import pytest
 from test_grid import FAST, PAIRS, SOURCE, TEXTS
 
 from micse_utils.blocks import open_source
-from micse_utils.bulk import RECORD, encode_files
+from micse_utils.bulk import RECORD, _read, encode_files
 from micse_utils.cluster import connected, main, on_ray, shares
 from micse_utils.corpora import Corpus
 from micse_utils.encoding import encode
@@ -138,10 +138,13 @@ def test_a_block_that_kills_every_worker_is_given_up(tiny_bert, tmp_path):
     assert f"killed its worker {TRIES} times" in called(worker, table=block(["cat"]))["error"]
 
 
-def test_a_file_that_is_damaged_further_down_stops_the_work(cluster, tiny_bert, tmp_path):
-    (tmp_path / "in.csv").write_bytes(b"text,n\n" + b"a cat,1\n" * 200_000 + b"a dog\n")
-    with pytest.raises(RuntimeError, match=r"in\.csv cannot be read"):
-        encode_all(tiny_bert, tmp_path / "in.csv", tmp_path / "out", block_rows=100_000)
+def test_what_became_unreadable_is_said_and_not_left_out(tmp_path):
+    file = tmp_path / "in.csv"
+    file.write_text("text\n" + "a cat\n" * 30, encoding="utf-8")
+    source = open_source(str(file))
+    file.write_bytes(b"text\n\xe4\n")
+    (part,) = _read({"number": np.array([0])}, source, 10, frozenset())
+    assert "in.csv is not UTF-8" in part["error"][0]
 
 
 def test_the_work_is_shared_by_what_there_is(cluster):
