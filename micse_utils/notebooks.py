@@ -137,7 +137,7 @@ def run(
     )
     seconds = time.perf_counter() - start
     notebook = nbformat.read(unfinished, as_version=4)
-    plain_bars(notebook)
+    plain_widgets(notebook)
     write_atomically(executed, lambda path: nbformat.write(notebook, path))
     unfinished.unlink()
     if in_place:
@@ -149,16 +149,30 @@ def run(
     return f"{name}: {seconds:.0f} s: {_headline(folder)}"
 
 
-def plain_bars(notebook: nbformat.NotebookNode) -> None:
-    """Replace progress-bar widgets, which no page shows without their kernel, by their text."""
+def plain_widgets(notebook: nbformat.NotebookNode) -> None:
+    """Replace widgets, which no page shows without their kernel, by what they show.
+
+    A progress bar becomes its line, a box to type in what was typed, a table of HTML that table.
+    """
     widgets = notebook.metadata.pop("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
-    for output in (o for cell in notebook.cells for o in cell.get("outputs", [])):
-        view = output.get("data", {}).pop(WIDGET_VIEW, None)
-        box = widgets.get(view["model_id"], {}).get("state", {}) if view else {}
-        children = [widgets[child.split("_")[-1]]["state"] for child in box.get("children", [])]
-        text = "".join(c["value"] for c in children if isinstance(c.get("value"), str))
-        if text:
-            output.data["text/plain"] = html.unescape(text).replace("\u2007", " ").strip()
+    for cell in notebook.cells:
+        for output in list(cell.get("outputs", [])):
+            view = output.get("data", {}).pop(WIDGET_VIEW, None)
+            box = widgets.get(view["model_id"], {}).get("state", {}) if view else {}
+            children = [widgets[child.split("_")[-1]]["state"] for child in box.get("children", [])]
+            values = [c for c in children if isinstance(c.get("value"), str)]
+            text = "".join(_labelled(c) for c in values if "<table" not in c["value"])
+            if text:
+                output.data["text/plain"] = html.unescape(text).replace("\u2007", " ").strip()
+            for table in (c["value"] for c in values if "<table" in c["value"]):
+                data = {"text/html": table}
+                cell.outputs.append(nbformat.v4.new_output("display_data", data))
+
+
+def _labelled(widget: dict) -> str:
+    """The text of a widget, after its label if it has one."""
+    label = widget.get("description")
+    return f"{label}: {widget['value']}" if label else widget["value"]
 
 
 def page(notebook: nbformat.NotebookNode, *, largest: float = LARGEST_OUTPUT) -> None:

@@ -49,11 +49,14 @@ def _one_of(*names: str) -> Kind:
 
 TEXT = Kind("a name or a folder", lambda value: isinstance(value, str) and bool(value))
 SEED = _whole(0, LARGEST_SEED)
+COSINE = Kind("a number from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1)
 KINDS = {
     "source": Kind('"hub", "package", "auto" or a folder that exists', is_source),
     "model_name": TEXT,
     "max_length": _whole(3, 512),
     "limit": _whole(FEWEST),
+    "held_out": _whole(1),
+    "same_from": COSINE,
     "n_neighbors": _whole(2),
     "min_cluster_size": _whole(2),
     "seed": SEED,

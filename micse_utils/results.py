@@ -13,7 +13,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-PACKAGES = ("torch", "transformers", "sentence-transformers", "scikit-learn", "umap-learn", "numpy")
+PACKAGES = (
+    "torch", "transformers", "sentence-transformers", "scikit-learn", "umap-learn", "usearch",
+    "numpy",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,13 +21,14 @@ from micse_utils.notebooks import FIGURES, NOTEBOOKS, ROOT, page
 from micse_utils.results import write_text
 
 HEADLINES = {"01": "similarity", "02": "topics", "03": "wrong_pooling"}
-HEADLINES |= {"04": "learning_curves", "05": "scores"}  # of the figures, the one for the index
+HEADLINES |= {"04": "learning_curves", "05": "scores", "06": "recall_speed"}
+"""Of each notebook's figures, the one for the index."""
 STYLE, FRAME = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".html.j2"))
 ABOUT = """# miCSE kit
 
-Five notebooks on **miCSE** sentence embeddings (Klein & Nabi, ACL 2023), with their outputs, to
+Six notebooks on **miCSE** sentence embeddings (Klein & Nabi, ACL 2023), with their outputs, to
 read in any browser without a network. They go from two sentences and their similarity to a map of
-tweets, training from a handful of sentences, and scores with their uncertainty."""
+tweets, training from a handful of sentences, scores with their uncertainty, and fast search."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -172,6 +172,8 @@ def test_all_cells_run_in_the_browser(lab, page, copies, name):
     check_formulas(page)
     if name == "02_tweet_clustering":
         check_map(page, copies / f"{name}_map.png")
+    if name == "06_semantic_search":
+        check_search_box(page)
 
 
 def check_bars(page, *, at_least):
@@ -216,6 +218,27 @@ def check_map(page, path):
     legend.click()
     page.wait_for_timeout(500)  # to draw it
     assert 0 < colourful(frame).sum() < 0.95 * points.sum()
+
+
+def check_search_box(page):
+    """It holds the question of the page, and answers to another one that is typed in."""
+    box = page.locator(".jp-OutputArea .widget-text input")
+    box.scroll_into_view_if_needed()
+    assert "frogs" in box.input_value()
+    hits = page.locator(".jp-OutputArea .widget-vbox td.data.col1")
+    before = hits.all_inner_texts()
+    assert len(before) == 5
+    box.fill("presidents of the United States")
+    box.press("Enter")
+    page.wait_for_function(
+        """([selector, old]) => {
+            const hits = [...document.querySelectorAll(selector)];
+            return hits.length === 5 && hits[0].textContent !== old;
+        }""",
+        arg=[".jp-OutputArea .widget-vbox td.data.col1", before[0]],
+        timeout=MINUTE,
+    )
+    assert "president" in " ".join(hits.all_inner_texts()).lower()
 
 
 def colourful(frame):

@@ -20,6 +20,7 @@ import papermill
 import pytest
 import torch
 from hub_server import serving
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
@@ -29,7 +30,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from micse_utils import parameters
 from micse_utils.models import load_model
-from micse_utils.notebooks import NOTEBOOKS, _fingerprint, page, plain_bars
+from micse_utils.notebooks import NOTEBOOKS, _fingerprint, page, plain_widgets
 from micse_utils.packaged import fetch
 from micse_utils.parameters import KINDS, expected, read_value
 from micse_utils.recipes import METHODS
@@ -38,8 +39,9 @@ from micse_utils.sts import load_lee, load_sample
 
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
 TWEETS = "02_tweet_clustering"
-TRAINING, SCORING = "04_low_shot_training", "05_senteval"
+TRAINING, SCORING, SEARCH = "04_low_shot_training", "05_senteval", "06_semantic_search"
 LIMIT = 1_500
+SAME_FROM = 0.7  # a cosine that some pairs of so few sentences have
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -79,10 +81,11 @@ def both_results(tmp_path_factory, foreign_kernel):
     """
     once, again = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("again")
     limit = {"limit": LIMIT}
+    search = limit | {"same_from": SAME_FROM}
     training = {"sizes": [256], "seeds": [48], "whole_steps": 8, "transfer_limit": 400}
     training["trained_in"] = once / TRAINING / "trained"
     calls = [
-        (once, ["01_similarity", "03_sentence_transformers"], limit),
+        (once, ["01_similarity", "03_sentence_transformers", SEARCH], search),
         (once, [TWEETS], limit),
         (again, [TWEETS], limit),
         (once, [TRAINING, SCORING], training),
@@ -170,15 +173,17 @@ def check_page(notebook):
 
 
 def check_exercises(notebook):
-    """One to three exercises, then the solution of the first: folded, and run with the rest."""
-    *_, closing, solution, links = notebook.cells
-    assert 1 <= len(re.findall(r"(?m)^\d\. ", closing.source.split("## Your turn")[1])) <= 3
-    assert "folded in below; it runs with the notebook" in closing.source
-    assert (
-        solution.metadata["tags"] == ["solution"] and solution.metadata["jupyter"]["source_hidden"]
-    )
-    assert solution.source.startswith("# Solution to 1: ")
-    assert solution.execution_count and any(output.get("text") for output in solution.outputs)
+    """One to three exercises, then solutions from the first on: folded, and run with the rest."""
+    closing = next(i for i, cell in enumerate(notebook.cells) if "## Your turn" in cell.source)
+    *solutions, links = notebook.cells[closing + 1 :]
+    exercises = notebook.cells[closing].source.split("## Your turn")[1]
+    assert 1 <= len(solutions) <= len(re.findall(r"(?m)^\d\. ", exercises)) <= 3
+    assert re.search(r"folded in below; \w+ (runs|run) with the notebook", exercises)
+    for number, solution in enumerate(solutions, start=1):
+        assert solution.metadata["tags"] == ["solution"]
+        assert solution.metadata["jupyter"]["source_hidden"]
+        assert solution.source.startswith(f"# Solution to {number}: ")
+        assert solution.execution_count and any(output.get("text") for output in solution.outputs)
     assert ".ipynb)" in links.source
 
 
@@ -270,10 +275,16 @@ def test_the_same_seed_gives_the_same_figures(both_results):
         assert (once / file).read_bytes() == (again / file).read_bytes()
 
 
-@pytest.mark.slow
-def test_search_and_mining_agree_with_brute_force(results, encoder):
+@pytest.fixture(scope="session")
+def wikipedia(encoder):
+    """The sentences of notebooks 3 and 6, and the library's own embeddings of them."""
     sentences = load_sentences("package", limit=LIMIT, seed=0).texts
-    embeddings = unit(encoder.encode(sentences))
+    return sentences, unit(encoder.encode(sentences))
+
+
+@pytest.mark.slow
+def test_search_and_mining_agree_with_brute_force(results, wikipedia, encoder):
+    sentences, embeddings = wikipedia
     figures = metrics(results, "03_sentence_transformers")["figures"]
     assert len(figures["best_hit"]) == 4
     for query, hit in figures["best_hit"].items():
@@ -293,6 +304,75 @@ def test_search_and_mining_agree_with_brute_force(results, encoder):
     for pooling, vectors in (("mean", embeddings[rows]), ("cls", cls)):
         pairs = (vectors @ vectors.T)[np.triu_indices(600, k=1)]
         assert figures["random_pairs"][pooling] == pytest.approx(pairs.mean(), abs=0.02)
+
+
+@pytest.fixture(scope="session")
+def found(results):
+    """What each index of the notebook found with each effort, by row of the corpus."""
+    table = pd.read_csv(results / SEARCH / "found.csv").set_index(["format", "effort", "query"])
+    return {key: rows.droplevel([0, 1]) for key, rows in table.groupby(level=[0, 1])}
+
+
+@pytest.fixture(scope="session")
+def searched(found, wikipedia):
+    """Embeddings of all sentences, and the cosines of each query with those in the index."""
+    asked = found["float32", 64].index.to_numpy()
+    _, embeddings = wikipedia
+    cosines = embeddings[asked] @ embeddings.T
+    cosines[:, asked] = -1
+    return asked, cosines, embeddings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["float32", "float16", "int8"])
+def test_recall_of_the_index_is_that_against_brute_force(results, found, searched, name):
+    """Embeddings in float32 differ a little from the notebook's, so its recall lies in a range.
+
+    At least: what was found and is among the ten nearest. At most: what is nearly as near.
+    """
+    asked, cosines, _ = searched
+    figures = metrics(results, SEARCH)["figures"]
+    assert (figures["sentences"], figures["queries"]) == (LIMIT - LIMIT // 5, LIMIT // 5)
+    tenth = np.sort(cosines, axis=1)[:, -10, None]
+    for effort, recall in figures["recall"][name].items():
+        rows = found[name, int(effort)]
+        assert rows.index.tolist() == asked.tolist() and not np.isin(rows, asked).any()
+        of_found = np.take_along_axis(cosines, rows.to_numpy(), axis=1)
+        lower, upper = (of_found >= tenth).mean(), (of_found >= tenth - 0.01).mean()
+        assert lower - 0.005 <= recall <= upper + 0.005, effort
+    few, *_, many = figures["recall"][name].values()
+    assert 0.8 < few < many and many > 0.98
+
+
+@pytest.mark.slow
+def test_half_and_quarter_the_numbers_take_half_and_a_quarter_of_the_memory(results, searched):
+    _, _, embeddings = searched
+    figures = metrics(results, SEARCH)["figures"]
+    size = figures["bytes"]
+    full = 4 * figures["sentences"] * embeddings.shape[1]
+    assert full < size["float32"] < 1.25 * full  # the links take the rest
+    assert size["float32"] - size["float16"] == pytest.approx(full / 2, rel=0.01)
+    assert size["float32"] - size["int8"] == pytest.approx(full * 3 / 4, rel=0.01)
+
+
+@pytest.mark.slow
+def test_near_duplicates_and_the_search_box_find_what_brute_force_finds(results, searched, encoder):
+    asked, _, embeddings = searched
+    figures = metrics(results, SEARCH)["figures"]
+    kept = np.setdiff1d(np.arange(LIMIT), asked)
+    cosines = np.triu(embeddings[kept] @ embeddings[kept].T, k=1)
+    pairs = figures["pairs"]
+    assert (cosines > SAME_FROM + 0.01).sum() <= pairs["exact"]
+    assert 5 < pairs["exact"] <= (cosines > SAME_FROM - 0.01).sum()
+    assert 0.9 * pairs["exact"] <= pairs["found"] <= pairs["exact"]
+    _, group = connected_components(cosines >= SAME_FROM, directed=False)
+    assert pairs["groups"] == pytest.approx((np.bincount(group) > 1).sum(), abs=2)
+
+    box = pd.read_csv(results / SEARCH / "search_box.csv")
+    question = unit(encoder.encode(["How do frogs breathe?"]))[0]
+    best = np.sort(embeddings[kept] @ question)[::-1][:5]
+    np.testing.assert_allclose(box["cosine"], best, atol=0.015)
+    assert figures["search_box"] == pytest.approx(box["cosine"].tolist())
 
 
 def spearman(model, pairs):
@@ -435,6 +515,10 @@ def test_the_figures_on_the_committed_pages_are_those_of_the_package(results, tw
     assert headlines["03_sentence_transformers"] == pytest.approx(
         list(random_pairs.values()), abs=0.02
     )
+    # Among fewer vectors it is easier to find the right ones.
+    found = [rows["64"] for rows in metrics(results, SEARCH)["figures"]["recall"].values()]
+    assert headlines[SEARCH] == pytest.approx(found, abs=0.05)
+    assert headlines[SEARCH][2] < headlines[SEARCH][0] <= found[0] + 0.005
 
 
 @pytest.mark.slow
@@ -472,7 +556,7 @@ def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
     ("arguments", "message"),
     [
         (["07_nothing"], "no notebook 07_nothing; there are 01_similarity"),
-        (["-p", "sorce", "hub"], "no notebook has a parameter sorce; there are limit, max_length"),
+        (["-p", "sorce", "hub"], "no notebook has a parameter sorce; there are held_out, limit"),
         (
             ["-p", "seed", "7", "-p", "limit", "many"],
             "-p limit many: 02_tweet_clustering expects a whole number from 100, or ",
@@ -500,21 +584,24 @@ def refusals(**given):
 @pytest.mark.parametrize(
     ("parameter", "text", "refused"),
     [
-        ("source", "nowhere", ["01", "02", "03", "04", "05"]),
-        ("source", "5", ["01", "02", "03", "04", "05"]),
-        ("source", "", ["01", "02", "03", "04", "05"]),
-        ("model_name", "None", ["01", "02", "03", "04"]),
+        ("source", "nowhere", ["01", "02", "03", "04", "05", "06"]),
+        ("source", "5", ["01", "02", "03", "04", "05", "06"]),
+        ("source", "", ["01", "02", "03", "04", "05", "06"]),
+        ("model_name", "None", ["01", "02", "03", "04", "06"]),
         ("max_length", "2", ["01"]),
-        ("limit", "many", ["02", "03"]),
-        ("limit", "99", ["02", "03"]),
-        ("limit", "1e3", ["02", "03"]),
-        ("limit", "True", ["02", "03"]),
-        ("limit", "auto", ["03"]),
+        ("limit", "many", ["02", "03", "06"]),
+        ("limit", "99", ["02", "03", "06"]),
+        ("limit", "1e3", ["02", "03", "06"]),
+        ("limit", "True", ["02", "03", "06"]),
+        ("limit", "auto", ["03", "06"]),
         ("n_neighbors", "0", ["02"]),
-        ("seed", "1.5", ["02", "03", "05"]),
-        ("seed", "-1", ["02", "03", "05"]),
-        ("seed", "4294967296", ["02", "03", "05"]),
-        ("seed", "None", ["03", "05"]),
+        ("seed", "1.5", ["02", "03", "05", "06"]),
+        ("seed", "-1", ["02", "03", "05", "06"]),
+        ("seed", "4294967296", ["02", "03", "05", "06"]),
+        ("seed", "None", ["03", "05", "06"]),
+        ("held_out", "0", ["06"]),
+        ("same_from", "1.1", ["06"]),
+        ("same_from", "True", ["06"]),
         ("seeds", "48", ["04"]),
         ("seeds", "[]", ["04"]),
         ("sizes", "[64, 32]", ["04"]),
@@ -546,6 +633,9 @@ def test_a_parameter_that_cannot_be_meant_is_refused(parameter, text, refused):
         ("tasks", "['STS16', 'kit sample']"),
         ("tasks", "None"),
         ("trained_in", "not/there/yet"),
+        ("held_out", "50"),
+        ("same_from", "0.85"),
+        ("same_from", "1"),
     ],
 )
 def test_a_parameter_that_can_be_meant_is_taken(parameter, text):
@@ -587,9 +677,28 @@ def test_progress_bars_become_text_and_leave_the_committed_page():
     cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", view)])
     notebook = nbformat.v4.new_notebook(cells=[cell])
     notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": state}}
-    plain_bars(notebook)
+    plain_widgets(notebook)
     text = {"text/plain": "encode: 100% 3/3 [00:01<00:00, 2text/s]"}
     assert notebook.cells[0].outputs[0].data == text
     page(notebook)
     assert notebook.cells[0].outputs == []
     assert notebook.cells[0].execution_count == 1
+
+
+def test_a_box_to_type_in_becomes_what_was_typed_and_the_table_that_it_answered():
+    table = "<table><tr><td>ants &amp; bees</td></tr></table>"
+    state = {
+        "box": {"state": {"children": ["IPY_MODEL_a", "IPY_MODEL_b"]}},
+        "a": {"state": {"value": "who?", "description": "Search"}},
+        "b": {"state": {"value": table, "description": ""}},
+    }
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "box"}, "text/plain": "VBox()"}
+    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", view)])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": state}}
+    plain_widgets(notebook)
+    page(notebook)
+    nbformat.validate(notebook)
+    typed, answered = notebook.cells[0].outputs
+    assert typed.data == {"text/plain": "Search: who?"}
+    assert answered.data == {"text/html": table}

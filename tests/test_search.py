@@ -1,0 +1,60 @@
+import time
+
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from micse_utils import search
+from micse_utils.search import nearest, pairs_above, queries_per_second
+
+
+def unit(count, dimensions=16, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("block", [1, 1000, 2**24])
+def test_nearest_are_those_of_scikit_learn_whatever_fits_in_a_block(monkeypatch, block):
+    monkeypatch.setattr(search, "BLOCK", block)
+    queries, vectors = unit(23, seed=1), unit(300)
+    expected = NearestNeighbors(n_neighbors=10, metric="cosine", algorithm="brute").fit(vectors)
+    np.testing.assert_array_equal(
+        nearest(queries, vectors), expected.kneighbors(queries, return_distance=False)
+    )
+
+
+def test_nearest_may_be_all_of_them_in_order():
+    vectors = np.array([[0.0, 1.0], [1.0, 0.0], [0.6, 0.8]])
+    assert nearest(np.array([[1.0, 0.0]]), vectors, 3).tolist() == [[1, 2, 0]]
+    assert nearest(np.array([[0.0, 2.0]]), vectors, 1).tolist() == [[0]]
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_more_than_there_are_cannot_be_found(count):
+    with pytest.raises(ValueError, match=f"count={count} is not from 1 to .* vectors, 3"):
+        nearest(unit(1), unit(3), count)
+
+
+@pytest.mark.parametrize("block", [7, 2**24])
+def test_pairs_are_found_once_each_and_never_with_themselves(monkeypatch, block):
+    monkeypatch.setattr(search, "BLOCK", block)
+    vectors = unit(60, dimensions=3)
+    exact = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    first, second = np.nonzero(np.triu(exact, k=1) >= 0.9)
+    pairs, cosines = pairs_above(vectors, 0.9)
+    assert len(first) > 10
+    np.testing.assert_array_equal(pairs, np.column_stack([first, second]))
+    np.testing.assert_allclose(cosines, exact[first, second], atol=1e-6)
+
+
+def test_no_pair_is_an_empty_table():
+    pairs, cosines = pairs_above(np.eye(3), 0.5)
+    assert pairs.shape == (0, 2) and cosines.shape == (0,)
+
+
+def test_speed_is_that_of_the_fastest_round(monkeypatch):
+    clock = iter([0, 100, 100, 102, 102, 107])  # rounds of 100 s, 2 s and 5 s
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    asked = []
+    assert queries_per_second(asked.append, np.zeros((8, 2)), rounds=3) == 8 / 2
+    assert [len(queries) for queries in asked] == [8] * 3
