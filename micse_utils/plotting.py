@@ -1,4 +1,7 @@
-"""Figures of embeddings, maps and search: colour-blind safe, titled, legible at half width."""
+"""Figures of embeddings, maps and search: colour-blind safe, titled, legible at half width.
+
+And one table, of texts, which pandas by itself sets to the right.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,10 +9,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 # Okabe & Ito's palette, told apart by all common kinds of colour vision.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
 SERIES = (BLUE, ORANGE, GREEN, PINK)
+
+
+def text_table(table: pd.DataFrame, **formats: str) -> Styler:
+    """A table for reading: texts and headers to the left, without row numbers.
+
+    Args:
+        table: what is shown.
+        formats: of its columns with numbers, such as `cosine="{:.2f}"`.
+    """
+    left = {"text-align": "left"}
+    headers = {"selector": "th", "props": list(left.items())}  # pandas sets only cells by itself
+    shown = table.style.hide(axis="index").format(formats)
+    return shown.set_properties(**left).set_table_styles([headers])
 
 
 def similarity_heatmap(

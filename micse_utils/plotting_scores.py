@@ -8,6 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from micse_utils.plotting import BLUE, GREY, ORANGE
 
@@ -70,7 +72,7 @@ def attention_scatter(
 def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
     """Spearman against the number of training sentences: mean and s.d. over seeds.
 
-    Solid: the checkpoint that the development pairs chose; dotted: the end of training.
+    Solid: the checkpoint that the development pairs chose; dotted, hollow: the end of training.
 
     Args:
         runs: one row a run: `start` (one panel each), `method`, `size`, `before`, `best`, `last`.
@@ -88,22 +90,27 @@ def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
         for method, rows in chosen.groupby("method", sort=False):
             style = METHODS[method]
             scores = rows.groupby("size")[["best", "last"]].agg(["mean", "std"]).fillna(0)
+            last = style | {"label": None, "linestyle": ":", "mfc": "white", "markersize": 10}
+            axes.plot(scores.index, scores["last", "mean"], **last)  # larger: seen where both meet
             axes.plot(scores.index, scores["best", "mean"], **style)
-            axes.plot(
-                scores.index, scores["last", "mean"], **style | {"label": None}, ls=":", mfc="white"
-            )
             low, high = (scores["best", "mean"] + sign * scores["best", "std"] for sign in (-1, 1))
             axes.fill_between(scores.index, low, high, color=style["color"], alpha=0.2)
         sizes = sorted(chosen["size"].unique())
         axes.set_xscale("log")
+        if len(sizes) == 1:
+            axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
         axes.set_xticks(sizes, sizes)
         axes.minorticks_off()
-        axes.set_xlabel("training sentences (band: s.d. over seeds; dotted: at the end)")
+        axes.set_xlabel("training sentences")
         axes.set_title(start)
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("Spearman × 100, development pairs")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    handles, _ = panels[0][0].get_legend_handles_labels()
+    end = {"color": GREY, "marker": "o", "mfc": "white", "markersize": 10, "linestyle": ":"}
+    handles.append(Line2D([], [], **end, label="at the end of training"))
+    if runs.groupby(["start", "method", "size"]).size().max() > 1:
+        handles.append(Patch(color=GREY, alpha=0.2, label="s.d. over seeds"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 * len(starts) + 1)
     figure.suptitle(title)
     return figure
 
@@ -166,22 +173,27 @@ def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
         title: what the reader sees.
     """
     tasks = list(scores["task"].unique())
+    counts = [(scores["task"] == task).sum() for task in tasks]
     figure, panels = plt.subplots(
-        len(tasks), 1, figsize=(8, 2.6 * len(tasks) + 0.6), squeeze=False, layout="constrained"
-    )
-    lines = {"all": (BLUE, "-"), "mean": (ORANGE, "--"), "weighted mean": (GREY, ":")}
+        len(tasks), 1, figsize=(8, 0.34 * sum(counts) + 0.7 * len(tasks) + 0.6), squeeze=False,
+        height_ratios=counts, layout="constrained",
+    )  # fmt: skip
+    whole = {"all": (BLUE, "o"), "mean": (ORANGE, "D"), "weighted mean": (ORANGE, "s")}
     for axes, task in zip(panels[:, 0], tasks, strict=True):
         rows = scores[scores["task"] == task].set_index("subset")
-        parts = rows.drop(index=list(lines))
-        axes.barh(parts.index, parts["spearman"], color="lightgrey")
-        for name, (colour, style) in lines.items():
-            value = rows.loc[name, "spearman"]
-            label = f"{'all pairs pooled' if name == 'all' else name}: {value:.2f}"
-            axes.axvline(value, color=colour, linestyle=style, lw=2.5, label=label)
-        axes.set_xlim(left=max(0, parts["spearman"].min() - 15))
+        rows = rows.loc[[*rows.index.drop(list(whole)), *whole]]  # the parts first
+        for place, row in enumerate(rows.itertuples()):
+            colour, marker = whole.get(row.Index, (GREY, "o"))
+            reach = [[row.spearman - row.low], [row.high - row.spearman]]  # NaN for the means
+            axes.errorbar(row.spearman, place, xerr=reach, fmt=marker, color=colour, capsize=3)
+        names = ["all pairs pooled" if name == "all" else name for name in rows.index]
+        values = rows["spearman"].map("{:.2f}".format)
+        axes.set_yticks(range(len(rows)), [f"{n}: {v}" for n, v in zip(names, values, strict=True)])
+        axes.axhline(len(rows) - len(whole) - 0.5, color=GREY, lw=1)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_title(task)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    panels[-1, 0].set_xlabel("Spearman × 100")
+        axes.grid(axis="x", alpha=0.3)
+    panels[-1, 0].set_xlabel("Spearman × 100 (bar: 95 % interval; the means have none)")
     figure.suptitle(title)
     return figure
 

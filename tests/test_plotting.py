@@ -17,6 +17,14 @@ def close_figures():
     plt.close("all")
 
 
+def test_a_table_of_texts_has_its_headers_over_its_texts():
+    table = pd.DataFrame({"sentence": ["The tide comes."], "cosine": [0.5]})
+    html = plotting.text_table(table, cosine="{:.2f}").to_html(table_uuid="t")
+    assert re.search(r"#T_t th \{\s*text-align: left;", html)
+    assert re.search(r"#T_t_row0_col0, #T_t_row0_col1 \{\s*text-align: left;", html)
+    assert ">0.50<" in html and "row_heading" not in html
+
+
 def test_the_heat_map_prints_every_cosine_and_names_every_sentence():
     similarity = np.array([[1, 0.5, -0.004], [0.5, 1, 0.25], [-0.004, 0.25, 1]])
     sentences = ["one cat", "two dogs", "three seas"]

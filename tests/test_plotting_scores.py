@@ -53,12 +53,22 @@ def test_learning_curves_draw_mean_and_spread_over_seeds():
     np.testing.assert_allclose(dotted, [[49, 49], [49, 49]])
     band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((52 - 2**0.5, 52 + 2**0.5))
+    explained = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert explained[-2:] == ["at the end of training", "s.d. over seeds"]
 
 
 def test_a_single_seed_has_no_spread():
     figure = plotting.learning_curves(runs().drop_duplicates(["start", "method", "size"]), title="")
     band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
     assert np.ptp(band) == 0
+    assert "s.d." not in figure.legends[0].get_texts()[-1].get_text()
+
+
+def test_a_single_size_stands_in_the_middle():
+    one = runs().query("size == 64")
+    axes = plotting.learning_curves(one, title="").axes[0]
+    low, high = axes.get_xlim()
+    assert (low * high) ** 0.5 == pytest.approx(64)
 
 
 def test_the_course_draws_one_line_a_seed_in_both_panels():
@@ -85,18 +95,25 @@ def test_scores_are_drawn_with_their_intervals():
     assert [path.vertices[:, 0].tolist() for path in bars.get_paths()] == [[45, 54], [58, 63]]
 
 
-def test_pooled_and_averaged_figures_are_named_with_their_value():
+def test_pooled_and_averaged_figures_stand_below_the_parts_with_their_values():
     table = pd.DataFrame({
         "task": "STS13", "subset": ["all", "FNWN", "OnWN", "mean", "weighted mean"],
-        "spearman": [80.0, 60.0, 90.0, 75.0, 82.5],
+        "spearman": [80.0, 60.0, 90.0, 75.0, 82.5], "low": [78.0, 55.0, 88.0, np.nan, np.nan],
+        "high": [82.0, 64.0, 91.0, np.nan, np.nan],
     })  # fmt: skip
     [axes] = plotting.pooled_or_averaged(table, title="Three").axes
-    assert axes.get_legend_handles_labels()[1] == [
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "FNWN: 60.00",
+        "OnWN: 90.00",
         "all pairs pooled: 80.00",
         "mean: 75.00",
         "weighted mean: 82.50",
     ]
-    assert len(axes.patches) == 2
+    assert axes.yaxis_inverted()
+    ends = [bar.get_paths()[0].vertices[:, 0].tolist() for bar in axes.collections]
+    assert ends[:3] == [[55, 64], [88, 91], [78, 82]]
+    assert np.isnan(ends[3:]).all()
+    assert not axes.patches  # no bar that starts anywhere but at 0
 
 
 def test_pairs_are_drawn_once_an_encoder_and_in_bands():
