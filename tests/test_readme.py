@@ -113,6 +113,13 @@ SLOW = {  # two at a time, after `make run`
         says=r"\| all-MiniLM-L6-v2, mean \| \d(?s:.*)\| published \(MTEB",
         leaves="results/senteval/sts.md",
     ),
+    ".venv/bin/python -m micse_utils.cluster grid results/cluster --sizes 64 1000 "
+    "--seeds 48 49 50": Short(
+        {"64 1000": "64", "48 49 50": "48"},
+        add="--model small --steps 1 --cpus 1",
+        says="2 runs, 0 failed",
+        leaves="results/cluster/learning_curves.png",
+    ),
     "make run ARGS=--force": Short(  # the last: meanwhile nothing stands
         {"--force": f'"--force {FIRST}"'}, says=r"01_similarity: \d+ s"
     ),
@@ -135,6 +142,9 @@ ELSEWHERE = {  # and the tests that run what they do
     ),
     'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7"': (
         "test_notebooks.test_the_topics_account_for_every_tweet_and_the_map_shows_each"
+    ),
+    ".venv/bin/python -m micse_utils.cluster encode my-sentences.csv my-embeddings --column text": (
+        "test_cluster.test_a_kill_costs_a_block_and_no_row"
     ),
     "torchrun": "test_training.test_two_processes_train_what_one_trains",
 }
