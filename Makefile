@@ -42,8 +42,9 @@ doctor: ## what stands here and what hinders a run; its lines belong into a bug 
 		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run makes it anew."; exit 1; \
 	else echo "There is no environment in $(VENV) yet: make run makes it."; exit 1; fi
 
+# Two files at a time with a thread each: with all threads for each they would wait for one another.
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY) ## formatting and lint of code and notebooks
 	@$(BIN)/ruff check .
