@@ -21,7 +21,7 @@ from micse_utils.results import save_figure, versions, write_json
 
 ITEMS = (
     "encoding", "ami_term", "training_step", "training_format", "sts_overhead", "tweet_map",
-    "growth", "bulk",
+    "growth", "search", "bulk",
 )  # fmt: skip
 RESULTS = Path(__file__).parents[2] / "results" / "benchmarks"
 
