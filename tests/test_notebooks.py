@@ -170,16 +170,25 @@ def check_page(notebook):
 
 
 def check_exercises(notebook):
-    """One to three exercises, then the solution of the first: folded, and run with the rest."""
-    *_, closing, solution, links = notebook.cells
-    assert 1 <= len(re.findall(r"(?m)^\d\. ", closing.source.split("## Your turn")[1])) <= 3
-    assert "folded in below; it runs with the notebook" in closing.source
-    assert (
-        solution.metadata["tags"] == ["solution"] and solution.metadata["jupyter"]["source_hidden"]
-    )
-    assert solution.source.startswith("# Solution to 1: ")
-    assert solution.execution_count and any(output.get("text") for output in solution.outputs)
-    assert ".ipynb)" in links.source
+    """One to three exercises, each with its solution below in their order: folded, and run."""
+    solutions = [cell for cell in notebook.cells if "solution" in cell.metadata.get("tags", [])]
+    *_, closing = notebook.cells[: -len(solutions) - 1]
+    assert notebook.cells[-len(solutions) - 1 : -1] == solutions
+    assert ".ipynb)" in notebook.cells[-1].source
+    exercises = re.findall(r"(?m)^(\d)\. ", closing.source.split("## Your turn")[1])
+    assert re.search(r"folded in below; (it runs|they run) with the notebook", closing.source)
+    assert exercises == list("123"[: len(solutions)])
+    for number, solution in zip(exercises, solutions, strict=True):
+        assert solution.source.startswith(f"# Solution to {number}: ")
+        assert solution.metadata["jupyter"] == {"outputs_hidden": True, "source_hidden": True}
+        assert solution.execution_count
+        assert "error" not in [output.output_type for output in solution.outputs]
+        assert any(map(shown, solution.outputs)), solution.source
+
+
+def shown(output):
+    """Whether an output has something to read or to look at."""
+    return any((output.get("text", "").strip(), *output.get("data", {}).values()))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -180,8 +180,9 @@ def test_every_picture_is_described_and_every_solution_folded(site, pages):
         assert not any("No description" in image["alt"] for image in page.images), name
     for name in NAMES:
         html = (site / f"{name}.html").read_text(encoding="utf-8")
-        [folded] = re.findall(r"(?s)<details><summary>Solution</summary>(.*?)</details>", html)
-        assert "# Solution to 1" in folded
+        folded = re.findall(r"(?s)<details><summary>(.*?)</summary>(.*?)</details>", html)
+        assert [summary for summary, _ in folded] == re.findall(r"# (Solution to \d): ", html)
+        assert folded and all(f"# {summary}: " in cell for summary, cell in folded)
 
 
 def test_cleaning_leaves_the_committed_cells_and_outputs_as_they_are():
