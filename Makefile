@@ -18,9 +18,11 @@ ARGS ?=
 # Packages of another environment must not shine through.
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# mwparserfromhell has no package for Python 3.14 yet; so it is built there without a compiler.
+export WITH_EXTENSION := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run grid bench doctor test lint lab notebooks html bundle lock clean install unpack
+.PHONY: help run grid bench doctor test lint lab notebooks html bundle badges lock clean install unpack
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +65,9 @@ html: $(READY) ## the notebooks as web pages that need no network, into results/
 bundle: $(READY) ## write one archive for a room without internet: the kit, its packages, models and data
 	@$(BIN)/python -m micse_utils.packing
 
+badges: $(READY) ## launch badges for Binder and Colab, once the kit is on GitHub (ARGS="https://github.com/you/micse-kit")
+	@$(BIN)/python -m micse_utils.badges $(ARGS)
+
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
 	@echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
@@ -77,8 +82,8 @@ clean: ## remove the environment, the results and all caches of the checkout
 install: $(READY)
 
 define CHECK_PYTHON
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "The kit needs Python 3.11 or later; '$(PYTHON)' is $(or $(VERSION),not there). Name another one: PYTHON=python3.12 make run"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { \
+		echo "The kit needs Python 3.11 to 3.14; '$(PYTHON)' is $(or $(VERSION),not there). Name another one: PYTHON=python3.12 make run"; exit 1; }
 endef
 
 unpack:

@@ -93,8 +93,9 @@ def test_an_environment_without_any_package_is_told_line_by_line(encoding, cross
     assert lines[-1] == "To be mended: 5, see above."
 
 
-def test_a_python_that_is_too_old_is_a_cross(monkeypatch):
-    monkeypatch.setattr(sys, "version_info", (3, 10, 4))
+@pytest.mark.parametrize("version", [(3, 10, 4), (3, 15, 0)])
+def test_a_python_that_is_too_old_or_too_new_is_a_cross(monkeypatch, version):
+    monkeypatch.setattr(sys, "version_info", version)
     [(mark, text)] = doctor.python()
     assert mark == BAD and "PYTHON=python3.12 make run" in text
 

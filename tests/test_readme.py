@@ -71,6 +71,10 @@ QUICK = {
     # What these do is run by other tests, see below; here, that make calls it.
     "make bundle": Short(add="--dry-run", says=r"python -m micse_utils\.packing"),
     "make bench": Short(add="--dry-run", says=r"python tests/benchmarks/run\.py"),
+    "make badges": Short(add="--dry-run", says=r"python -m micse_utils\.badges"),
+    'make badges ARGS="https://github.com/you/micse-kit"': Short(
+        says=r"README\.md and the notebooks now lead to github\.com/you/micse-kit"
+    ),
     "make bench ARGS=encoding": Short(add="--dry-run", says=r"benchmarks/run\.py encoding"),
     'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7"': Short(
         add="--dry-run",
