@@ -87,7 +87,7 @@ def _knock(address: str) -> None:
 def _muted() -> Iterator[None]:
     """Keep what other than Python's code writes off the console; errors are raised all the same."""
     console = os.dup(2)
-    with Path(os.devnull).open("w") as nothing:
+    with Path(os.devnull).open("w", encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), 2)
     try:
         yield
