@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +13,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+
+from micse_utils.checks import whole
 
 KINDS = {
     ".parquet": "parquet",
@@ -73,9 +76,9 @@ class Source:
             done: names of blocks to leave out.
 
         Raises:
-            ValueError: the file cannot be read as what its suffix says.
+            ValueError: the file cannot be read as what its suffix says; `rows` is none.
         """
-        file = self.files[number]
+        file, rows = self.files[number], whole("rows", rows, 1)
         with _readable(file):
             for position, (table, texts) in enumerate(_of_size(self._read(file), rows)):
                 name = f"{number:05d}-{position:07d}"
@@ -98,7 +101,7 @@ class Source:
             yield table.select(self.schema.names).cast(self.schema), table[self.column].to_pylist()
 
 
-def open_source(place: str, column: str = TEXT) -> Source:
+def open_source(place: str | os.PathLike, column: str = TEXT) -> Source:
     """Find the files of a table, read them once, and look at their columns.
 
     So what is damaged is found before the work begins. Any line of JSON may bring a new column or
@@ -115,6 +118,7 @@ def open_source(place: str, column: str = TEXT) -> Source:
         ValueError: files of several kinds, no such column or one of numbers, or a file that
             cannot be read.
     """
+    place = os.fspath(place)
     filesystem, path = fsspec.url_to_fs(place)
     found = filesystem.glob(path) if any(c in path for c in "*?[") else filesystem.find(path)
     hidden = [name for name in found if PurePosixPath(name).name.startswith((".", "_"))]

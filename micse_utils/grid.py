@@ -17,7 +17,7 @@ from micse_utils.corpora import Corpus
 from micse_utils.development import DevelopmentEvaluator
 from micse_utils.monitor import TrainingDivergedError
 from micse_utils.recipes import LowShotConfig, configure, default_preset
-from micse_utils.results import records, write_json
+from micse_utils.results import kept_json, records, write_json
 from micse_utils.sts import Pairs
 from micse_utils.training import train_low_shot
 
@@ -46,9 +46,7 @@ class GridRun:
 
     def kept(self) -> dict[str, object] | None:
         """The figures on file, or None if they are still to be made."""
-        if not self.file.is_file():
-            return None
-        record = json.loads(self.file.read_text(encoding="utf-8"))
+        record = kept_json(self.file) or {}
         return record if record.get("settings") == self.settings else None
 
     def keep(self, figures: dict[str, object]) -> None:
@@ -106,7 +104,15 @@ def train_grid(
         training, of the `best` checkpoint and at the `last` one; on the independent pairs,
         `independent_before` and `independent`; `history`, a list of dictionaries; `error` where
         the run failed.
+
+    Raises:
+        ValueError: no size, seed or method, or a size and seed without sentences.
     """
+    wanted = list(itertools.product(sizes, seeds))
+    if not wanted or not methods:
+        raise ValueError("nothing to train: name sizes, seeds and methods")
+    if lacking := [each for each in wanted if each not in sentences]:
+        raise ValueError(f"there are no sentences for size and seed {lacking[0]}")
     runs = []
     for size, seed, method in itertools.product(sizes, seeds, methods):
         corpus = sentences[size, seed]

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from micse_utils.parameters import expected, read_value
-from micse_utils.results import write_atomically, write_json
+from micse_utils.results import kept_json, write_atomically, write_json
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -72,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
             reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
             failures.append(name)
             line = f"{name}: FAILED in {reason}\n  as far as it ran: {_unfinished(folder)}"
+        except (OSError, NoSuchKernel) as error:
+            failures.append(name)
+            line = f"{name}: FAILED, {error}"
         except DeadKernelError:
             failures.append(name)
             line = f"{name}: FAILED, its kernel died; was there enough memory?"
@@ -116,9 +120,9 @@ def run(
     """
     executed, record = folder / f"{name}.ipynb", folder / "run.json"
     fingerprint = _fingerprint(name, parameters)
-    if not force and not in_place and executed.is_file() and record.is_file():
-        earlier = json.loads(record.read_text(encoding="utf-8"))
-        if earlier["fingerprint"] == fingerprint:
+    if not force and not in_place and executed.is_file():
+        earlier = kept_json(record) or {}
+        if earlier.get("fingerprint") == fingerprint:
             return f"{name}: stands ({earlier['seconds']:.0f} s): {_headline(folder)}"
 
     folder.mkdir(parents=True, exist_ok=True)

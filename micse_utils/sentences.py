@@ -13,6 +13,7 @@ from micse_utils import hub
 from micse_utils.corpora import Corpus, package_provenance, read_lines
 from micse_utils.packaged import MANIFEST, fetch
 from micse_utils.results import Provenance, sha256_of
+from micse_utils.settings import expanded
 from micse_utils.sources import choose
 from micse_utils.wikitext import wikipedia_sentences
 
@@ -119,7 +120,7 @@ def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
         FileNotFoundError: there is no such file.
         ValueError: another kind of file, not UTF-8, no such column, or no sentence in it.
     """
-    file = Path(file).expanduser()
+    file = expanded(file)
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
     if file.suffix == ".txt":
@@ -150,7 +151,7 @@ def read_table(file: Path, column: str | None = None) -> pd.Series:
         raise ValueError(f"{file} cannot be read as a table: {str(error).strip()}") from error
     if column is None and len(table.columns) == 1:
         return table.iloc[:, 0]
-    if column not in table.columns:
+    if column not in list(table.columns):
         there = ", ".join(map(str, table.columns))
         raise ValueError(f"{file} has no column '{column}'; it has {there}")
     return table[column]

@@ -79,6 +79,8 @@ def evaluate_sts(
         cosines = (vectors[first] * vectors[second]).sum(axis=1)
         if np.ptp(cosines) == 0:
             raise ValueError(f"{task}: all cosines are {cosines[0]:.4f}; the vectors are constant")
+        if np.ptp(p.gold) == 0:
+            raise ValueError(f"{task}: all gold scores are {p.gold[0]}; nothing to correlate with")
         rows += _scores(task, cosines, p, seed)
     return pd.DataFrame(rows)
 
@@ -142,6 +144,9 @@ def evaluate_transfer(
     texts = {task: [*data.first, *data.second] for task, data in tasks.items()}
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     rows = []
+    for task, data in tasks.items():
+        if len(np.unique(data.labels[~data.test])) < 2:
+            raise ValueError(f"{task}: the sentences to learn from are not of two classes or more")
     for task, data in tqdm(tasks.items(), desc="classify", unit="task", disable=not progress):
         features = vectors[[row[sentence] for sentence in data.first]]
         if data.second:
@@ -205,10 +210,10 @@ def main(arguments: list[str] | None = None) -> int:
             table = evaluate_sts(model, **settings)
         else:
             table = evaluate_transfer(model, limit=options.limit, **settings)
+        report(table, model, options.output, options.tasks, settings)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
-    report(table, model, options.output, options.tasks, settings)
     return 0
 
 

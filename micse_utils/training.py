@@ -12,11 +12,12 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
+from micse_utils.checks import shown
 from micse_utils.models import keep_first_layers, load_model
 from micse_utils.recipes import PRESETS, LowShotConfig, configure, default_preset
 from micse_utils.runs import Run, Trained
 from micse_utils.sentences import read_sentences
-from micse_utils.settings import process
+from micse_utils.settings import expanded, process
 from micse_utils.sts import Pairs, load_stsb
 
 
@@ -77,9 +78,12 @@ def train_low_shot(
         raise ValueError(
             f"batch_size={config.batch_size} cannot be shared by {processes} processes"
         )
-    dev = dev or load_stsb("dev")
+    if dev is None:
+        dev = load_stsb("dev")
+    if not isinstance(dev, Pairs):
+        raise TypeError(f"dev={shown(dev)} are no rated pairs; load_stsb gives some")
 
-    run = Run(Path(output).expanduser(), base_model, sentences, config, dev, overwrite)
+    run = Run(expanded(output), base_model, sentences, config, dev, overwrite)
     return run.finished() or run.train(progress)
 
 
