@@ -71,6 +71,9 @@ def evaluate_sts(
     """
     pairs = tasks if isinstance(tasks, Mapping) else load_sts_tasks(tasks, source)
     texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
+    for task, p in pairs.items():
+        if np.ptp(p.gold) == 0:
+            raise ValueError(f"{task}: all gold scores are {p.gold[0]}; nothing to correlate with")
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     vectors = unit(vectors)
     rows = []
@@ -79,8 +82,6 @@ def evaluate_sts(
         cosines = (vectors[first] * vectors[second]).sum(axis=1)
         if np.ptp(cosines) == 0:
             raise ValueError(f"{task}: all cosines are {cosines[0]:.4f}; the vectors are constant")
-        if np.ptp(p.gold) == 0:
-            raise ValueError(f"{task}: all gold scores are {p.gold[0]}; nothing to correlate with")
         rows += _scores(task, cosines, p, seed)
     return pd.DataFrame(rows)
 
@@ -142,11 +143,11 @@ def evaluate_transfer(
     if not isinstance(tasks, Mapping):
         tasks = load_transfer_tasks(tasks, source, limit=limit, seed=seed)
     texts = {task: [*data.first, *data.second] for task, data in tasks.items()}
-    vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
-    rows = []
     for task, data in tasks.items():
         if len(np.unique(data.labels[~data.test])) < 2:
             raise ValueError(f"{task}: the sentences to learn from are not of two classes or more")
+    vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
+    rows = []
     for task, data in tqdm(tasks.items(), desc="classify", unit="task", disable=not progress):
         features = vectors[[row[sentence] for sentence in data.first]]
         if data.second:
