@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from itertools import islice
 from pathlib import PurePosixPath
 
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from micse_utils.checks import whole
+from micse_utils.checks import shown, whole
 
 KINDS = {
     ".parquet": "parquet",
@@ -124,7 +126,9 @@ def open_source(place: str | os.PathLike, column: str = TEXT) -> Source:
     hidden = [name for name in found if PurePosixPath(name).name.startswith((".", "_"))]
     kinds = {name: _kind(name) for name in sorted(set(found) - set(hidden)) if _kind(name)}
     if not kinds:
-        raise FileNotFoundError(f"{place}: there is no file {', '.join(KINDS)} (or .gz of it)")
+        raise FileNotFoundError(
+            f"{shown(place)}: there is no file {', '.join(KINDS)} (or .gz of it)"
+        )
     if len(set(kinds.values())) > 1:
         raise ValueError(
             f"{place} holds files of several kinds ({', '.join(sorted(set(kinds.values())))}); "
@@ -138,7 +142,8 @@ def open_source(place: str | os.PathLike, column: str = TEXT) -> Source:
             columns, more = _columns_and_rows(file, kind)
         schema, rows = _unified(schema, columns, file), rows + more
     if column not in schema.names:
-        raise ValueError(f"{place} has no column '{column}'; it has {', '.join(schema.names)}")
+        names = ", ".join(schema.names)
+        raise ValueError(f"{place} has no column {column!r}; it has {names}")
     if not _is_text(schema.field(column).type):
         raise ValueError(f"column '{column}' of {place} holds {schema.field(column).type}, no text")
     if not rows:
@@ -177,7 +182,7 @@ def _readable(file: str) -> Iterator[None]:
     """Turns what libraries say of a damaged file into one sentence with its name."""
     try:
         yield
-    except (UnicodeDecodeError, pa.ArrowInvalid) as error:
+    except (UnicodeDecodeError, pa.ArrowInvalid, EOFError, BadGzipFile, zlib.error) as error:
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             raise ValueError(f"{file} is not UTF-8; convert it first") from error
         raise ValueError(f"{file} cannot be read: {str(error).strip()}") from error

@@ -2,10 +2,11 @@
 
 import json
 import reprlib
+from collections.abc import Iterable
 
 import numpy as np
 
-LONGEST = 100
+LONGEST = 300
 """Characters of a value that a message shows."""
 
 
@@ -37,6 +38,18 @@ def numbers(name: str, value: object, shape: str, *, finite: bool = True) -> np.
     if finite and array.size and not np.isfinite([array.min(), array.max()]).all():
         raise ValueError(f"{name} holds NaN or infinity")
     return array
+
+
+def listed(name: str, value: object) -> list:
+    """What `value` holds, if it is a list or the like that holds something.
+
+    Raises:
+        ValueError: it is not.
+    """
+    parts = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    if not parts:
+        raise ValueError(f"{name}={shown(value)} is no list with something in it")
+    return parts
 
 
 def shown(value: object) -> str:

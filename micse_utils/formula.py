@@ -25,6 +25,8 @@ def formula(tex: str) -> str:
     Raises:
         ValueError: `tex` is not in the part of TeX that matplotlib draws.
     """
+    if not tex.strip():
+        raise ValueError(f"the formula {shown(tex)} is empty")
     known = re.sub(r"\\tfrac(\w)(\w)", r"\\frac{\1}{\2}", tex)
     font = FontProperties(math_fontfamily="stix")
     try:

@@ -13,6 +13,7 @@ import pandas as pd
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
+from micse_utils.checks import listed, shown
 from micse_utils.corpora import Corpus
 from micse_utils.development import DevelopmentEvaluator
 from micse_utils.monitor import TrainingDivergedError
@@ -108,13 +109,14 @@ def train_grid(
     Raises:
         ValueError: no size, seed or method, or a size and seed without sentences.
     """
-    wanted = list(itertools.product(sizes, seeds))
-    if not wanted or not methods:
-        raise ValueError("nothing to train: name sizes, seeds and methods")
+    if not isinstance(sentences, Mapping):
+        raise TypeError(f"sentences={shown(sentences)} is no dictionary; load_low_shot gives one")
+    sizes, methods = listed("sizes", sizes), listed("methods", methods)
+    wanted = list(itertools.product(sizes, listed("seeds", seeds)))
     if lacking := [each for each in wanted if each not in sentences]:
         raise ValueError(f"there are no sentences for size and seed {lacking[0]}")
     runs = []
-    for size, seed, method in itertools.product(sizes, seeds, methods):
+    for (size, seed), method in itertools.product(wanted, methods):
         corpus = sentences[size, seed]
         recipe = preset or default_preset(base_model, size)
         config = configure(recipe, **settings, method=method, seed=seed)

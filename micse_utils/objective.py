@@ -91,7 +91,7 @@ def attention_mutual_information(
         ValueError: the two views differ in shape, or fewer than two samples are to be drawn.
     """
     _check_samples(samples)
-    if first.shape != second.shape or first.ndim != 2:
+    if first.shape != second.shape or first.ndim != 2 or not first.numel():
         raise ValueError(
             f"the views' attention must be two equal [rows, positions], not {tuple(first.shape)} "
             f"and {tuple(second.shape)}"

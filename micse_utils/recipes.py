@@ -50,7 +50,8 @@ class LowShotConfig:
             raise ValueError(f"method={shown(self.method)} is none of {', '.join(METHODS)}")
         for name in ("batch_size", "max_length", "epochs", "evaluations", "steps"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
+            left_out = value is None and name == "steps"
+            if not left_out and (type(value) is not int or value < 1):
                 raise ValueError(f"{name}={shown(value)} is not a positive whole number")
         for name in ("ami_weight", "temperature", "learning_rate"):
             value = getattr(self, name)

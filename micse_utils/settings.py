@@ -54,13 +54,22 @@ def folder_setting(name: str) -> Path | None:
 
 def expanded(place: str | Path) -> Path:
     """A place with `~` as the home folder; as it stands, where there is no such home."""
-    return Path(os.path.expanduser(place))  # noqa: PTH111  Path's own fails on an unknown user
+    try:
+        return Path(place).expanduser()
+    except (RuntimeError, ValueError):
+        return Path(place)
 
 
 def folder_at(place: str | Path) -> Path | None:
     """The folder of this name, or None where there is none, also for what can be no name."""
     folder = expanded(place)
     return folder if os.path.isdir(folder) else None  # noqa: PTH112  Path's own fails on long names
+
+
+def file_at(place: str | Path) -> Path | None:
+    """The file of this name, or None where there is none, also for what can be no name."""
+    file = expanded(place)
+    return file if os.path.isfile(file) else None  # noqa: PTH113  as above
 
 
 def process() -> tuple[int, int]:

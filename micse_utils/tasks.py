@@ -67,7 +67,7 @@ def _load_all(
     official: Iterable[str],
     packaged: Iterable[str],
 ) -> dict[str, Task]:
-    if isinstance(tasks, str) or not isinstance(tasks, (Iterable, type(None))):
+    if isinstance(tasks, (str, bytes)) or not isinstance(tasks, (Iterable, type(None))):
         raise TypeError(
             f"tasks={shown(tasks)} is no list of names; there are {', '.join(official)}"
         )

@@ -6,7 +6,7 @@ together, and so are loss and gradients.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -91,10 +91,12 @@ def _distinct(sentences: Sequence[str]) -> list[str]:
     """The sentences that are neither blank nor there before."""
     if isinstance(sentences, str):
         raise TypeError("sentences is one string; give a list of strings")
+    if not isinstance(sentences, Iterable):
+        raise TypeError(f"sentences={shown(sentences)} is no list of strings")
     sentences = list(sentences)
     for position, sentence in enumerate(sentences):
         if not isinstance(sentence, str):
-            raise TypeError(f"sentences[{position}] is {sentence!r}, not a string")
+            raise TypeError(f"sentences[{position}] is {shown(sentence)}, not a string")
     there = [sentence.strip() for sentence in sentences if sentence.strip()]
     distinct = list(dict.fromkeys(there))
     if not distinct:
