@@ -194,10 +194,9 @@ def _build(
         ) from error
     except Exception as error:  # transformers passes on the errors of half a dozen libraries
         reason = str(error).strip().split("\n")[0]
-        again = "; if it was fetched, delete that folder and load it again" * (source == "hub")
-        raise ValueError(
-            f"{folder} cannot be loaded as a sentence encoder: {reason}{again}"
-        ) from error
+        if source == "hub":  # its client takes what stands in the cache for whole
+            reason += f"; if its cached copy is damaged, delete {folder.parents[1]} and try again"
+        raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {reason}") from error
     model.provenance = Provenance(
         name,
         source,
