@@ -3,8 +3,11 @@
 import contextlib
 import hashlib
 import json
+import os
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from itertools import islice
 from pathlib import PurePosixPath
 
@@ -12,6 +15,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+
+from micse_utils.checks import shown, whole
 
 KINDS = {
     ".parquet": "parquet",
@@ -73,9 +78,9 @@ class Source:
             done: names of blocks to leave out.
 
         Raises:
-            ValueError: the file cannot be read as what its suffix says.
+            ValueError: the file cannot be read as what its suffix says; `rows` is none.
         """
-        file = self.files[number]
+        file, rows = self.files[number], whole("rows", rows, 1)
         with _readable(file):
             for position, (table, texts) in enumerate(_of_size(self._read(file), rows)):
                 name = f"{number:05d}-{position:07d}"
@@ -98,7 +103,7 @@ class Source:
             yield table.select(self.schema.names).cast(self.schema), table[self.column].to_pylist()
 
 
-def open_source(place: str, column: str = TEXT) -> Source:
+def open_source(place: str | os.PathLike, column: str = TEXT) -> Source:
     """Find the files of a table, read them once, and look at their columns.
 
     So what is damaged is found before the work begins. Any line of JSON may bring a new column or
@@ -115,12 +120,15 @@ def open_source(place: str, column: str = TEXT) -> Source:
         ValueError: files of several kinds, no such column or one of numbers, or a file that
             cannot be read.
     """
+    place = os.fspath(place)
     filesystem, path = fsspec.url_to_fs(place)
     found = filesystem.glob(path) if any(c in path for c in "*?[") else filesystem.find(path)
     hidden = [name for name in found if PurePosixPath(name).name.startswith((".", "_"))]
     kinds = {name: _kind(name) for name in sorted(set(found) - set(hidden)) if _kind(name)}
     if not kinds:
-        raise FileNotFoundError(f"{place}: there is no file {', '.join(KINDS)} (or .gz of it)")
+        raise FileNotFoundError(
+            f"{shown(place)}: there is no file {', '.join(KINDS)} (or .gz of it)"
+        )
     if len(set(kinds.values())) > 1:
         raise ValueError(
             f"{place} holds files of several kinds ({', '.join(sorted(set(kinds.values())))}); "
@@ -134,7 +142,8 @@ def open_source(place: str, column: str = TEXT) -> Source:
             columns, more = _columns_and_rows(file, kind)
         schema, rows = _unified(schema, columns, file), rows + more
     if column not in schema.names:
-        raise ValueError(f"{place} has no column '{column}'; it has {', '.join(schema.names)}")
+        names = ", ".join(schema.names)
+        raise ValueError(f"{place} has no column {column!r}; it has {names}")
     if not _is_text(schema.field(column).type):
         raise ValueError(f"column '{column}' of {place} holds {schema.field(column).type}, no text")
     if not rows:
@@ -173,7 +182,7 @@ def _readable(file: str) -> Iterator[None]:
     """Turns what libraries say of a damaged file into one sentence with its name."""
     try:
         yield
-    except (UnicodeDecodeError, pa.ArrowInvalid) as error:
+    except (UnicodeDecodeError, pa.ArrowInvalid, EOFError, BadGzipFile, zlib.error) as error:
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             raise ValueError(f"{file} is not UTF-8; convert it first") from error
         raise ValueError(f"{file} cannot be read: {str(error).strip()}") from error

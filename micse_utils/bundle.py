@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from micse_utils.settings import BUNDLE
+from micse_utils.settings import BUNDLE, expanded
 
 ROOT = BUNDLE.parent
 KIT = "micse-kit"
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("archive", type=Path, nargs="?", help="unpack it; default: check bundle/")
     options = parser.parse_args(arguments)
     try:
-        unpack(options.archive.expanduser(), BUNDLE) if options.archive else check(BUNDLE)
+        unpack(expanded(options.archive), BUNDLE) if options.archive else check(BUNDLE)
     except BundleError as error:
         print(error, file=sys.stderr)
         return 1
@@ -115,7 +115,8 @@ def read_list(file: Path) -> dict:
         system, python, lock, *_ = (
             record[key] for key in ("system", "python", "lock", "files", "installed")
         )
-    except (OSError, ValueError, KeyError) as error:
+        dict.items(record["files"]), int(record["installed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file} is damaged or missing: copy and unpack it again") from error
     here = machine()
     if system != here["system"]:

@@ -259,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.model = read_value("model_name", options.model)
     try:
         options.command(options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         parser.exit(1, f"{error}\n")
     except KeyboardInterrupt:
         parser.exit(130, "stopped; what is finished stands, the same command goes on from here\n")

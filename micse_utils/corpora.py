@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from micse_utils import hub
+from micse_utils.checks import shown, whole
 from micse_utils.packaged import MANIFEST, fetch
 from micse_utils.results import Provenance, sha256_of
 from micse_utils.sources import choose
@@ -41,15 +42,19 @@ class Corpus:
         """`limit` of the texts, drawn without replacement, in corpus order; None or more: all.
 
         Raises:
-            ValueError: `limit` is not a positive whole number.
+            ValueError: `limit` is not a positive whole number, or `seed` not one from 0.
         """
         if limit is None:
             return self
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"limit={limit!r} is not a positive whole number (None takes all)")
+            raise ValueError(
+                f"limit={shown(limit)} is not a positive whole number (None takes all)"
+            )
         if limit >= len(self):
             return self
-        rows = np.sort(np.random.default_rng(seed).choice(len(self), limit, replace=False))
+        rows = np.sort(
+            np.random.default_rng(whole("seed", seed)).choice(len(self), limit, replace=False)
+        )
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, texts=[self.texts[row] for row in rows], labels=labels)
 
@@ -78,7 +83,7 @@ def load_tweets(
         FileNotFoundError, HubError, FetchError: the source asked for does not have them.
     """
     if split not in ("train", "validation", "test"):
-        raise ValueError(f'split="{split}" is none of train, validation, test')
+        raise ValueError(f"split={shown(split)} is none of train, validation, test")
     corpus = choose(
         "tweets",
         source,

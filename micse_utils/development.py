@@ -25,12 +25,20 @@ class DevelopmentEvaluator(BaseEvaluator):
 
     Args:
         pairs: rated pairs.
+
+    Raises:
+        ValueError: all have the same gold score.
     """
 
     def __init__(self, pairs: Pairs) -> None:
         super().__init__()
         self.primary_metric = "dev_spearman"
         self.pairs = pairs
+        if np.ptp(pairs.gold) == 0:
+            raise ValueError(
+                f"{pairs.provenance.name}: all gold scores are {pairs.gold[0]}; a correlation "
+                "needs different ones"
+            )
         self.sentences = sorted({*pairs.first, *pairs.second})
         row = {sentence: index for index, sentence in enumerate(self.sentences)}
         self.first = np.array([row[sentence] for sentence in pairs.first])

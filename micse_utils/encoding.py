@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from micse_utils.checks import shown, whole
 from micse_utils.device import pick_dtype
 from micse_utils.inference import ready_to_encode
 
@@ -58,18 +59,29 @@ def encode(
         Embeddings, float32, [n, d], in the order of `texts`; `out`, where one was given.
 
     Raises:
-        ValueError: no texts, `max_length` out of the model's range, or `out` of another shape.
-        TypeError: `texts` is one string, or holds something that is none (the message says where).
+        ValueError: no texts, `max_length` out of the model's range, `token_budget` that is no
+            positive whole number, or `out` of another shape.
+        TypeError: `texts` is one string, or holds something that is none (the message says where);
+            a model, number format or `out` that is none.
     """
+    if not isinstance(model, SentenceTransformer):
+        raise TypeError(f"model={shown(model)} is no SentenceTransformer; load_model gives one")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype={shown(dtype)} is no number format such as torch.float32")
+    if out is not None and getattr(getattr(out, "dtype", None), "kind", None) != "f":
+        raise TypeError(f"out={shown(out)} is no array of floats")
     total = _counted(texts)
     limit = model.get_max_seq_length()
-    if not 2 < max_length <= (limit or max_length):
+    is_whole = isinstance(max_length, (int, np.integer))
+    if not is_whole or not 2 < max_length <= (limit or max_length):
         raise ValueError(
-            f"max_length={max_length} is out of this model's range, 3 to {limit} tokens"
+            f"max_length={shown(max_length)} is out of this model's range, 3 to {limit} tokens"
         )
     if out is not None and total not in (None, len(out)):
         raise ValueError(f"out has {len(out)} rows for {total} texts")
-    budget = token_budget or TOKEN_BUDGET.get(model.device.type, 8192)
+    budget = TOKEN_BUDGET.get(model.device.type, 8192)
+    if token_budget is not None:
+        budget = whole("token_budget", token_budget, 1)
     windows = _ahead(lambda window: _tokenise(model, window, max_length), _windows(texts))
     pieces, seen, empty, cut = [], 0, 0, 0
     with (
@@ -135,10 +147,10 @@ def encode_distinct(
         vectors = encode(model, distinct, max_length=longest, dtype=dtype, progress=progress)
     else:
         vectors = np.asarray(model.encode(distinct))
-    if vectors.ndim != 2 or len(vectors) != len(distinct):
+    if vectors.ndim != 2 or len(vectors) != len(distinct) or vectors.dtype.kind not in "fiu":
         raise ValueError(
             f"the encoder gave an array of shape {vectors.shape} for {len(distinct)} sentences; "
-            f"expected ({len(distinct)}, dimensions)"
+            f"expected numbers, ({len(distinct)}, dimensions)"
         )
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
@@ -156,6 +168,8 @@ def _counted(texts: Iterable[str]) -> int | None:
     """How many texts there are, if that can be known; those of a list are checked at once."""
     if isinstance(texts, str):
         raise TypeError("texts is one string; give a list of strings, such as [text]")
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"texts={shown(texts)} is no list of strings")
     if not isinstance(texts, Sized):
         return None
     if not len(texts):
@@ -167,7 +181,7 @@ def _counted(texts: Iterable[str]) -> int | None:
 
 def _check(text: object, position: int) -> None:
     if not isinstance(text, str):
-        raise TypeError(f"texts[{position}] is {text!r} ({type(text).__name__}), not a string")
+        raise TypeError(f"texts[{position}] is {shown(text)} ({type(text).__name__}), not a string")
 
 
 def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -239,6 +253,6 @@ def _batches(lengths: np.ndarray, token_budget: int) -> Iterator[np.ndarray]:
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        size = max(1, token_budget // lengths[order[start]])
+        size = max(1, token_budget // int(lengths[order[start]]))
         yield order[start : start + size]
         start += size

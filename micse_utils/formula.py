@@ -7,6 +7,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
+from micse_utils.checks import shown
+
 EM = 840
 """Units of a drawing in an em; at 1000 its small letters would be lower than those around it."""
 LETTERS = {
@@ -23,9 +25,15 @@ def formula(tex: str) -> str:
     Raises:
         ValueError: `tex` is not in the part of TeX that matplotlib draws.
     """
+    if not tex.strip():
+        raise ValueError(f"the formula {shown(tex)} is empty")
     known = re.sub(r"\\tfrac(\w)(\w)", r"\\frac{\1}{\2}", tex)
     font = FontProperties(math_fontfamily="stix")
-    outline = TextPath((0, 0), f"${known}$", size=1000, prop=font)
+    try:
+        outline = TextPath((0, 0), f"${known}$", size=1000, prop=font)
+    except (ValueError, RecursionError) as error:  # it points at the place on several lines
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"the formula {shown(tex)} cannot be drawn: {reason}") from error
     box = outline.get_extents()
     drawing = "".join(
         LETTERS[code] + ("" if code == Path.CLOSEPOLY else " ".join(f"{v:.0f}" for v in points))

@@ -13,11 +13,12 @@ import pandas as pd
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
+from micse_utils.checks import listed, shown
 from micse_utils.corpora import Corpus
 from micse_utils.development import DevelopmentEvaluator
 from micse_utils.monitor import TrainingDivergedError
 from micse_utils.recipes import LowShotConfig, configure, default_preset
-from micse_utils.results import records, write_json
+from micse_utils.results import kept_json, records, write_json
 from micse_utils.sts import Pairs
 from micse_utils.training import train_low_shot
 
@@ -46,9 +47,7 @@ class GridRun:
 
     def kept(self) -> dict[str, object] | None:
         """The figures on file, or None if they are still to be made."""
-        if not self.file.is_file():
-            return None
-        record = json.loads(self.file.read_text(encoding="utf-8"))
+        record = kept_json(self.file) or {}
         return record if record.get("settings") == self.settings else None
 
     def keep(self, figures: dict[str, object]) -> None:
@@ -106,9 +105,18 @@ def train_grid(
         training, of the `best` checkpoint and at the `last` one; on the independent pairs,
         `independent_before` and `independent`; `history`, a list of dictionaries; `error` where
         the run failed.
+
+    Raises:
+        ValueError: no size, seed or method, or a size and seed without sentences.
     """
+    if not isinstance(sentences, Mapping):
+        raise TypeError(f"sentences={shown(sentences)} is no dictionary; load_low_shot gives one")
+    sizes, methods = listed("sizes", sizes), listed("methods", methods)
+    wanted = list(itertools.product(sizes, listed("seeds", seeds)))
+    if lacking := [each for each in wanted if each not in sentences]:
+        raise ValueError(f"there are no sentences for size and seed {lacking[0]}")
     runs = []
-    for size, seed, method in itertools.product(sizes, seeds, methods):
+    for (size, seed), method in itertools.product(wanted, methods):
         corpus = sentences[size, seed]
         recipe = preset or default_preset(base_model, size)
         config = configure(recipe, **settings, method=method, seed=seed)

@@ -14,9 +14,11 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers.utils import logging as transformers_logging
 
 from micse_utils import hub
+from micse_utils.checks import shown
 from micse_utils.device import pick_device
 from micse_utils.packaged import MANIFEST, fetch
 from micse_utils.results import Provenance, sha256_of
+from micse_utils.settings import folder_at
 from micse_utils.sources import choose
 
 MICSE = "sap-ai-research/miCSE"
@@ -68,8 +70,9 @@ def load_model(
         HubError, FetchError: it could not be had from the hub, or from the package index.
     """
     device = device or pick_device()
-    place = Path(name).expanduser()
-    if place.is_dir():
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f"name={shown(name)} is neither the name of a model nor a folder")
+    if (place := folder_at(name)) is not None:
         return _from_folder(place, pooling, device)
     if isinstance(name, Path) or str(name).startswith((".", "~", "/")):
         raise ValueError(f"there is no model folder {name}")
@@ -180,7 +183,7 @@ def _build(
     if not _weights(folder):
         raise ValueError(f"{folder} holds no weights ({' or '.join(WEIGHTS)})")
     if pooling is not None and pooling not in Pooling.POOLING_MODES:
-        raise ValueError(f'pooling="{pooling}" is none of {", ".join(Pooling.POOLING_MODES)}')
+        raise ValueError(f"pooling={shown(pooling)} is none of {', '.join(Pooling.POOLING_MODES)}")
     try:
         with quiet():
             model = _modules(folder, name, pooling, device)
@@ -191,6 +194,8 @@ def _build(
         ) from error
     except Exception as error:  # transformers passes on the errors of half a dozen libraries
         reason = str(error).strip().split("\n")[0]
+        if source == "hub":  # its client takes what stands in the cache for whole
+            reason += f"; if its cached copy is damaged, delete {folder.parents[1]} and try again"
         raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {reason}") from error
     model.provenance = Provenance(
         name,

@@ -5,6 +5,7 @@ kernels are installed elsewhere, and leaves its results in a folder of its own.
 """
 
 import argparse
+import contextlib
 import hashlib
 import html
 import json
@@ -13,16 +14,19 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import papermill
+from filelock import FileLock, Timeout
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from micse_utils.parameters import expected, read_value
-from micse_utils.results import write_atomically, write_json
+from micse_utils.results import kept_json, write_atomically, write_json
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -72,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
             reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
             failures.append(name)
             line = f"{name}: FAILED in {reason}\n  as far as it ran: {_unfinished(folder)}"
+        except (OSError, NoSuchKernel) as error:
+            failures.append(name)
+            line = f"{name}: FAILED, {error}"
         except DeadKernelError:
             failures.append(name)
             line = f"{name}: FAILED, its kernel died; was there enough memory?"
@@ -116,12 +123,38 @@ def run(
     """
     executed, record = folder / f"{name}.ipynb", folder / "run.json"
     fingerprint = _fingerprint(name, parameters)
-    if not force and not in_place and executed.is_file() and record.is_file():
-        earlier = json.loads(record.read_text(encoding="utf-8"))
-        if earlier["fingerprint"] == fingerprint:
-            return f"{name}: stands ({earlier['seconds']:.0f} s): {_headline(folder)}"
 
+    def standing() -> str | None:
+        earlier = (kept_json(record) or {}) if executed.is_file() else {}
+        if force or in_place or earlier.get("fingerprint") != fingerprint:
+            return None
+        return f"{name}: stands ({earlier['seconds']:.0f} s): {_headline(folder)}"
+
+    if line := standing():
+        return line
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        return standing() or _execute(name, folder, parameters, fingerprint, in_place)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Within, no other process runs this notebook: such as one whose `make` alone was killed."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        tqdm.write(f"{folder.name}: another process is running it; waiting for its end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _execute(name: str, folder: Path, parameters: dict, fingerprint: str, in_place: bool) -> str:
+    """Execute a notebook, and keep what it leaves; returns the line of `run`."""
+    executed, record = folder / f"{name}.ipynb", folder / "run.json"
     record.unlink(missing_ok=True)
     unfinished = _unfinished(folder)
     start = time.perf_counter()
@@ -228,10 +261,8 @@ def _fingerprint(name: str, parameters: dict) -> str:
 
 
 def _headline(folder: Path) -> str:
-    metrics = folder / "metrics.json"
-    if not metrics.is_file():
-        return "(no metrics.json)"
-    return json.loads(metrics.read_text(encoding="utf-8"))["headline"]
+    metrics = kept_json(folder / "metrics.json")
+    return metrics["headline"] if metrics else "(no metrics.json)"
 
 
 def _use_own_kernel() -> None:

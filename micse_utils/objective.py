@@ -14,6 +14,7 @@ from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor, nn
 
 from micse_utils.attention import attention_modules, attention_rows, recorded_attention, two_views
+from micse_utils.checks import shown
 
 SMALLEST_DISTANCE = 1e-6
 """Least 1 - rho^2, which keeps I finite where two views agree entirely: at most 6.9 nats."""
@@ -35,10 +36,24 @@ def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Ten
 
     Returns:
         Scalar tensor >= 0, in nats.
+
+    Raises:
+        ValueError: the two views are not of one shape, or a temperature that makes no sense.
     """
+    if first.shape != second.shape or first.ndim != 2 or not len(first):
+        raise ValueError(
+            f"the views' embeddings must be two equal [n, d], not {tuple(first.shape)} and "
+            f"{tuple(second.shape)}"
+        )
+    _check_temperature(temperature)
     similarity = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T
     positives = torch.arange(len(first), device=first.device)
     return F.cross_entropy(similarity / temperature, positives)
+
+
+def _check_temperature(temperature: float | Tensor) -> None:
+    if not isinstance(temperature, (int, float, Tensor)) or not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature={shown(temperature)} is not a number above 0")
 
 
 def attention_mutual_information(
@@ -73,9 +88,10 @@ def attention_mutual_information(
         Scalar tensor >= 0, in nats, differentiable in both arguments, always finite.
 
     Raises:
-        ValueError: the two views differ in shape.
+        ValueError: the two views differ in shape, or fewer than two samples are to be drawn.
     """
-    if first.shape != second.shape or first.ndim != 2:
+    _check_samples(samples)
+    if first.shape != second.shape or first.ndim != 2 or not first.numel():
         raise ValueError(
             f"the views' attention must be two equal [rows, positions], not {tuple(first.shape)} "
             f"and {tuple(second.shape)}"
@@ -111,7 +127,15 @@ def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
 
     Returns:
         Float, [rows], in nats; 0 for a constant row, at most 6.9 where rho reaches 1.
+
+    Raises:
+        ValueError: the two differ in shape.
     """
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(
+            f"the samples must be two equal [rows, samples], not {tuple(first.shape)} and "
+            f"{tuple(second.shape)}"
+        )
     rho = F.cosine_similarity(
         first - first.mean(dim=1, keepdim=True),
         second - second.mean(dim=1, keepdim=True),
@@ -119,6 +143,11 @@ def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
         eps=SMALLEST_NORM,
     )
     return -0.5 * torch.log((1 - rho**2).clamp(min=SMALLEST_DISTANCE))
+
+
+def _check_samples(samples: int) -> None:
+    if not isinstance(samples, int) or samples < 2:
+        raise ValueError(f"samples={shown(samples)}: a correlation needs 2 or more")
 
 
 def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
@@ -181,20 +210,19 @@ class MiCSELoss(nn.Module):
         samples: int = 150,
     ) -> None:
         super().__init__()
-        if not 0 <= ami_weight < float("inf"):
-            raise ValueError(f"ami_weight={ami_weight} is not a number from 0")
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature={temperature} is not a number above 0")
-        if samples < 2:
-            raise ValueError(f"samples={samples}: a correlation needs 2 or more")
+        if not isinstance(ami_weight, (int, float)) or not 0 <= ami_weight < float("inf"):
+            raise ValueError(f"ami_weight={shown(ami_weight)} is not a number from 0")
+        _check_temperature(temperature)
+        _check_samples(samples)
         attentions = attention_modules(model.transformers_model)
         depth = len(attentions)
         self.min_layer = depth * 7 // 12 if min_layer is None else min_layer
         self.max_layer = round(depth * 11 / 12) if max_layer is None else max_layer
-        if not 0 <= self.min_layer < self.max_layer <= depth:
+        whole_numbers = isinstance(self.min_layer, int) and isinstance(self.max_layer, int)
+        if not whole_numbers or not 0 <= self.min_layer < self.max_layer <= depth:
             raise ValueError(
-                f"layers {self.min_layer} to {self.max_layer} (not included) are no range of this "
-                f"model's {depth} layers"
+                f"layers {shown(self.min_layer)} to {shown(self.max_layer)} (not included) are no "
+                f"range of this model's {depth} layers"
             )
         self.model = model
         self.ami_weight = ami_weight

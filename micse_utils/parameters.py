@@ -3,8 +3,8 @@
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from micse_utils.settings import folder_at
 from micse_utils.sources import WORDS, is_source
 from micse_utils.sts import PACKAGED_STS, STS_TASKS
 
@@ -79,13 +79,12 @@ def read_value(name: str, text: str) -> object:
 
     A folder that exists is meant from where the command is called; notebooks run elsewhere.
     """
-    if name in ("source", "model_name", "trained_in") and text not in ("", *WORDS, "start"):
-        folder = Path(text).expanduser()
-        if folder.is_dir():
-            return str(folder.absolute())
+    may_be_a_folder = name in ("source", "model_name", "trained_in")
+    if may_be_a_folder and text not in ("", *WORDS, "start") and (folder := folder_at(text)):
+        return str(folder.absolute())
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     return list(value) if isinstance(value, tuple) else value  # 48, 49
 

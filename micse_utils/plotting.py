@@ -29,6 +29,12 @@ def text_table(table: pd.DataFrame, **formats: str) -> Styler:
     return shown.set_properties(**left).set_table_styles([headers])
 
 
+def _literal(text: str) -> str:
+    """A reader's text as it stands: dollar signs start no formula, half an emoji is U+FFFD."""
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole.replace("$", r"\$")
+
+
 def similarity_heatmap(
     similarity: np.ndarray, sentences: Sequence[str], groups: Sequence[str], *, title: str
 ) -> Figure:
@@ -49,7 +55,8 @@ def similarity_heatmap(
     for border in (i for i in range(1, n) if groups[i] != groups[i - 1]):
         axes.axhline(border - 0.5, color="white", linewidth=3)
         axes.axvline(border - 0.5, color="white", linewidth=3)
-    axes.set_yticks(range(n), [f"{sentence}  {i + 1}" for i, sentence in enumerate(sentences)])
+    labels = [f"{_literal(sentence)}  {i + 1}" for i, sentence in enumerate(sentences)]
+    axes.set_yticks(range(n), labels)
     axes.set_xticks(range(n), range(1, n + 1))
     axes.set_xlabel("sentence number (in the cells: cosine × 100)")
     axes.set_title(title)
@@ -218,7 +225,7 @@ def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
     markers = "osD^v"
     for index, (query, rows) in enumerate(hits.groupby("query", sort=False)):
         style = {"marker": markers[index % 5], "color": SERIES[index % 4]}
-        axes.plot(rows["rank"], rows["cosine"], label=query, **style)
+        axes.plot(rows["rank"], rows["cosine"], label=_literal(query), **style)
     axes.set_xlabel("rank of the sentence found")
     axes.set_ylabel("cosine similarity")
     axes.set_xticks(sorted(hits["rank"].unique()))

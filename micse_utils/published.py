@@ -91,7 +91,12 @@ def score_row(scores: Mapping[str, float] | pd.Series) -> dict[str, str]:
 def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
     """A Markdown table, one row a model; a column that a row lacks is left blank there."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    lines = [f"| model | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    for name, row in rows.items():
-        lines.append(f"| {name} | {' | '.join(row.get(column, '') for column in columns)} |")
-    return "\n".join(lines) + "\n"
+    lines = [["model", *columns]]
+    lines += [[name, *(row.get(column, "") for column in columns)] for name, row in rows.items()]
+    heading, *body = (f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+    return "".join([heading, f"|{'---|' * len(lines[0])}\n", *body])
+
+
+def _cell(text: str) -> str:
+    """A text that stays in its cell."""
+    return " ".join(str(text).split()).replace("|", "\\|")

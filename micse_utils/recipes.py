@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields, replace
 
 from sentence_transformers import SentenceTransformer
 
+from micse_utils.checks import shown
+
 METHODS = ("micse", "simcse")
 
 
@@ -45,15 +47,16 @@ class LowShotConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if self.method not in METHODS:
-            raise ValueError(f'method="{self.method}" is none of {", ".join(METHODS)}')
+            raise ValueError(f"method={shown(self.method)} is none of {', '.join(METHODS)}")
         for name in ("batch_size", "max_length", "epochs", "evaluations", "steps"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"{name}={value!r} is not a positive whole number")
+            left_out = value is None and name == "steps"
+            if not left_out and (type(value) is not int or value < 1):
+                raise ValueError(f"{name}={shown(value)} is not a positive whole number")
         for name in ("ami_weight", "temperature", "learning_rate"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{name}={value!r} is not a number")
+                raise ValueError(f"{name}={shown(value)} is not a number")
         if not 0 <= self.ami_weight < math.inf:
             raise ValueError(f"ami_weight={self.ami_weight} is not a number from 0")
         if not 0 < self.temperature < math.inf:
@@ -63,11 +66,11 @@ class LowShotConfig:
         for name in ("min_layer", "max_layer"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 0):
-                raise ValueError(f"{name}={value!r} is not the number of a layer, from 0")
+                raise ValueError(f"{name}={shown(value)} is not the number of a layer, from 0")
         if type(self.seed) is not int or not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed={self.seed!r} is not a whole number from 0 to 2^32 - 1")
+            raise ValueError(f"seed={shown(self.seed)} is not a whole number from 0 to 2^32 - 1")
         if self.bf16 not in (None, True, False):
-            raise ValueError(f"bf16={self.bf16!r} is neither True, False nor None")
+            raise ValueError(f"bf16={shown(self.bf16)} is neither True, False nor None")
         if self.batch_size < 2:
             raise ValueError("batch_size=1 leaves InfoNCE nothing to tell a sentence from")
 
@@ -110,8 +113,12 @@ def configure(preset: str | LowShotConfig, **settings: object) -> LowShotConfig:
     """
     if isinstance(preset, str):
         if preset not in PRESETS:
-            raise ValueError(f'preset="{preset}" is none of {", ".join(PRESETS)}')
+            raise ValueError(f"preset={shown(preset)} is none of {', '.join(PRESETS)}")
         preset = PRESETS[preset]
+    if not isinstance(preset, LowShotConfig):
+        raise TypeError(
+            f"preset={shown(preset)} is neither one of {', '.join(PRESETS)} nor settings"
+        )
     known = [field.name for field in fields(LowShotConfig)]
     if unknown := settings.keys() - set(known):
         raise TypeError(f"{min(unknown)} is no setting; there are {', '.join(known)}")

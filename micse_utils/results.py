@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from micse_utils.checks import shown
+
 PACKAGES = (
     "torch", "transformers", "sentence-transformers", "scikit-learn", "umap-learn", "usearch",
     "numpy",
@@ -46,9 +48,11 @@ class Provenance:
 
     def __str__(self) -> str:
         """One line for people."""
-        mark = f"commit {self.revision[:8]}" if self.revision else f"SHA-256 {self.sha256[:8]}…"
+        mark = f", SHA-256 {self.sha256[:8]}…" if self.sha256 else ""
+        if self.revision:
+            mark = f", commit {self.revision[:8]}"
         pooling = f", {self.pooling} pooling" if self.pooling else ""
-        return f"{self.name}{pooling} ({self.source}: {self.origin}, {mark})"
+        return f"{self.name}{pooling} ({self.source}: {self.origin}{mark})"
 
 
 def sha256_of(files: Iterable[Path]) -> str:
@@ -93,10 +97,22 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, record: object) -> Path:
     """Write a JSON file, whole or not at all; NumPy's numbers and arrays are fine, NaN is not."""
-    text = json.dumps(
-        record, indent=2, ensure_ascii=False, allow_nan=False, default=lambda array: array.tolist()
-    )
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=_of_numpy)
     return write_text(path, text + "\n")
+
+
+def kept_json(path: Path) -> object | None:
+    """What a JSON file holds; None where there is none, or where a power cut left it damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _of_numpy(value: object) -> object:
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"{shown(value)} is no number, text, list or dictionary, as JSON needs it")
+    return value.tolist()
 
 
 def records(table: pd.DataFrame) -> list[dict[str, object]]:

@@ -2,13 +2,15 @@
 
 import numpy as np
 
+from micse_utils.checks import numbers, shown, whole
+
 BLOCK = 20_000
 """Numbers that the bootstrap works on at once: few enough to stay in the processor's cache."""
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors of length 1 in float64, [n, d]; a zero vector stays zero."""
-    vectors = np.asarray(vectors, dtype=np.float64)
+    vectors = numbers("vectors", vectors, "nd", finite=False).astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths == 0, 1, lengths)
 
@@ -34,9 +36,21 @@ def spearman_interval(
 
     Returns:
         Lower and upper end, between -1 and 1; NaN where one of both is constant.
+
+    Raises:
+        ValueError: arrays of unequal length, of less than two numbers or not finite; a level that
+            is not between 0 and 1, or a number of resamples or a seed that is none.
     """
-    n = len(first)
-    rng = np.random.default_rng(seed)
+    first, second = numbers("first", first, "n"), numbers("second", second, "n")
+    if not len(first) == len(second) > 1:
+        raise ValueError(
+            f"first has {len(first)} numbers and second {len(second)}; a correlation needs as many "
+            "of both, and two or more"
+        )
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise ValueError(f"level={shown(level)} is not a number between 0 and 1")
+    n, resamples = len(first), whole("resamples", resamples, 1)
+    rng = np.random.default_rng(whole("seed", seed))
     group_x, order_x, starts_x = _sorted_groups(first)
     group_y, order_y, starts_y = _sorted_groups(second)
     correlations = []
@@ -73,7 +87,14 @@ def alignment(first: np.ndarray, second: np.ndarray) -> float:
 
     Args:
         first, second: unit vectors, [n, d].
+
+    Raises:
+        ValueError: they differ in shape.
     """
+    first = numbers("first", first, "nd", finite=False)
+    second = numbers("second", second, "nd", finite=False)
+    if first.shape != second.shape:
+        raise ValueError(f"first has shape {first.shape} and second {second.shape}; they are pairs")
     return float(((first - second) ** 2).sum(axis=1).mean())
 
 
@@ -85,7 +106,12 @@ def uniformity(vectors: np.ndarray) -> float:
 
     Returns:
         0 where all vectors are one, about -4 at best; smaller is better.
+
+    Raises:
+        ValueError: fewer than two vectors.
     """
-    n = len(vectors)
+    vectors = numbers("vectors", vectors, "nd", finite=False)
+    if (n := len(vectors)) < 2:
+        raise ValueError(f"uniformity is that of pairs, and there is no pair of {n} vectors")
     potentials = np.exp(4 * (vectors @ vectors.T) - 4)  # the squared distance is 2 - 2 cosine
     return float(np.log((potentials.sum() - np.trace(potentials)) / (n * (n - 1))))

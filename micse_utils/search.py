@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from micse_utils.checks import numbers, shown, whole
+
 BLOCK = 2**24
 """Cosines that are held at a time, 64 MiB of float32."""
 
@@ -21,9 +23,15 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, count: int = 10) -> np.nda
         Rows of `vectors`, [n, count], best first.
 
     Raises:
-        ValueError: `count` is not from 1 to m.
+        ValueError: `count` is not from 1 to m; arrays of other shapes, or with NaN or infinity.
     """
-    if not 1 <= count <= len(vectors):
+    queries, vectors = numbers("queries", queries, "nd"), numbers("vectors", vectors, "md")
+    if queries.shape[1] != vectors.shape[1]:
+        raise ValueError(
+            f"queries of {queries.shape[1]} dimensions cannot be compared with vectors of "
+            f"{vectors.shape[1]}"
+        )
+    if not 1 <= whole("count", count) <= len(vectors):
         raise ValueError(f"count={count} is not from 1 to the number of vectors, {len(vectors)}")
     found = np.empty((len(queries), count), dtype=np.int64)
     for rows, cosines in _blocks(queries, vectors):
@@ -43,7 +51,15 @@ def pairs_above(vectors: np.ndarray, cosine: float) -> tuple[np.ndarray, np.ndar
     Returns:
         Rows of each pair, the smaller one first, [pairs, 2], and their cosines, [pairs]; in the
         order of the rows.
+
+    Raises:
+        ValueError: `cosine` is no number, or `vectors` are of another shape, or not finite.
     """
+    vectors = numbers("vectors", vectors, "nd")
+    if not isinstance(cosine, (int, float)) or cosine != cosine:
+        raise ValueError(f"cosine={shown(cosine)} is not a number")
+    if not len(vectors):
+        return np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=vectors.dtype)
     pairs, values = [], []
     for rows, cosines in _blocks(vectors, vectors):
         first, second = np.nonzero(cosines >= cosine)
@@ -62,9 +78,12 @@ def queries_per_second(
     Returns:
         The number of queries by the seconds of the fastest round: whatever else the machine does
         can only slow a round, as can the first one, which warms up.
+
+    Raises:
+        ValueError: `rounds` is not a whole number from 1.
     """
     seconds = []
-    for _ in range(rounds):
+    for _ in range(whole("rounds", rounds, 1)):
         start = time.perf_counter()
         search(queries)
         seconds.append(time.perf_counter() - start)

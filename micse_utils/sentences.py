@@ -10,9 +10,11 @@ import pandas as pd
 import pyarrow as pa
 
 from micse_utils import hub
+from micse_utils.checks import listed, shown, whole
 from micse_utils.corpora import Corpus, package_provenance, read_lines
 from micse_utils.packaged import MANIFEST, fetch
 from micse_utils.results import Provenance, sha256_of
+from micse_utils.settings import file_at
 from micse_utils.sources import choose
 from micse_utils.wikitext import wikipedia_sentences
 
@@ -80,8 +82,9 @@ def load_low_shot(
             that the paper has no split of, or that is more than there is.
         FileNotFoundError, HubError, FetchError: the source asked for does not have them.
     """
-    if not sizes or not seeds:
-        raise ValueError(f"no {'seeds to draw with' if sizes else 'sizes to draw'} were given")
+    for name, given, least in (("sizes", sizes, 1), ("seeds", seeds, 0)):
+        for position, number in enumerate(listed(name, given)):
+            whole(f"{name}[{position}]", number, least)
     handfuls = {}
 
     def split(corpus: Corpus) -> Corpus:
@@ -119,9 +122,9 @@ def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
         FileNotFoundError: there is no such file.
         ValueError: another kind of file, not UTF-8, no such column, or no sentence in it.
     """
-    file = Path(file).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
+    name, file = file, file_at(file)
+    if file is None:
+        raise FileNotFoundError(f"there is no file {shown(str(name))}")
     if file.suffix == ".txt":
         lines = read_lines(file)
     else:
@@ -150,7 +153,7 @@ def read_table(file: Path, column: str | None = None) -> pd.Series:
         raise ValueError(f"{file} cannot be read as a table: {str(error).strip()}") from error
     if column is None and len(table.columns) == 1:
         return table.iloc[:, 0]
-    if column not in table.columns:
+    if column not in list(table.columns):
         there = ", ".join(map(str, table.columns))
         raise ValueError(f"{file} has no column '{column}'; it has {there}")
     return table[column]

@@ -71,6 +71,9 @@ def evaluate_sts(
     """
     pairs = tasks if isinstance(tasks, Mapping) else load_sts_tasks(tasks, source)
     texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
+    for task, p in pairs.items():
+        if np.ptp(p.gold) == 0:
+            raise ValueError(f"{task}: all gold scores are {p.gold[0]}; nothing to correlate with")
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     vectors = unit(vectors)
     rows = []
@@ -140,6 +143,9 @@ def evaluate_transfer(
     if not isinstance(tasks, Mapping):
         tasks = load_transfer_tasks(tasks, source, limit=limit, seed=seed)
     texts = {task: [*data.first, *data.second] for task, data in tasks.items()}
+    for task, data in tasks.items():
+        if len(np.unique(data.labels[~data.test])) < 2:
+            raise ValueError(f"{task}: the sentences to learn from are not of two classes or more")
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     rows = []
     for task, data in tqdm(tasks.items(), desc="classify", unit="task", disable=not progress):
@@ -205,10 +211,10 @@ def main(arguments: list[str] | None = None) -> int:
             table = evaluate_sts(model, **settings)
         else:
             table = evaluate_transfer(model, limit=options.limit, **settings)
+        report(table, model, options.output, options.tasks, settings)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
-    report(table, model, options.output, options.tasks, settings)
     return 0
 
 

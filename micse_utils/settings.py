@@ -28,7 +28,7 @@ def setting(name: str) -> str | None:
 def cache_folder() -> Path:
     """Folder for fetched weights and data; it need not exist yet."""
     if chosen := setting("MICSE_CACHE"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     if (BUNDLE / "cache").is_dir():
         return BUNDLE / "cache"
     import platformdirs  # here, as a bundle is unpacked before anything is installed
@@ -45,12 +45,31 @@ def folder_setting(name: str) -> Path | None:
     chosen = setting(name)
     if chosen is None:
         return None
-    folder = Path(chosen).expanduser()
-    if not folder.is_dir():
+    if (folder := folder_at(chosen)) is None:
         raise NotADirectoryError(
             f"{name}={chosen} is not a folder; name one that exists or unset the variable"
         )
     return folder
+
+
+def expanded(place: str | Path) -> Path:
+    """A place with `~` as the home folder; as it stands, where there is no such home."""
+    try:
+        return Path(place).expanduser()
+    except (RuntimeError, ValueError):
+        return Path(place)
+
+
+def folder_at(place: str | Path) -> Path | None:
+    """The folder of this name, or None where there is none, also for what can be no name."""
+    folder = expanded(place)
+    return folder if os.path.isdir(folder) else None  # noqa: PTH112  Path's own fails on long names
+
+
+def file_at(place: str | Path) -> Path | None:
+    """The file of this name, or None where there is none, also for what can be no name."""
+    file = expanded(place)
+    return file if os.path.isfile(file) else None  # noqa: PTH113  as above
 
 
 def process() -> tuple[int, int]:

@@ -32,13 +32,17 @@ tweets, training from a handful of sentences, scores with their uncertainty, and
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the pages where the command line says."""
+    """Write the pages where the command line says; 0 if they stand."""
     parser = argparse.ArgumentParser(prog="python -m micse_utils.site", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="default: html/ in the results")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="results folder")
     options = parser.parse_args(arguments)
     folder = options.folder or options.results / "html"
-    runs = write_site(folder, options.results)
+    try:
+        runs = write_site(folder, options.results)
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
     print(f"run here: {', '.join(runs) or 'none'}; the others as they are committed")
     print(f"open {folder / 'index.html'}")
     return 0

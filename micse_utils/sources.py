@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from micse_utils.checks import shown
 from micse_utils.hub import HubError
-from micse_utils.settings import folder_setting
+from micse_utils.settings import folder_at, folder_setting
 
 Found = TypeVar("Found")
 WORDS = ("auto", "hub", "package")
@@ -15,7 +16,7 @@ def is_source(source: object) -> bool:
     """Whether this names a source: one of the three words, or a folder that exists."""
     if source in WORDS:
         return True
-    return isinstance(source, (str, Path)) and source != "" and Path(source).expanduser().is_dir()
+    return isinstance(source, (str, Path)) and source != "" and folder_at(source) is not None
 
 
 def choose(
@@ -53,9 +54,9 @@ def choose(
     elif source != "auto":
         if not is_source(source):
             raise ValueError(
-                f'source="{source}" is neither "auto", "hub" nor "package", nor a folder here'
+                f'source={shown(source)} is neither "auto", "hub" nor "package", nor a folder here'
             )
-        found = folder(Path(source).expanduser())
+        found = folder(folder_at(source))
     else:
         found, reason = _first(own, folder, hub, package if stand_in else None)
     print(f"{need}: {found.provenance}{reason}")

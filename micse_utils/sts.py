@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from micse_utils import hub
+from micse_utils.checks import numbers, shown
 from micse_utils.corpora import package_provenance, read_lines
 from micse_utils.packaged import fetch
 from micse_utils.results import Provenance, sha256_of
@@ -49,6 +50,19 @@ class Pairs:
     provenance: Provenance
     subsets: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other, and scores that are none."""
+        gold, name = numbers("gold", self.gold, "n"), self.provenance.name
+        if not len(self.first) == len(self.second) == len(gold) > 0:
+            raise ValueError(
+                f"{name}: {len(self.first)} first and {len(self.second)} second sentences and "
+                f"{len(gold)} gold scores make no pairs"
+            )
+        if len(self.subsets) not in (0, len(gold)):
+            raise ValueError(f"{name}: {len(self.subsets)} subsets are named for {len(gold)} pairs")
+        if gold.min() < 0:
+            raise ValueError(f"{name}: a gold score is {gold.min()}; they start at 0")
+
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.gold)
@@ -68,10 +82,10 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
         FileNotFoundError, HubError, FetchError: the source asked for does not have it.
     """
     packaged = {"Lee": load_lee, "kit sample": load_sample}
+    if task not in (*STS_TASKS, *PACKAGED_STS):
+        raise ValueError(f"task={shown(task)} is none of {', '.join([*STS_TASKS, *PACKAGED_STS])}")
     if task in packaged:
         return packaged[task]()
-    if task not in STS_TASKS:
-        raise ValueError(f'task="{task}" is none of {", ".join([*STS_TASKS, *PACKAGED_STS])}')
 
     def package() -> Pairs:
         raise ValueError(f"no package carries {task}; there are {', '.join(PACKAGED_STS)}")
@@ -103,7 +117,7 @@ def load_stsb(
         FileNotFoundError, HubError: the source asked for does not have it.
     """
     if split not in ("train", "dev", "test"):
-        raise ValueError(f'split="{split}" is none of train, dev, test')
+        raise ValueError(f"split={shown(split)} is none of train, dev, test")
     on_hub = "validation" if split == "dev" else split
     return choose(
         "rated pairs",
@@ -128,8 +142,8 @@ def load_sample(kind: str = "plain") -> Pairs:
     """
     file = KIT_DATA / "sts_sample.csv"
     table = pd.read_csv(file)
-    if kind not in set(table["kind"]):
-        raise ValueError(f'kind="{kind}" is none of {", ".join(table["kind"].unique())}')
+    if kind not in (kinds := list(table["kind"].unique())):
+        raise ValueError(f"kind={shown(kind)} is none of {', '.join(kinds)}")
     table = table[table["kind"] == kind]
     provenance = replace(Provenance.of_kit_file(file), name=f"sts_sample, {kind} pairs")
     return _from_table(table, provenance, subsets=tuple(table["genre"]))

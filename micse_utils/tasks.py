@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from micse_utils.checks import shown, whole
 from micse_utils.hub import HubError
 from micse_utils.sts import PACKAGED_STS, STS_TASKS, Pairs, load_sts
 from micse_utils.transfer import PACKAGED_TRANSFER, TRANSFER_TASKS, Classification, load_transfer
@@ -66,6 +67,10 @@ def _load_all(
     official: Iterable[str],
     packaged: Iterable[str],
 ) -> dict[str, Task]:
+    if isinstance(tasks, (str, bytes)) or not isinstance(tasks, (Iterable, type(None))):
+        raise TypeError(
+            f"tasks={shown(tasks)} is no list of names; there are {', '.join(official)}"
+        )
     if tasks is not None:
         return {task: load(task) for task in tasks}
     found, missing = {}, {}
@@ -82,8 +87,10 @@ def _load_all(
 
 
 def _sample(data: Classification, limit: int | None, seed: int) -> Classification:
-    if limit is None or data.test.any() or limit >= len(data.labels):
+    if limit is None or data.test.any() or whole("limit", limit, 1) >= len(data.labels):
         return data
-    rows = np.sort(np.random.default_rng(seed).choice(len(data.labels), limit, replace=False))
+    rows = np.sort(
+        np.random.default_rng(whole("seed", seed)).choice(len(data.labels), limit, replace=False)
+    )
     first = [data.first[row] for row in rows]
     return replace(data, first=first, labels=data.labels[rows], test=data.test[rows])

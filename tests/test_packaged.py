@@ -177,13 +177,14 @@ def test_a_member_with_other_bytes_never_reaches_the_cache(shop):
     assert not list(shop[1].glob(".thing-*"))
 
 
-def test_links_in_an_archive_do_not_lead_out_of_it(shop, tmp_path):
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_links_in_an_archive_do_not_lead_out_of_it(shop, tmp_path, kind):
     secret = tmp_path / "secret"
     secret.write_bytes(WEIGHTS)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         link = tarfile.TarInfo("weights.bin")
-        link.type, link.linkname = tarfile.SYMTYPE, str(secret)
+        link.type, link.linkname = kind, str(secret)
         tar.addfile(link)
     stock(shop, members={"carrier/pack": stream.getvalue()})
     shop[2][0]["members"] = "carrier/pack::{file}"
@@ -309,6 +310,22 @@ def test_an_index_that_refuses_is_told_by_its_reason(shop, monkeypatch, mood, re
         monkeypatch.setenv("PIP_INDEX_URL", index.url)
         assert re.match(reason, index_problem())
         assert index.requests == ["GET carrier"]
+
+
+def test_an_index_out_of_reach_is_said_with_the_ways_out(shop, monkeypatch):
+    """Nobody listens there any more; nothing is left in the cache, and the next call succeeds."""
+    stock(shop)
+    with serving() as closed:
+        pass
+    with monkeypatch.context() as away:
+        away.delenv("PIP_NO_INDEX")
+        away.delenv("PIP_FIND_LINKS")
+        away.setenv("PIP_INDEX_URL", closed.url)
+        with pytest.raises(FetchError, match=r"carrier==1\.0: .*index could not be reached") as no:
+            fetch("thing")
+    assert "Ways out: " in str(no.value) and "\n" not in str(no.value)
+    assert contents(shop[1] / "thing") == {}
+    assert contents(fetch("thing")) == ARRIVED
 
 
 def test_the_real_tweets_arrive():

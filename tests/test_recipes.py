@@ -62,7 +62,7 @@ def test_settings_replace_those_of_a_preset():
         ({"steps": 2.5}, ValueError, r"steps=2.5 is not a positive whole number"),
         ({"evaluations": True}, ValueError, r"evaluations=True is not a positive whole number"),
         ({"learning_rate": float("nan")}, ValueError, r"learning_rate=nan is not between 0 and 1"),
-        ({"learning_rate": "fast"}, ValueError, r"learning_rate='fast' is not a number"),
+        ({"learning_rate": "fast"}, ValueError, r'learning_rate="fast" is not a number'),
         ({"ami_weight": None}, ValueError, r"ami_weight=None is not a number"),
         ({"seed": -1}, ValueError, r"seed=-1 is not a whole number from 0"),
     ],

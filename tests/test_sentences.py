@@ -39,9 +39,9 @@ def test_handfuls_are_seeded_samples_of_the_users_sentences(tmp_path, capsys):
     ("sizes", "seeds", "message"),
     [
         ([51], [48], r"has only 50 sentences, not 51"),
-        ([0], [48], r"limit=0 is not a positive whole number"),
-        ([], [48], r"no sizes to draw were given"),
-        ([5], [], r"no seeds to draw with were given"),
+        ([0], [48], r"sizes\[0\]=0 is not a whole number from 1"),
+        ([], [48], r"sizes=\[\] is no list"),
+        ([5], [], r"seeds=\[\] is no list"),
     ],
 )
 def test_handfuls_that_cannot_be_had_are_refused(tmp_path, sizes, seeds, message):

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -332,7 +334,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
         return [sys.executable, "-m", "micse_utils.training", *arguments]
 
     subprocess.run(call("whole"), env=environment, check=True, capture_output=True)
-    kills = 0
+    kills, chance = 0, random.Random(0)
     for attempt in range(1, 4):
         process = subprocess.Popen(
             call("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -343,6 +345,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
             for folder in checkpoints.glob("checkpoint-*")
         ):
             time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
     # A checkpoint that a kill left unfinished is not gone on from.
@@ -362,6 +365,42 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
     assert spearman[0] == spearman[1]
     first, second = (SentenceTransformer(str(f / "model"), device="cpu") for f in folders)
     assert difference(weights(first), weights(second)) == 0
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_its_end_is_written_still_ends_with_the_same_weights(
+    whole, tiny_bert, tmp_path
+):
+    """It dies before the model is saved, half-way through, before the record, and after it."""
+    trained, output = whole
+    places = [
+        "SentenceTransformer.save_pretrained = die",
+        "shutil.copy = shutil.move = die\nfrom transformers import PreTrainedTokenizerBase\n"
+        "PreTrainedTokenizerBase.save_pretrained = die",
+        "keep = runs.write_json\n"
+        "runs.write_json = lambda file, r: die() if file.name == runs.RECORD else keep(file, r)",
+        "runs.shutil.rmtree = die",
+    ]
+    for place in places:
+        code = f"""
+import os, shutil, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from sentence_transformers import SentenceTransformer
+from micse_utils import runs
+from test_training import train
+def die(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+{place}
+train({str(tiny_bert)!r}, {str(tmp_path / "run")!r})
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    again = train(tiny_bert, tmp_path / "run")
+    assert difference(weights(again.model), weights(trained.model)) == 0
+    kept = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
+    assert difference(weights(kept), weights(trained.model)) == 0
+    pd.testing.assert_frame_equal(again.history, trained.history)
+    assert (tmp_path / "run" / "training.json").is_file() and (output / "training.json").is_file()
 
 
 @pytest.mark.slow

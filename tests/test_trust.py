@@ -5,27 +5,47 @@ Hypothesis makes the inputs: bytes that are no text, odd numbers, wrong types, h
 
 import contextlib
 import io
+import json
 import math
+import re
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from micse_utils import bundle, plotting, tasks
+from micse_utils.blocks import open_source
 from micse_utils.corpora import load_tweets
+from micse_utils.development import DevelopmentEvaluator
 from micse_utils.encoding import encode
-from micse_utils.models import load_model
-from micse_utils.objective import attention_mutual_information, info_nce
-from micse_utils.published import markdown
+from micse_utils.formula import formula
+from micse_utils.grid import train_grid
+from micse_utils.models import keep_first_layers, load_model
+from micse_utils.objective import (
+    MiCSELoss,
+    attention_mutual_information,
+    gaussian_mutual_information,
+    info_nce,
+)
+from micse_utils.parameters import KINDS, expected, read_value
+from micse_utils.published import markdown, score_row
 from micse_utils.recipes import LowShotConfig, configure
-from micse_utils.scores import spearman_interval, unit
+from micse_utils.results import Provenance, kept_json, write_metrics
+from micse_utils.scores import alignment, spearman_interval, uniformity, unit
+from micse_utils.search import nearest, pairs_above, queries_per_second
 from micse_utils.sentences import load_low_shot, load_sentences, read_sentences
-from micse_utils.sts import load_sts, load_stsb
+from micse_utils.senteval import evaluate_sts, evaluate_transfer
+from micse_utils.sources import is_source
+from micse_utils.sts import Pairs, load_sample, load_sts, load_stsb
+from micse_utils.tasks import load_sts_tasks, load_transfer_tasks
 from micse_utils.training import train_low_shot
-from micse_utils.transfer import load_transfer
+from micse_utils.transfer import Classification, load_transfer
 
 tried = settings(
     deadline=None,
@@ -34,17 +54,31 @@ tried = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
 )
 values = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text("aé0/.", max_size=5),
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text("aé0/.~\n\x00", max_size=5),
     st.binary(max_size=3), st.lists(st.integers(), max_size=2), st.builds(object),
+    st.dictionaries(st.integers(), st.none(), max_size=1), st.just("x" * 5000), st.just(10**30),
 )  # fmt: skip
 texts = st.text(st.characters(codec=None), max_size=40)
 junk = st.one_of(texts.map(lambda t: t.encode("utf-8", "surrogatepass")), st.binary(max_size=30))
+numbers = st.one_of(st.floats(-1, 1), st.floats(), st.integers(-3, 3))
+matrices = arrays.arrays(
+    st.sampled_from([np.float32, np.float64]),
+    arrays.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4),
+    elements=st.one_of(st.floats(-1, 1, width=32), st.sampled_from([np.nan, np.inf, 2.0**60])),
+)
+"""Arrays of all shapes, some of them with NaN and infinity."""
+SOURCE = Provenance("made here", "kit", "test_trust")
 RATED = b"main-captions\tMSRvid\t2012test\t0001\t%s\tA cat sat.\tThe cat ran."
 
 
 def damaged(*good, junk=junk):
     """A file of good lines with, perhaps, some others among them."""
     return st.lists(st.one_of(st.sampled_from(good), junk), max_size=8).map(b"\n".join)
+
+
+# How Python, NumPy and PyTorch complain of what they were never meant to get.
+OBSCURE = r"not supported between|has no attribute|not iterable|no len\(\)|ufunc|axis|broadcast"
+OBSCURE += r"|interpreted as an integer|unhashable|SeedSequence|unsupported operand|subscriptable"
 
 
 def one_sentence(call):
@@ -57,6 +91,7 @@ def one_sentence(call):
             message = str(error)
             assert message
             assert "\n" not in message
+            assert not re.search(OBSCURE, message), message
             return None
 
 
@@ -229,7 +264,283 @@ def test_attention_mutual_information_and_its_gradient_are_finite(rows, samples)
 @tried
 @given(st.dictionaries(texts, st.dictionaries(st.sampled_from("ab"), texts), max_size=3))
 def test_a_table_for_readers_always_has_its_rows(rows):
-    assert markdown(rows).count("\n") >= len(rows)
+    assert markdown(rows).count("\n") == len(rows) + 2
+
+
+@tried
+@given(matrices, matrices, values)
+def test_exact_search_finds_the_nearest_or_says_why_not(queries, vectors, count):
+    found = one_sentence(lambda: nearest(queries, vectors, count))
+    if found is not None:
+        assert np.isfinite(queries).all() and np.isfinite(vectors).all()
+        assert found.shape == (len(queries), count)
+        assert all(len(set(row)) == count for row in found.tolist())
+    assert one_sentence(lambda: nearest(np.eye(3), np.eye(3), 1)).tolist() == [[0], [1], [2]]
+
+
+@tried
+@given(matrices, st.one_of(values, numbers))
+def test_pairs_are_found_or_it_is_said_why_not(vectors, cosine):
+    found = one_sentence(lambda: pairs_above(vectors, cosine))
+    if found is not None:
+        assert np.isfinite(vectors).all() and not np.isnan(cosine)
+        assert (found[0][:, 0] < found[0][:, 1]).all()
+
+
+@tried
+@given(values.filter(lambda value: value != 10**30))
+def test_speed_is_measured_in_one_round_or_more(rounds):
+    found = one_sentence(lambda: queries_per_second(len, np.eye(2), rounds=min_of(rounds)))
+    assert found is None or found > 0
+
+
+def min_of(value, most=50):
+    """A value, made smaller where it is so large a number that the test would take long."""
+    return min(value, most) if isinstance(value, int) else value
+
+
+@tried
+@given(matrices, matrices)
+def test_figures_of_merit_are_numbers_or_refused(first, second):
+    for figure in (
+        one_sentence(lambda: alignment(first, second)),
+        one_sentence(lambda: uniformity(first)),
+    ):
+        assert figure is None or isinstance(figure, float)
+    if first.ndim != 2:
+        assert one_sentence(lambda: unit(first)) is None
+    if first.shape != second.shape:
+        assert one_sentence(lambda: alignment(first, second)) is None
+
+
+@tried
+@given(matrices, matrices, values, values, values)
+def test_an_interval_has_two_ends_or_is_refused(first, second, level, resamples, seed):
+    some = {"level": level, "resamples": min_of(resamples), "seed": seed}
+    for options in (some, {}):
+        found = one_sentence(lambda given=options: spearman_interval(first, second, **given))
+        if found is not None:
+            assert first.shape == second.shape == (len(first),)
+            assert np.isfinite(first).all() and np.isfinite(second).all()
+
+
+@tried
+@given(matrices, matrices, st.one_of(values, numbers))
+def test_the_objective_refuses_views_that_do_not_fit(first, second, number):
+    views = [torch.tensor(view, dtype=torch.float32) for view in (first, second)]
+    fit = first.shape == second.shape and first.ndim == 2
+    for call in (
+        lambda: info_nce(*views),
+        lambda: gaussian_mutual_information(*views),
+        lambda: attention_mutual_information(*views),
+    ):
+        assert one_sentence(call) is None or fit
+    eye = torch.eye(3)
+    loss = one_sentence(lambda: info_nce(eye, eye, temperature=number))
+    assert loss is None or loss.isfinite()
+    rows = torch.rand(2, 9).log()
+    value = one_sentence(lambda: attention_mutual_information(rows, rows, samples=number))
+    assert value is None or value.isfinite()
+
+
+@tried
+@given(st.sampled_from(["ami_weight", "temperature", "samples", "min_layer", "max_layer"]), values)
+def test_a_loss_is_made_or_refused(tiny, name, value):
+    loss = one_sentence(lambda: MiCSELoss(tiny, **{name: value}))
+    assert loss is None or value is None or getattr(loss, name) == value
+
+
+@tried
+@given(values, values, values)
+def test_encode_refuses_a_wrong_model_format_or_array(tiny, model, dtype, out):
+    good = {"model": tiny, "texts": ["a cat"], "max_length": 16}
+    assert one_sentence(lambda: encode(**good | {"model": model})) is None
+    if dtype is not None:
+        assert one_sentence(lambda: encode(**good, dtype=dtype)) is None
+    if out is not None:
+        assert one_sentence(lambda: encode(**good, out=out)) is None
+
+
+@tried
+@given(values.filter(lambda value: not is_source(value)), values)
+def test_a_model_of_no_name_is_refused(tiny_bert, name, pooling):
+    if not isinstance(name, str):
+        assert one_sentence(lambda: load_model(name, source="package")) is None
+    if pooling is not None:
+        assert one_sentence(lambda: load_model(tiny_bert, pooling=pooling, device="cpu")) is None
+
+
+@tried
+@given(values)
+def test_layers_that_a_model_does_not_have_are_refused(tiny, count):
+    if type(count) is not int or count not in (1, 2):
+        assert one_sentence(lambda: keep_first_layers(tiny, count)) is None
+
+
+scores = arrays.arrays(
+    np.float64, st.integers(0, 5), elements=st.one_of(st.floats(0, 5), st.floats(), st.just(1.0))
+)
+sides = st.lists(st.sampled_from(["a cat", "the dog ran", "red", ""]), max_size=5)
+
+
+@tried
+@given(sides, sides, scores, st.lists(st.just("part"), max_size=2))
+def test_rated_pairs_fit_each_other_and_are_scored_or_refused(tiny, first, second, gold, parts):
+    pairs = one_sentence(lambda: Pairs(first, second, gold, SOURCE, tuple(parts)))
+    if pairs is None:
+        return
+    assert len(pairs.first) == len(pairs.second) == len(pairs) > 0
+    assert ((pairs.gold >= 0) & np.isfinite(pairs.gold)).all()
+    figures = one_sentence(lambda: DevelopmentEvaluator(pairs)(tiny))
+    table = one_sentence(lambda: evaluate_sts(tiny, {"mine": pairs}, progress=False))
+    if np.ptp(gold) == 0:
+        assert figures is None and table is None
+
+
+@tried
+@given(sides, sides, arrays.arrays(np.int64, st.integers(0, 5), elements=st.integers(0, 1)))
+def test_classes_fit_their_sentences_or_are_refused(tiny, first, second, labels):
+    data = one_sentence(lambda: Classification(first, second, labels, labels > 5, SOURCE))
+    if data is not None:
+        assert len(data.first) == len(data.labels) == len(data.test)
+        if len(set(labels)) < 2:
+            call = lambda: evaluate_transfer(tiny, {"mine": data}, progress=False)  # noqa: E731
+            assert one_sentence(call) is None
+
+
+@tried
+@given(values, values, values)
+def test_tasks_that_are_none_are_refused(tasks, limit, seed):
+    if tasks is not None and tasks != {} and tasks != []:
+        assert one_sentence(lambda: load_sts_tasks(tasks, "package")) is None
+        assert one_sentence(lambda: load_transfer_tasks(tasks, "package")) is None
+    for number in (limit, seed):
+        assert one_sentence(lambda kind=number: load_sample(kind)) is None
+        assert one_sentence(lambda split=number: load_stsb(split, source="package")) is None
+        assert one_sentence(lambda split=number: load_tweets("package", split=split)) is None
+
+
+@tried
+@given(values, values)
+def test_a_sample_of_a_transfer_task_is_drawn_or_refused(tweets, limit, seed):
+    call = lambda: tasks._sample(tweets, limit, seed)  # noqa: E731
+    sample = one_sentence(call)
+    assert sample is None or limit is None or len(sample.first) == min(limit, len(tweets.first))
+
+
+@pytest.fixture(scope="module")
+def tweets():
+    return one_sentence(lambda: load_transfer("tweets", source="package"))
+
+
+@tried
+@given(st.sampled_from(["sizes", "methods", "seeds", "sentences"]), values)
+def test_a_grid_without_sentences_for_it_is_refused(tiny, tmp_path, name, value):
+    given = {"sizes": [4], "methods": ["micse"], "seeds": [1], "sentences": {}} | {name: value}
+    call = lambda: train_grid(tiny, given.pop("sentences"), tmp_path, dev=None, **given)  # noqa: E731
+    assert one_sentence(call) is None
+
+
+@tried
+@given(
+    damaged(b"text,n", b"a cat,1", b"the dog,2", b'{"text": "red", "n": 1}', b'{"n": [1]}'),
+    st.sampled_from(["csv", "tsv", "jsonl", "txt", "parquet", "csv.gz"]),
+    st.one_of(st.just("text"), values),
+    st.one_of(st.integers(1, 9), values),
+)
+def test_a_table_of_any_bytes_is_cut_into_blocks_or_refused(
+    tmp_path, content, suffix, column, size
+):
+    file = tmp_path / f"table.{suffix}"
+    file.write_bytes(content)
+    source = one_sentence(lambda: open_source(file, column))
+    if source is not None:
+        blocks = one_sentence(lambda: list(source.blocks(0, size)))
+        if blocks is not None:
+            assert sum(len(block.texts) for block in blocks) == source.rows > 0
+        assert one_sentence(lambda: list(source.blocks(0, 3))) is not None
+
+
+@tried
+@given(values)
+def test_a_place_without_a_table_is_refused(place):
+    assert is_source(place) or one_sentence(lambda: open_source(place)) is None
+
+
+@tried
+@given(st.recursive(st.one_of(values, numbers), lambda v: st.lists(v) | st.dictionaries(texts, v)))
+def test_figures_are_written_as_json_or_refused_and_nothing_is_left_half(tmp_path, figures):
+    call = {"headline": "h", "model": SOURCE, "data": SOURCE, "seed": 0}
+    file = tmp_path / "metrics.json"
+    file.write_text('{"good": 1}', encoding="utf-8")
+    if one_sentence(lambda: write_metrics(tmp_path, figures, **call)) is None:
+        assert kept_json(file) == {"good": 1}
+    else:
+        assert kept_json(file)["headline"] == "h"
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@tried
+@given(st.binary(max_size=20))
+def test_a_file_that_is_no_json_counts_as_none(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    kept_json(tmp_path / "run.json")
+    assert kept_json(tmp_path / "none.json") is None
+
+
+@tried
+@given(
+    st.sampled_from([*KINDS, "results"]), st.one_of(texts, st.text("~/.\\-([{1e,'\"", max_size=9))
+)
+def test_a_parameter_of_the_command_line_is_a_value_or_refused_in_words(name, text):
+    for written in (text, text * 2000):
+        value = read_value(name, written)
+        needed = expected(name, value, {"default": '"auto"', "help": "or None"})
+        assert needed is None or needed
+
+
+@tried
+@given(values)
+def test_a_parameter_of_another_type_is_refused_in_words(value):
+    for name in KINDS:
+        needed = expected(name, value, {"default": "1", "help": ""})
+        assert needed is None or "\n" not in needed
+    assert expected("seed", 1.5, {"default": "1", "help": ""})
+
+
+@tried
+@given(texts)
+def test_a_formula_is_drawn_or_refused(tex):
+    drawn = one_sentence(lambda: formula(tex))
+    assert drawn is None or drawn.startswith("<svg")
+
+
+@settings(tried, max_examples=15)
+@given(st.one_of(texts, st.text("$\\frac{}_^\x00", max_size=9)))
+def test_a_readers_text_stands_in_a_figure_as_it_is(text):
+    hits = pd.DataFrame({"query": [text], "rank": [1], "cosine": [0.5]})
+    with warnings.catch_warnings(action="ignore"):  # letters that the font does not have
+        heatmap = plotting.similarity_heatmap(np.eye(2), [text, "b"], ["a", "b"], title="t")
+        for figure in (heatmap, plotting.search_scores(hits, title="t")):
+            figure.canvas.draw()
+            plt.close(figure)
+
+
+@tried
+@given(st.dictionaries(texts, st.one_of(numbers, values), max_size=8))
+def test_scores_become_a_row_or_are_refused(scores):
+    row = one_sentence(lambda: score_row(scores))
+    assert row is None or row.keys() - {"Avg."} == set(scores)
+
+
+@tried
+@given(st.recursive(st.one_of(values, texts), lambda v: st.lists(v) | st.dictionaries(texts, v)))
+def test_a_bundles_list_of_any_shape_is_refused(tmp_path, record):
+    for content in (record, {"files": record, "installed": record, "system": 1, "python": 2}):
+        text = json.dumps(content, default=str)
+        (tmp_path / "bundle.json").write_text(text, encoding="utf-8", errors="replace")
+        with pytest.raises(bundle.BundleError, match=r"^[^\n]+$"):
+            bundle.read_list(tmp_path / "bundle.json")
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv"])

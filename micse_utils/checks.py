@@ -1,0 +1,59 @@
+"""What no number or array can be meant by is refused in a sentence, before it is computed with."""
+
+import json
+import reprlib
+from collections.abc import Iterable
+
+import numpy as np
+
+LONGEST = 300
+"""Characters of a value that a message shows."""
+
+
+def whole(name: str, value: object, least: int = 0) -> int:
+    """`value`, if it is a whole number from `least`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_whole or value < least:
+        raise ValueError(f"{name}={shown(value)} is not a whole number from {least}")
+    return int(value)
+
+
+def numbers(name: str, value: object, shape: str, *, finite: bool = True) -> np.ndarray:
+    """`value` as an array, if it is one of numbers, with a dimension for each letter of `shape`.
+
+    Raises:
+        ValueError: it is not; or it holds NaN or infinity, where it is to be `finite`.
+    """
+    array = np.asarray(value)
+    if array.ndim != len(shape) or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name} is an array of {array.dtype} of shape {array.shape}; expected numbers, "
+            f"[{', '.join(shape)}]"
+        )
+    # Of largest and smallest, because a mask would take a byte for every number.
+    if finite and array.size and not np.isfinite([array.min(), array.max()]).all():
+        raise ValueError(f"{name} holds NaN or infinity")
+    return array
+
+
+def listed(name: str, value: object) -> list:
+    """What `value` holds, if it is a list or the like that holds something.
+
+    Raises:
+        ValueError: it is not.
+    """
+    parts = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    if not parts:
+        raise ValueError(f"{name}={shown(value)} is no list with something in it")
+    return parts
+
+
+def shown(value: object) -> str:
+    """A value in a message: on one line, and short however large it is."""
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else reprlib.repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

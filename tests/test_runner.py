@@ -1,0 +1,180 @@
+"""The runner on two small notebooks: killed, beside another one, on a full disk, without a kernel.
+
+What the real notebooks show is held in `test_notebooks`.
+"""
+
+import contextlib
+import errno
+import os
+import random
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from micse_utils import notebooks
+from micse_utils.notebooks import main
+
+CELLS = [
+    'seed = 0  # of the numbers\nresults = "."  # folder',
+    "import time\nimport numpy as np\nimport pandas as pd\nimport matplotlib.pyplot as plt",
+    "from micse_utils.results import Provenance, save_figure, save_table, write_metrics\n"
+    "numbers = np.random.default_rng(seed).normal(size=50)\ntime.sleep(0.3)",
+    'save_table(results, "numbers", pd.DataFrame({"number": numbers}))\ntime.sleep(0.3)',
+    'save_figure(results, "numbers", plt.plot(numbers)[0].figure)\ntime.sleep(0.3)',
+    'source = Provenance("numbers", "kit", "this page")\n'
+    'headline = f"mean {numbers.mean():.3f}"\n'
+    'write_metrics(results, {"mean": numbers.mean()}, headline=headline, model=source,'
+    " data=source, seed=seed)\nprint(headline)",
+]
+FIGURES = ("metrics.json", "numbers.csv", "numbers.png")
+NAMES = ("01_first", "02_second")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A folder with two notebooks that take a few seconds."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    for name in NAMES:
+        cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+        cells[0].metadata["tags"] = ["parameters"]
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": notebooks.KERNEL})
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder
+
+
+def start(pages, results, *arguments, first=""):
+    """Start the runner on these notebooks, after some code of its own."""
+    code = f"""
+import pathlib, sys
+{first}
+from micse_utils import notebooks
+notebooks.NOTEBOOKS = pathlib.Path({str(pages)!r})
+sys.exit(notebooks.main(["--results", {str(results)!r}, *{arguments!r}]))
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=notebooks.ROOT,
+    )  # fmt: skip
+
+
+def figures(results):
+    return {(n, file): (results / n / file).read_bytes() for n in NAMES for file in FIGURES}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pages, tmp_path_factory):
+    """Results of a run to the end."""
+    results = tmp_path_factory.mktemp("results")
+    process = start(pages, results)
+    said, complaints = process.communicate()
+    assert process.returncode == 0, said + complaints
+    assert said.count("mean ") == 2
+    return results
+
+
+def stamps(results):
+    """When each file was changed; those that come and go meanwhile are none."""
+    with contextlib.suppress(FileNotFoundError):
+        return {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+
+
+@pytest.mark.slow
+def test_killed_at_random_points_it_goes_on_and_ends_with_the_same_figures(
+    pages, undisturbed, tmp_path
+):
+    chance, kills = random.Random(0), 0
+    for _ in range(5):
+        process = start(pages, tmp_path)
+        changes, before = chance.randint(1, 16), stamps(tmp_path)
+        while changes and process.poll() is None:
+            time.sleep(0.01)
+            now = stamps(tmp_path)
+            changes, before = changes - (now != before), now
+        time.sleep(chance.uniform(0, 0.3))
+        process.kill()  # its kernel is not told, and ends by itself
+        process.communicate()
+        kills += process.returncode < 0
+        for file in (path for name in FIGURES for path in tmp_path.glob(f"*/{name}")):
+            assert file.read_bytes() == (undisturbed / file.relative_to(tmp_path)).read_bytes()
+    assert kills >= 3
+    process = start(pages, tmp_path)
+    said, complaints = process.communicate()
+    assert process.returncode == 0, said + complaints
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+@pytest.mark.slow
+def test_two_runners_of_one_folder_wait_for_each_other(pages, undisturbed, tmp_path):
+    """As where `make` was killed and called again, while what it had started goes on."""
+    both = [start(pages, tmp_path) for _ in range(2)]
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    lines = "".join(out for out, _ in said).splitlines()
+    assert len([line for line in lines if ": stands" in line]) == 2
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_was_never_registered_is_started_all_the_same(pages, tmp_path):
+    nowhere = f"sys.prefix = {str(tmp_path / 'nowhere')!r}"
+    process = start(pages, tmp_path, NAMES[0], first=nowhere)
+    said, complaints = process.communicate()
+    assert process.returncode == 0, said + complaints
+    assert "01_first: " in said and "mean " in said
+
+
+def test_a_kernel_that_is_not_installed_is_one_sentence(pages, tmp_path):
+    """Neither its registration nor ipykernel itself is there."""
+    gone = f"sys.prefix = {str(tmp_path / 'nowhere')!r}\nsys.modules['ipykernel'] = None"
+    process = start(pages, tmp_path, NAMES[0], first=gone)
+    said, complaints = process.communicate()
+    assert process.returncode == 1
+    assert "01_first: FAILED, No such kernel named python3" in said
+    assert "Traceback" not in said + complaints
+
+
+@pytest.fixture
+def here(pages, monkeypatch):
+    """The runner in this process, on these notebooks."""
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", pages)
+    monkeypatch.setattr(notebooks, "_use_own_kernel", lambda: None)
+    return monkeypatch
+
+
+def test_results_that_cannot_be_written_are_one_sentence(here, tmp_path, capsys):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert main(["--results", str(tmp_path / "file")]) == 1
+    said, complaints = capsys.readouterr()
+    assert said.count(": FAILED, [Errno") == 2
+    assert "Traceback" not in said + complaints
+
+
+def test_a_full_disk_is_one_sentence_and_the_next_call_begins_anew(here, tmp_path, capsys):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    here.setattr(notebooks.papermill, "execute_notebook", full)
+    assert main(["--results", str(tmp_path), NAMES[0]]) == 1
+    assert "01_first: FAILED, [Errno 28] No space left on device" in capsys.readouterr().out
+    assert not (tmp_path / NAMES[0] / "run.json").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\x00"])
+def test_a_damaged_record_of_a_run_counts_as_none(here, tmp_path, damage):
+    """A power cut may leave an empty file; the notebook is then run again."""
+    (tmp_path / f"{NAMES[0]}.ipynb").write_text("{}", encoding="utf-8")
+    (tmp_path / "run.json").write_bytes(damage)
+    begun = []
+
+    def stop(*arguments, **options):
+        begun.append(arguments)
+        raise PapermillExecutionError(0, 1, "", "Stop", "it began", [])
+
+    here.setattr(notebooks.papermill, "execute_notebook", stop)
+    with pytest.raises(PapermillExecutionError):
+        notebooks.run(NAMES[0], tmp_path, {})
+    assert begun
