@@ -1,4 +1,4 @@
-"""Figures of merit of embeddings: Spearman's confidence interval, alignment, uniformity."""
+"""Figures of merit of embeddings: Spearman's confidence intervals, alignment, uniformity."""
 
 import numpy as np
 
@@ -35,6 +35,45 @@ def spearman_interval(
     Returns:
         Lower and upper end, between -1 and 1; NaN where one of both is constant.
     """
+    return _ends(_resampled(first, second, resamples, seed), level)
+
+
+def spearman_difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    gold: np.ndarray,
+    *,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of how much better one encoder's Spearman is than another's on the same pairs.
+
+    A paired bootstrap (Efron & Tibshirani 1993, ch. 13): both encoders are scored on the same
+    resample of the pairs, and the difference is taken each time. What makes a resample easy or hard
+    for both falls out of it, so it tells apart encoders whose own intervals overlap.
+
+    Args:
+        first, second: scores of the same pairs by two encoders, float, [n].
+        gold: what both are held against, float, [n].
+        level, resamples, seed: as for `spearman_interval`.
+
+    Returns:
+        Lower and upper end of Spearman of `first` less that of `second`; above 0, `first` is
+        better. NaN where one of the three is constant.
+    """
+    drawn = [_resampled(scores, gold, resamples, seed) for scores in (first, second)]
+    return _ends(drawn[0] - drawn[1], level)
+
+
+def _ends(drawn: np.ndarray, level: float) -> tuple[float, float]:
+    """Percentiles that leave out the same share below and above."""
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(first: np.ndarray, second: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Spearman of each resample; the same seed and number of pairs give the same resamples."""
     n = len(first)
     rng = np.random.default_rng(seed)
     group_x, order_x, starts_x = _sorted_groups(first)
@@ -50,8 +89,7 @@ def spearman_interval(
         products = np.einsum("bn,bn,bn->b", counts, x[:, group_x], y[:, group_y])
         with np.errstate(invalid="ignore"):  # 0 / 0: a constant has no correlation
             correlations.append(products / np.sqrt(squares_x * squares_y))
-    ends = np.nanquantile(np.concatenate(correlations), [(1 - level) / 2, (1 + level) / 2])
-    return float(ends[0]), float(ends[1])
+    return np.concatenate(correlations)
 
 
 def _sorted_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
