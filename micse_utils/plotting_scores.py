@@ -170,6 +170,7 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
         axes.set_title(task)
         axes.grid(alpha=0.3)
     panels[0][0].invert_yaxis()
+    figure.get_layout_engine().set(wspace=0.06)
     figure.suptitle(title)
     return figure
 

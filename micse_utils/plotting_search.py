@@ -36,7 +36,7 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
         style = {"color": "black", "markerfacecolor": fill, "markersize": 13}
         axes.plot([1], [rate], "*", label=name, clip_on=False, zorder=3, **style)
     axes.set_yscale("log")
-    axes.margins(x=0.07, y=0.12)
+    axes.margins(x=0.1, y=0.12)
     _numbers(axes)
     axes.set_xlabel("recall@10 (numbers at the points: candidates kept)")
     axes.set_ylabel("queries per second, one at a time")
