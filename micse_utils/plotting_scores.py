@@ -72,7 +72,8 @@ def attention_scatter(
 def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
     """Spearman against the number of training sentences: mean and s.d. over seeds.
 
-    Solid: the checkpoint that the development pairs chose; dotted, hollow: the end of training.
+    Solid, band: the checkpoint that the development pairs chose; dotted, hollow, bar: the end of
+    training.
 
     Args:
         runs: one row a run: `start` (one panel each), `method`, `size`, `before`, `best`, `last`.
@@ -91,6 +92,8 @@ def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
             style = METHODS[method]
             scores = rows.groupby("size")[["best", "last"]].agg(["mean", "std"]).fillna(0)
             last = style | {"label": None, "linestyle": ":", "mfc": "white", "markersize": 10}
+            bars = {"fmt": "none", "ecolor": style["color"], "capsize": 4, "zorder": 1.5}
+            axes.errorbar(scores.index, scores["last", "mean"], yerr=scores["last", "std"], **bars)
             axes.plot(scores.index, scores["last", "mean"], **last)  # larger: seen where both meet
             axes.plot(scores.index, scores["best", "mean"], **style)
             low, high = (scores["best", "mean"] + sign * scores["best", "std"] for sign in (-1, 1))
@@ -99,7 +102,7 @@ def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
         axes.set_xscale("log")
         if len(sizes) == 1:
             axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
-        axes.set_xticks(sizes, sizes)
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
         axes.set_xlabel("training sentences")
         axes.set_title(start)
@@ -108,15 +111,16 @@ def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
     handles, _ = panels[0][0].get_legend_handles_labels()
     end = {"color": GREY, "marker": "o", "mfc": "white", "markersize": 10, "linestyle": ":"}
     handles.append(Line2D([], [], **end, label="at the end of training"))
-    if runs.groupby(["start", "method", "size"]).size().max() > 1:
-        handles.append(Patch(color=GREY, alpha=0.2, label="s.d. over seeds"))
+    seeds = runs.groupby(["start", "method", "size"]).size().max()
+    if seeds > 1:
+        handles.append(Patch(color=GREY, alpha=0.2, label=f"band, bar: s.d. over {seeds} seeds"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2 * len(starts) + 1)
     figure.suptitle(title)
     return figure
 
 
 def training_course(histories: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman and AMI over the steps of training, one line a run.
+    """Spearman and AMI over the steps of training, one line per run.
 
     Args:
         histories: one row an evaluation: `method`, `seed`, `step`, `spearman`, `ami`.
@@ -139,7 +143,9 @@ def training_course(histories: pd.DataFrame, *, title: str) -> Figure:
 
 
 def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman of each encoder on each task, with its 95 % interval.
+    """Spearman of each encoder on each task, with its 95 % interval, and as a number at the right.
+
+    All panels have the same scale, so that intervals can be compared.
 
     Args:
         scores: columns `encoder`, `task`, `spearman`, `low`, `high`, all x 100.
@@ -148,25 +154,29 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
     encoders, tasks = list(scores["encoder"].unique()), list(scores["task"].unique())
     height = 0.32 * len(encoders) + 1.6
     figure, panels = plt.subplots(
-        1, len(tasks), figsize=(2.6 + 2.6 * len(tasks), height), sharey=True, squeeze=False,
-        layout="constrained",
+        1, len(tasks), figsize=(2.6 + 2.8 * len(tasks), height), sharex=True, sharey=True,
+        squeeze=False, layout="constrained",
     )  # fmt: skip
     for axes, task in zip(panels[0], tasks, strict=True):
         rows = scores[scores["task"] == task].set_index("encoder").reindex(encoders)
         middle, places = rows["spearman"], range(len(encoders))
         reach = [middle - rows["low"], rows["high"] - middle]
         axes.errorbar(middle, places, xerr=reach, fmt="o", color=BLUE, capsize=3)
+        for place, value in zip(places, middle, strict=True):
+            beside, shown = axes.get_yaxis_transform(), "" if np.isnan(value) else f"{value:.1f}"
+            axes.text(1.02, place, shown, transform=beside, va="center")
         axes.set_yticks(places, encoders)
         axes.set_xlabel("Spearman × 100")
         axes.set_title(task)
         axes.grid(alpha=0.3)
     panels[0][0].invert_yaxis()
+    figure.get_layout_engine().set(wspace=0.06)
     figure.suptitle(title)
     return figure
 
 
 def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman of each subset, of all pairs pooled, and the means, one panel a task.
+    """Spearman of each subset, of all pairs pooled, and the means, one panel per task.
 
     Args:
         scores: of `evaluate_sts`, tasks with subsets only.
@@ -201,7 +211,7 @@ def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
 def predicted_against_gold(
     cosines: Mapping[str, np.ndarray], gold: np.ndarray, *, title: str
 ) -> Figure:
-    """Cosine of each pair against people's score, one panel an encoder.
+    """Cosine of each pair against its gold score, one panel per encoder.
 
     Args:
         cosines: [n] by encoder.
@@ -211,8 +221,8 @@ def predicted_against_gold(
     figure, panels = _panels(len(cosines))
     wiggle = np.random.default_rng(0).uniform(-0.1, 0.1, len(gold)) * np.ptp(gold) / 5
     for axes, (name, values) in zip(panels, cosines.items(), strict=True):
-        axes.plot(gold + wiggle, values, "o", color=BLUE, alpha=0.35, markersize=4)
-        axes.set_xlabel("gold score (spread a little)")
+        axes.plot(gold + wiggle, values, "o", color=BLUE, alpha=0.25, markersize=3, mew=0)
+        axes.set_xlabel("gold score (jittered)")
         axes.set_title(name)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("cosine similarity")
@@ -220,23 +230,33 @@ def predicted_against_gold(
     return figure
 
 
-def cosines_by_band(cosines: Mapping[str, np.ndarray], gold: np.ndarray, *, title: str) -> Figure:
-    """Distribution of the cosines in each band of the gold score, one panel an encoder.
+def cosines_by_band(
+    cosines: Mapping[str, np.ndarray],
+    gold: np.ndarray,
+    *,
+    title: str,
+    label: str = "gold score, rounded",
+) -> Figure:
+    """Distribution of the cosines in each band of the gold score, one panel per encoder.
+
+    Under each band stands how many pairs it has.
 
     Args:
         cosines: [n] by encoder.
         gold: scores, [n]; rounded, they make the bands.
         title: what the reader sees.
+        label: of the axis of the bands.
     """
     bands = np.round(gold)
-    names = np.unique(bands)
+    names, counts = np.unique(bands, return_counts=True)
     figure, panels = _panels(len(cosines))
     for axes, (name, values) in zip(panels, cosines.items(), strict=True):
         drawn = axes.violinplot([values[bands == band] for band in names], names, showmedians=True)
         for body in drawn["bodies"]:
             body.set_facecolor(BLUE)
-        axes.set_xticks(names)
-        axes.set_xlabel("gold score")
+        ticks = [f"{name:g}\n({count:,})" for name, count in zip(names, counts, strict=True)]
+        axes.set_xticks(names, ticks)
+        axes.set_xlabel(f"{label} (and pairs)")
         axes.set_title(name)
         axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel("cosine similarity")
@@ -245,30 +265,35 @@ def cosines_by_band(cosines: Mapping[str, np.ndarray], gold: np.ndarray, *, titl
 
 
 def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
-    """Alignment against uniformity of encoders, coloured by Spearman (Wang & Isola 2020, fig. 3).
+    """Alignment against uniformity of encoders, each with its Spearman (Wang & Isola 2020, fig. 3).
 
     Args:
         table: columns `encoder`, `alignment`, `uniformity`, `spearman`.
         title: what the reader sees.
     """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    dots = axes.scatter(
-        table["uniformity"], table["alignment"], c=table["spearman"], s=90, cmap="cividis",
-        edgecolor="black",
-    )  # fmt: skip
+    axes.plot(
+        table["uniformity"],
+        table["alignment"],
+        "o",
+        color=BLUE,
+        alpha=0.6,
+        markersize=10,
+        mec="black",
+    )
     middle = (table["uniformity"].min() + table["uniformity"].max()) / 2
     for index, row in enumerate(table.sort_values("alignment").itertuples()):
         left = row.uniformity > middle  # names run towards the middle, above and below in turn
         axes.annotate(
-            row.encoder, (row.uniformity, row.alignment), textcoords="offset points",
-            xytext=(-8 if left else 8, 6 if index % 2 else -14), ha="right" if left else "left",
+            f"{row.encoder}: {row.spearman:.1f}", (row.uniformity, row.alignment),
+            textcoords="offset points", xytext=(-8 if left else 8, 6 if index % 2 else -14),
+            ha="right" if left else "left",
         )  # fmt: skip
     axes.margins(x=0.2, y=0.12)
     axes.set_xlabel("uniformity (smaller: vectors spread more evenly)")
     axes.set_ylabel("alignment (smaller: similar pairs lie closer)")
-    axes.set_title(title)
+    axes.set_title(f"{title}\n(numbers: Spearman × 100)")
     axes.grid(alpha=0.3)
-    figure.colorbar(dots, label="Spearman × 100")
     return figure
 
 

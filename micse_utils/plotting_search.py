@@ -14,12 +14,12 @@ MARKERS = "osD^"
 
 
 def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str) -> Figure:
-    """Recall against queries a second, one line an index; each point is a search effort.
+    """Recall against queries per second, one line per index; each point is a search effort.
 
     Args:
         sweep: columns `format` (one line each), `effort`, `recall` (0 to 1) and `per_second`. The
             points of the first format are labelled with their effort.
-        exact: queries a second of exact searches, by name; they have a recall of 1.
+        exact: queries per second of exact searches, by name; they have a recall of 1.
         title: what the reader sees.
     """
     figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
@@ -29,16 +29,17 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
     for row in sweep[sweep["format"] == sweep["format"].iloc[0]].itertuples():
         axes.annotate(
             row.effort, (row.recall, row.per_second), textcoords="offset points",
-            xytext=(-7, -14), ha="right", color=SERIES[0],
+            xytext=(-14, -20), ha="right", color=SERIES[0],
+            arrowprops={"arrowstyle": "-", "color": SERIES[0], "shrinkA": 0},
         )  # fmt: skip
     for fill, (name, rate) in zip(("black", "white"), exact.items(), strict=False):
         style = {"color": "black", "markerfacecolor": fill, "markersize": 13}
         axes.plot([1], [rate], "*", label=name, clip_on=False, zorder=3, **style)
     axes.set_yscale("log")
-    axes.margins(x=0.07, y=0.12)
+    axes.margins(x=0.1, y=0.12)
     _numbers(axes)
     axes.set_xlabel("recall@10 (numbers at the points: candidates kept)")
-    axes.set_ylabel("queries a second, one at a time")
+    axes.set_ylabel("queries per second, one at a time")
     axes.set_title(title)
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -46,7 +47,7 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
 
 
 def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
-    """Stacked bars: bytes a vector of each index, for the vector itself and for its links.
+    """Stacked bars: bytes per vector of each index, for the vector itself and for its links.
 
     Args:
         sizes: columns `format`, `vector` and `links` (bytes), and `recall` (0 to 1).
@@ -60,14 +61,14 @@ def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
     axes.bar_label(bars, [f"recall@10 {value:.3f}" for value in sizes["recall"]], padding=5)
     axes.set_xlim(0, 1.25 * (sizes["vector"] + sizes["links"]).max())
     axes.invert_yaxis()
-    axes.set_xlabel("bytes a vector in the index")
+    axes.set_xlabel("bytes per vector in the index")
     axes.set_title(title)
     axes.legend(loc="lower right")
     return figure
 
 
 def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
-    """Milliseconds a query against the number of vectors searched in, on logarithmic axes.
+    """Milliseconds per query against the number of vectors searched in, on logarithmic axes.
 
     Args:
         times: column `vectors`, and one column of milliseconds for each way to search, named such
@@ -89,7 +90,7 @@ def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
     axes.minorticks_off()
     _numbers(axes)
     axes.set_xlabel("vectors searched in")
-    axes.set_ylabel("milliseconds a query")
+    axes.set_ylabel("milliseconds per query")
     axes.set_title(title)
     axes.grid(alpha=0.3, color=GREY)
     figure.legend(loc="outside lower center", ncols=2)

@@ -1,4 +1,4 @@
-"""Figures of merit of embeddings: Spearman's confidence interval, alignment, uniformity."""
+"""Figures of merit of embeddings: Spearman's confidence intervals, alignment, uniformity."""
 
 import numpy as np
 
@@ -41,14 +41,56 @@ def spearman_interval(
         ValueError: arrays of unequal length, of less than two numbers or not finite; a level that
             is not between 0 and 1, or a number of resamples or a seed that is none.
     """
-    first, second = numbers("first", first, "n"), numbers("second", second, "n")
-    if not len(first) == len(second) > 1:
-        raise ValueError(
-            f"first has {len(first)} numbers and second {len(second)}; a correlation needs as many "
-            "of both, and two or more"
-        )
+    return _ends(_resampled(first, second, resamples, seed), level)
+
+
+def spearman_difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    gold: np.ndarray,
+    *,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of how much better one encoder's Spearman is than another's on the same pairs.
+
+    A paired bootstrap (Efron & Tibshirani 1993, ch. 13): both encoders are scored on the same
+    resample of the pairs, and the difference is taken each time. What makes a resample easy or hard
+    for both falls out of it, so it tells apart encoders whose own intervals overlap.
+
+    Args:
+        first, second: scores of the same pairs by two encoders, float, [n].
+        gold: what both are held against, float, [n].
+        level, resamples, seed: as for `spearman_interval`.
+
+    Returns:
+        Lower and upper end of Spearman of `first` less that of `second`; above 0, `first` is
+        better. NaN where one of the three is constant.
+
+    Raises:
+        ValueError: as for `spearman_interval`.
+    """
+    drawn = [_resampled(scores, gold, resamples, seed) for scores in (first, second)]
+    return _ends(drawn[0] - drawn[1], level)
+
+
+def _ends(drawn: np.ndarray, level: float) -> tuple[float, float]:
+    """Percentiles that leave out the same share below and above."""
     if not isinstance(level, float) or not 0 < level < 1:
         raise ValueError(f"level={shown(level)} is not a number between 0 and 1")
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(first: np.ndarray, second: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Spearman of each resample; the same seed and number of pairs give the same resamples."""
+    first, second = (numbers("what is ranked", values, "n") for values in (first, second))
+    if not len(first) == len(second) > 1:
+        raise ValueError(
+            f"{len(first)} numbers cannot be correlated with {len(second)}; it needs as many of "
+            "both, and two or more"
+        )
     n, resamples = len(first), whole("resamples", resamples, 1)
     rng = np.random.default_rng(whole("seed", seed))
     group_x, order_x, starts_x = _sorted_groups(first)
@@ -64,8 +106,7 @@ def spearman_interval(
         products = np.einsum("bn,bn,bn->b", counts, x[:, group_x], y[:, group_y])
         with np.errstate(invalid="ignore"):  # 0 / 0: a constant has no correlation
             correlations.append(products / np.sqrt(squares_x * squares_y))
-    ends = np.nanquantile(np.concatenate(correlations), [(1 - level) / 2, (1 + level) / 2])
-    return float(ends[0]), float(ends[1])
+    return np.concatenate(correlations)
 
 
 def _sorted_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

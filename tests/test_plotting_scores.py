@@ -3,6 +3,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PolyCollection
 
 from micse_utils import plotting_scores as plotting
 
@@ -33,7 +34,13 @@ def test_the_scatter_is_logarithmic_and_says_rho_and_information():
 
 def runs():
     rows = [
-        {"start": start, "method": method, "size": size, "best": 50 + gain + seed, "last": 49.0}
+        {
+            "start": start,
+            "method": method,
+            "size": size,
+            "best": 50 + gain + seed,
+            "last": 48 + seed,
+        }
         for start in ("whole", "raw")
         for method, gain in (("simcse", 1), ("micse", 4))
         for size in (64, 1000)
@@ -51,16 +58,25 @@ def test_learning_curves_draw_mean_and_spread_over_seeds():
     assert set(lines["before training"]) == {50.0}
     dotted = [line.get_ydata() for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     np.testing.assert_allclose(dotted, [[49, 49], [49, 49]])
-    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == pytest.approx((52 - 2**0.5, 52 + 2**0.5))
+    band, bars = (
+        next(c for c in figure.axes[0].collections if isinstance(c, kind))
+        for kind in (PolyCollection, LineCollection)
+    )
+    edge = band.get_paths()[0].vertices[:, 1]
+    assert (edge.min(), edge.max()) == pytest.approx((52 - 2**0.5, 52 + 2**0.5))
+    for path in bars.get_paths():  # of the hollow marks
+        assert path.vertices[:, 1] == pytest.approx((49 - 2**0.5, 49 + 2**0.5))
     explained = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert explained[-2:] == ["at the end of training", "s.d. over seeds"]
+    assert explained[-2:] == ["at the end of training", "band, bar: s.d. over 2 seeds"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["64", "1,000"]
 
 
 def test_a_single_seed_has_no_spread():
     figure = plotting.learning_curves(runs().drop_duplicates(["start", "method", "size"]), title="")
-    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert np.ptp(band) == 0
+    spreads = [path for part in figure.axes[0].collections for path in part.get_paths()]
+    assert spreads
+    for path in spreads:
+        assert len(set(path.vertices[:, 1])) == 1
     assert "s.d." not in figure.legends[0].get_texts()[-1].get_text()
 
 
@@ -93,6 +109,11 @@ def test_scores_are_drawn_with_their_intervals():
     assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"]
     [bars] = axes.collections
     assert [path.vertices[:, 0].tolist() for path in bars.get_paths()] == [[45, 54], [58, 63]]
+    assert [text.get_text() for text in axes.texts] == ["50.0", "60.0"]
+    other = table.iloc[1:].assign(task="kit", spearman=90.0, high=93.0)
+    first, second = plotting.score_intervals(pd.concat([table, other]), title="Scores").axes
+    assert first.get_xlim() == second.get_xlim()
+    assert [text.get_text() for text in second.texts] == ["", "90.0"]
 
 
 def test_pooled_and_averaged_figures_stand_below_the_parts_with_their_values():
@@ -126,12 +147,16 @@ def test_pairs_are_drawn_once_an_encoder_and_in_bands():
     figure = plotting.cosines_by_band(cosines, gold, title="Bands")
     assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
     np.testing.assert_array_equal(figure.axes[0].get_xticks(), [0, 1, 5])
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert ticks == ["0\n(1)", "1\n(2)", "5\n(1)"]
+    assert "gold score, rounded" in figure.axes[0].get_xlabel()
 
 
-def test_alignment_and_uniformity_name_every_encoder():
+def test_alignment_and_uniformity_name_every_encoder_and_its_score():
     table = pd.DataFrame(
         {"encoder": ["a", "b"], "alignment": [0.2, 0.3], "uniformity": [-3, -2], "spearman": [7, 8]}
     )
-    axes = plotting.alignment_uniformity(table, title="Shape").axes[0]
-    assert {text.get_text(): text.xy for text in axes.texts} == {"a": (-3, 0.2), "b": (-2, 0.3)}
-    assert axes.collections[0].get_offsets().tolist() == [[-3, 0.2], [-2, 0.3]]
+    [axes] = plotting.alignment_uniformity(table, title="Shape").axes
+    named = {text.get_text(): text.xy for text in axes.texts}
+    assert named == {"a: 7.0": (-3, 0.2), "b: 8.0": (-2, 0.3)}
+    assert axes.lines[0].get_xydata().tolist() == [[-3, 0.2], [-2, 0.3]]

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from micse_utils.scores import alignment, spearman_interval, uniformity, unit
+from micse_utils.scores import (
+    alignment,
+    spearman_difference,
+    spearman_interval,
+    uniformity,
+    unit,
+)
 
 
 def bootstrap(first, second, resamples, seed):
@@ -41,6 +47,46 @@ def test_the_interval_covers_the_true_correlation_as_often_as_it_says(rank_corre
 def test_a_constant_has_no_interval():
     with pytest.warns(RuntimeWarning, match="All-NaN"):
         assert np.isnan(spearman_interval(np.ones(9), np.arange(9.0), resamples=5)).all()
+
+
+def two_encoders(pairs, apart, seed=0):
+    """Scores of two encoders that find the same pairs hard, the first nearer to gold; and gold."""
+    rng = np.random.default_rng(seed)
+    gold, shared = rng.normal(size=(2, pairs))
+    return gold + shared, gold + shared + apart * rng.normal(size=pairs), gold.round(1)
+
+
+def test_the_difference_is_that_of_both_on_the_same_resamples_ranked_by_scipy():
+    first, second, gold = two_encoders(80, apart=0.5)
+    rng = np.random.default_rng(3)
+    drawn = [rng.integers(80, size=80) for _ in range(200)]
+    by_scipy = [
+        spearmanr(first[rows], gold[rows])[0] - spearmanr(second[rows], gold[rows])[0]
+        for rows in drawn
+    ]
+    measured = spearman_difference(first, second, gold, resamples=200, seed=3)
+    np.testing.assert_allclose(measured, np.quantile(by_scipy, [0.025, 0.975]), atol=1e-12)
+
+
+def test_the_difference_tells_apart_encoders_whose_intervals_overlap():
+    first, second, gold = two_encoders(600, apart=0.5)
+    (low, _), (_, high) = (spearman_interval(scores, gold) for scores in (first, second))
+    assert low < high
+    low, high = spearman_difference(first, second, gold)
+    assert 0 < low < high
+    assert spearman_difference(second, first, gold) == pytest.approx((-high, -low))
+    assert spearman_difference(first, first, gold) == (0, 0)
+
+
+def test_the_difference_covers_the_true_one_as_often_as_it_says():
+    """Two equally good encoders: the true difference is 0."""
+    trials, covered = 300, 0
+    for trial in range(trials):
+        gold, shared, *own = np.random.default_rng(trial).normal(size=(4, 150))
+        first, second = (gold + shared + noise for noise in own)
+        low, high = spearman_difference(first, second, gold, resamples=300, seed=trial)
+        covered += low <= 0 <= high
+    assert 0.91 <= covered / trials <= 0.985  # 0.95, give or take three standard errors
 
 
 def test_unit_vectors_have_length_one_and_zero_stays_zero():
