@@ -25,7 +25,8 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, count: int = 10) -> np.nda
     Raises:
         ValueError: `count` is not from 1 to m; arrays of other shapes, or with NaN or infinity.
     """
-    queries, vectors = numbers("queries", queries, "nd"), numbers("vectors", vectors, "md")
+    queries = numbers("queries", queries, "nd", finite=False)
+    vectors = numbers("vectors", vectors, "md", finite=False)
     if queries.shape[1] != vectors.shape[1]:
         raise ValueError(
             f"queries of {queries.shape[1]} dimensions cannot be compared with vectors of "
@@ -55,7 +56,7 @@ def pairs_above(vectors: np.ndarray, cosine: float) -> tuple[np.ndarray, np.ndar
     Raises:
         ValueError: `cosine` is no number, or `vectors` are of another shape, or not finite.
     """
-    vectors = numbers("vectors", vectors, "nd")
+    vectors = numbers("vectors", vectors, "nd", finite=False)
     if not isinstance(cosine, (int, float)) or cosine != cosine:
         raise ValueError(f"cosine={shown(cosine)} is not a number")
     if not len(vectors):
@@ -95,4 +96,7 @@ def _blocks(queries: np.ndarray, vectors: np.ndarray) -> Iterator[tuple[slice, n
     size = max(1, BLOCK // len(vectors))
     for start in range(0, len(queries), size):
         rows = slice(start, start + size)
-        yield rows, queries[rows] @ vectors.T
+        cosines = queries[rows] @ vectors.T
+        if not np.isfinite(cosines).all():  # here, for d times fewer numbers than in the vectors
+            raise ValueError("the vectors or queries hold NaN or infinity, or too large numbers")
+        yield rows, cosines
