@@ -1,6 +1,7 @@
 """What the notebooks' parameters may be, so that a wrong one is refused before anything runs."""
 
 import ast
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -83,7 +84,8 @@ def read_value(name: str, text: str) -> object:
     if may_be_a_folder and text not in ("", *WORDS, "start") and (folder := folder_at(text)):
         return str(folder.absolute())
     try:
-        value = ast.literal_eval(text)
+        with warnings.catch_warnings(action="ignore"):  # of backslashes, as in folders of Windows
+            value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     return list(value) if isinstance(value, tuple) else value  # 48, 49

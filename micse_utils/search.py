@@ -59,7 +59,7 @@ def pairs_above(vectors: np.ndarray, cosine: float) -> tuple[np.ndarray, np.ndar
     Raises:
         ValueError: `cosine` is no number, or `vectors` are of another shape, or not finite.
     """
-    vectors = numbers("vectors", vectors, "nd")
+    vectors = numbers("vectors", vectors, "nd", finite=False)
     if not isinstance(cosine, (int, float)) or cosine != cosine:
         raise ValueError(f"cosine={shown(cosine)} is not a number")
     if not len(vectors):
@@ -99,4 +99,7 @@ def _blocks(queries: np.ndarray, vectors: np.ndarray) -> Iterator[tuple[slice, n
     size = max(1, BLOCK // len(vectors))
     for start in range(0, len(queries), size):
         rows = slice(start, start + size)
-        yield rows, queries[rows] @ vectors.T
+        cosines = queries[rows] @ vectors.T
+        if not np.isfinite(cosines).all():  # here, for d times fewer numbers than in the vectors
+            raise ValueError("the vectors or queries hold NaN or infinity, or too large numbers")
+        yield rows, cosines

@@ -210,7 +210,7 @@ def test_weights_cut_short_in_the_cache_are_refused_with_the_way_out(server, tin
     [weights] = Path(constants.HF_HUB_CACHE).rglob("model.safetensors")
     content = weights.read_bytes()
     weights.resolve().write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match="cached copy is damaged, delete .* and try again") as no:
+    with pytest.raises(ValueError, match=r"cached copy is damaged, delete .* and try again") as no:
         load_model("me/tiny-micse", source="hub", device="cpu")
     assert "\n" not in str(no.value)
     shutil.rmtree(re.search("delete (.*) and", str(no.value))[1])
