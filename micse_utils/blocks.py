@@ -125,10 +125,10 @@ def open_source(place: str | os.PathLike, column: str = TEXT) -> Source:
     found = filesystem.glob(path) if any(c in path for c in "*?[") else filesystem.find(path)
     hidden = [name for name in found if PurePosixPath(name).name.startswith((".", "_"))]
     kinds = {name: _kind(name) for name in sorted(set(found) - set(hidden)) if _kind(name)}
+    if not found:
+        raise FileNotFoundError(f"there is no {shown(place)}")
     if not kinds:
-        raise FileNotFoundError(
-            f"{shown(place)}: there is no file {', '.join(KINDS)} (or .gz of it)"
-        )
+        raise FileNotFoundError(f"{shown(place)} is or holds no {', '.join(KINDS)} (or .gz of it)")
     if len(set(kinds.values())) > 1:
         raise ValueError(
             f"{place} holds files of several kinds ({', '.join(sorted(set(kinds.values())))}); "

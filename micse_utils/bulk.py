@@ -136,7 +136,7 @@ def _claim(
         differing = [name for name, value in settings.items() if earlier.get(name) != value]
         if differing:
             raise ValueError(
-                f"{output} holds other work (its {', '.join(differing)} differ); name another "
+                f"{output} holds other work, with another {', '.join(differing)}; name another "
                 "folder, or delete it"
             )
     elif there:

@@ -32,10 +32,10 @@ from micse_utils.device import pick_device
 from micse_utils.encoding import WINDOW, encode
 from micse_utils.grid import GridRun, Trainer, train_grid
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.parameters import read_value
+from micse_utils.parameters import BATCH, read_value
 from micse_utils.plotting_scores import learning_curves
 from micse_utils.recipes import METHODS
-from micse_utils.results import records, save_figure, save_table, write_metrics
+from micse_utils.results import output_folder, records, save_figure, save_table, write_metrics
 from micse_utils.sentences import load_low_shot
 from micse_utils.sts import load_lee, load_stsb
 from micse_utils.worker import Recipe
@@ -101,11 +101,25 @@ def shares(workers: int | None = None) -> tuple[int, float, float]:
 
     By default a worker for each GPU; without any, one for every `CPUS` cores of a machine.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = [int(node.get("CPU", 0)) for node in nodes]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    cpus = [int(c) for c, _ in _machines()]
+    gpus = int(sum(g for _, g in _machines()))
     count = workers or gpus or sum(max(1, n // CPUS) for n in cpus if n)
     return count, max(1, min(sum(cpus) // count, max(cpus))), 1 if gpus >= count else 0
+
+
+def _check_room(cpus: float, gpus: float) -> None:
+    """Refuse what no machine of the cluster has: Ray would wait for one that has."""
+    if not any(cpus <= c and gpus <= g for c, g in _machines()):
+        there = ", ".join(f"{c:g} and {g:g}" for c, g in _machines())
+        raise ValueError(
+            f"a run of {cpus:g} CPU cores and {gpus:g} GPUs fits no machine; there are {there}"
+        )
+
+
+def _machines() -> list[tuple[float, float]]:
+    """CPU cores and GPUs of each machine of the cluster that is connected."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in alive]
 
 
 def on_ray(cpus: float, gpus: float = 0) -> Callable[..., Iterator[tuple[GridRun, dict]]]:
@@ -174,6 +188,7 @@ def encode_command(options: argparse.Namespace) -> None:
 
 def grid_command(options: argparse.Namespace) -> None:
     """`grid`: sizes x seeds x methods from each start, then their table and figure."""
+    output_folder(options.results)
     model = load_model(options.model, source=options.source, pooling="cls")
     starts = {"whole encoder": model}
     if model.transformers_model.config.num_hidden_layers == 6:  # the packaged one: a raw start, too
@@ -182,6 +197,7 @@ def grid_command(options: argparse.Namespace) -> None:
     dev, lee = load_stsb("dev", source=options.source), load_lee()
     steps = {} if options.steps is None else {"steps": options.steps}
     with connected(options.address):
+        _check_room(options.cpus, options.gpus)
         tables = [
             train_grid(
                 start, corpora, options.results / "runs" / name, sizes=options.sizes,
@@ -214,10 +230,18 @@ def grid_command(options: argparse.Namespace) -> None:
     print(f"{headline}; results: {options.results}")
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return int(text)
+def _whole(least: int) -> Callable[[str], int]:
+    """A kind of argument: a whole number from `least`."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
+        return int(text)
+
+    return read
+
+
+_count, _size, _seed = _whole(1), _whole(BATCH), _whole(0)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -248,9 +272,9 @@ def main(arguments: list[str] | None = None) -> int:
     grid.set_defaults(command=grid_command)
     grid.add_argument("results", type=Path, help="folder of the runs, the table and the figure")
     grid.add_argument("--model", default="start", help="what to start from")
-    grid.add_argument("--sizes", type=_count, nargs="+", default=[64, 100, 500, 1000])
+    grid.add_argument("--sizes", type=_size, nargs="+", default=[64, 100, 500, 1000])
     grid.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    grid.add_argument("--seeds", type=int, nargs="+", default=[48, 49, 50, 51, 52])
+    grid.add_argument("--seeds", type=_seed, nargs="+", default=[48, 49, 50, 51, 52])
     grid.add_argument("--steps", type=_count, help="default: those of the recipe")
     grid.add_argument("--cpus", type=float, default=2, help="CPU cores of a run")
     grid.add_argument("--gpus", type=float, default=0, help="GPUs of a run")

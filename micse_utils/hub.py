@@ -33,8 +33,8 @@ class HubError(ConnectionError):
         """Say what could not be had, why, and the ways out."""
         super().__init__(
             f"{repository} is neither in the hub's local cache nor could it be fetched ({reason}). "
-            'Ways out: try again with a network, use source="package" for the packaged stand-in, '
-            "or name a folder that holds it."
+            'Ways out: try again with a network; take the packaged stand-in (source="package", a '
+            'model\'s name left at "auto"); or name a folder that holds it.'
         )
         self.reason = reason
 

@@ -26,7 +26,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from micse_utils.parameters import expected, read_value
-from micse_utils.results import kept_json, write_atomically, write_json
+from micse_utils.results import kept_json, output_folder, write_atomically, write_json
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -57,12 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
     if not there:
         parser.error(f"no notebooks in {NOTEBOOKS}; run this in a checkout of the kit")
 
-    chosen = [name.removesuffix(".ipynb") for name in options.notebooks] or there
+    chosen = [Path(name).name.removesuffix(".ipynb") for name in options.notebooks] or there
     if unknown := [name for name in chosen if name not in there]:
         parser.error(f"no notebook {unknown[0]}; there are {', '.join(there)}")
     known = {name: papermill.inspect_notebook(_path(name)) for name in chosen}
     if problem := _problem(options.parameters, known):
         parser.error(problem)
+    try:
+        output_folder(options.results)
+    except OSError as error:
+        parser.error(str(error))
     given = {name: read_value(name, text) for name, text in options.parameters}
 
     _use_own_kernel()
@@ -94,8 +98,11 @@ def _problem(parameters: list[tuple[str, str]], known: dict[str, dict]) -> str |
     """What is wrong with parameters of the command line, for notebooks with these; None if fine."""
     names = {key for cell in known.values() for key in cell} - {"results"}
     for key, text in parameters:
+        if key == "results":
+            return "-p results: the folder is set by --results, for all notebooks"
         if key not in names:
-            return f"no notebook has a parameter {key}; there are {', '.join(sorted(names))}"
+            whose = f"{next(iter(known))} has no" if len(known) == 1 else "no notebook has a"
+            return f"{whose} parameter {key}; there are {', '.join(sorted(names))}"
         for notebook, cell in known.items():
             value = read_value(key, text)
             if key in cell and (needed := expected(key, value, cell[key])):
@@ -126,7 +133,7 @@ def run(
 
     def standing() -> str | None:
         earlier = (kept_json(record) or {}) if executed.is_file() else {}
-        if force or in_place or earlier.get("fingerprint") != fingerprint:
+        if force or in_place or earlier.get("fingerprint") != fingerprint or _overtaken(record):
             return None
         return f"{name}: stands ({earlier['seconds']:.0f} s): {_headline(folder)}"
 
@@ -155,8 +162,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _execute(name: str, folder: Path, parameters: dict, fingerprint: str, in_place: bool) -> str:
     """Execute a notebook, and keep what it leaves; returns the line of `run`."""
     executed, record = folder / f"{name}.ipynb", folder / "run.json"
-    record.unlink(missing_ok=True)
     unfinished = _unfinished(folder)
+    opening = nbformat.read(_path(name), as_version=4).cells[0].source
+    tqdm.write(f"{name}: running, {expected_time(opening)}")
     start = time.perf_counter()
     papermill.execute_notebook(
         _path(name),
@@ -236,6 +244,18 @@ def _is_noise(output: nbformat.NotebookNode, largest: float) -> bool:
     return bool(is_bar) or len(data.get("text/html", "")) > largest
 
 
+def expected_time(opening: str) -> str:
+    """How long a notebook takes, as its first cell says: such as "about 2 minutes on …"."""
+    return re.search(r"\*\*Time\*\* ([^,;(\n]*)", opening)[1].strip()
+
+
+def _overtaken(record: Path) -> bool:
+    """Whether a run that did not reach its end has written beside the record of an earlier one."""
+    files = [p for p in record.parent.rglob("*") if p.suffix not in (".ipynb", ".lock")]
+    moment = record.stat().st_mtime_ns
+    return any(p.stat().st_mtime_ns > moment for p in files if p.is_file())
+
+
 def _tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
@@ -245,7 +265,7 @@ def _path(name: str) -> Path:
 
 
 def _unfinished(folder: Path) -> Path:
-    return folder / f"{folder.name}.failed.ipynb"
+    return folder / f"{folder.name}.unfinished.ipynb"
 
 
 def _fingerprint(name: str, parameters: dict) -> str:

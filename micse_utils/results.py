@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from micse_utils.checks import shown
+from micse_utils.settings import expanded
 
 PACKAGES = (
     "torch", "transformers", "sentence-transformers", "scikit-learn", "umap-learn", "usearch",
@@ -93,6 +94,22 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
 def write_text(path: Path, text: str) -> Path:
     """Write a text file, UTF-8, whole or not at all."""
     return write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def output_folder(place: str | Path) -> Path:
+    """A folder for results, made where it is not there yet, before the work they come from begins.
+
+    Raises:
+        OSError: it is a file, or cannot be made or written to.
+    """
+    folder = expanded(place)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise OSError(f"{place} cannot be a folder for results ({reason}); name another") from error
 
 
 def write_json(path: Path, record: object) -> Path:

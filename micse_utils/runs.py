@@ -104,10 +104,11 @@ class Run:
         file = self.folder / "run.json"
         if file.is_file():
             there = json.loads(file.read_text(encoding="utf-8"))
-            differing = [k for k, v in self.provenance.items() if there.get(k) != v]
+            now, then = (p.get("config", {}) | p for p in (self.provenance, there))
+            differing = [k for k, v in now.items() if then.get(k) != v and k != "config"]
             if differing and not overwrite:
                 raise ValueError(
-                    f"{self.folder} holds another run (its {', '.join(differing)} differ); name "
+                    f"{self.folder} holds another run, with other {', '.join(differing)}; name "
                     "another output folder, or say overwrite"
                 )
             if differing:

@@ -153,8 +153,10 @@ def read_table(file: Path, column: str | None = None) -> pd.Series:
         raise ValueError(f"{file} cannot be read as a table: {str(error).strip()}") from error
     if column is None and len(table.columns) == 1:
         return table.iloc[:, 0]
+    there = ", ".join(map(str, table.columns))
+    if column is None:
+        raise ValueError(f"{file} has several columns; say which one (column): {there}")
     if column not in list(table.columns):
-        there = ", ".join(map(str, table.columns))
         raise ValueError(f"{file} has no column '{column}'; it has {there}")
     return table[column]
 
@@ -212,5 +214,5 @@ def _sentences_from_package() -> Corpus:
 def _sentences(lines: Sequence[str], provenance: Provenance) -> Corpus:
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
-        raise ValueError(f"{provenance.origin}: {provenance.name} holds no sentences")
+        raise ValueError(f"there are no sentences in {provenance.origin}")
     return Corpus(texts, provenance)

@@ -5,6 +5,7 @@ are pooled, and one Spearman is taken of the cosines of the raw embeddings; no r
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -31,7 +32,14 @@ from tqdm.auto import tqdm
 from micse_utils.encoding import Encoder, encode_distinct
 from micse_utils.models import load_model
 from micse_utils.published import REASONS, compare_published, markdown, published_for, score_row
-from micse_utils.results import records, save_table, versions, write_json, write_text
+from micse_utils.results import (
+    output_folder,
+    records,
+    save_table,
+    versions,
+    write_json,
+    write_text,
+)
 from micse_utils.scores import spearman_interval, unit
 from micse_utils.sts import Pairs
 from micse_utils.tasks import load_sts_tasks, load_transfer_tasks
@@ -190,20 +198,25 @@ def main(arguments: list[str] | None = None) -> int:
         description="Score a sentence encoder on the STS or transfer tasks.",
     )
     parser.add_argument("model", help="auto, miCSE, a hub repository or a folder")
-    parser.add_argument("--tasks", default="sts", choices=["sts", "transfer"])
+    parser.add_argument("--tasks", default="sts", choices=["sts", "transfer"], help="default: sts")
     parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
     parser.add_argument("--pooling", help="cls or mean, in place of the model's own")
-    parser.add_argument("--output", type=Path, default=Path("results/senteval"), help="a folder")
+    parser.add_argument(
+        "--output", type=Path, help="folder (default: results/senteval/ and the model's name)"
+    )
     parser.add_argument("--limit", type=int, help="sentences of each transfer task")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap, samples and folds")
     parser.add_argument("--fp32", action="store_true", help="never compute in bfloat16")
     options = parser.parse_args(arguments)
+    name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.")
+    name += f"-{options.pooling}" if options.pooling else ""
     settings = {
         "source": options.source,
         "dtype": torch.float32 if options.fp32 else None,
         "seed": options.seed,
     }
     try:
+        folder = output_folder(options.output or Path("results/senteval", name))
         # A folder with the tasks need not hold the model, too.
         place = options.source if options.source in ("hub", "package") else "auto"
         model = load_model(options.model, source=place, pooling=options.pooling)
@@ -211,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
             table = evaluate_sts(model, **settings)
         else:
             table = evaluate_transfer(model, limit=options.limit, **settings)
-        report(table, model, options.output, options.tasks, settings)
+        report(table, model, folder, options.tasks, settings)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

@@ -17,8 +17,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 from micse_utils.formula import formula
-from micse_utils.notebooks import FIGURES, NOTEBOOKS, ROOT, page
-from micse_utils.results import write_text
+from micse_utils.notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time, page
+from micse_utils.results import output_folder, write_text
 
 HEADLINES = {"01": "similarity", "02": "topics", "03": "wrong_pooling"}
 HEADLINES |= {"04": "learning_curves", "05": "scores", "06": "recall_speed"}
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folder = options.folder or options.results / "html"
     try:
-        runs = write_site(folder, options.results)
+        runs = write_site(output_folder(folder), options.results)
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -128,11 +128,10 @@ def entry(name: str, notebook: nbformat.NotebookNode) -> str:
     """A notebook's part of the index, in Markdown: title, question, minutes, figure, headline."""
     opening = notebook.cells[0].source
     question = re.search(r"(?:^|(?<=[.?!] ))[^.?!\n]*\?", opening, re.MULTILINE)[0]
-    minutes = re.search(r"\*\*Time\*\* ([^,;(\n]*)", opening)[1].strip()
     [last] = [c for c in notebook.cells if c.source.rstrip().endswith("print(headline)")]
     headline = last.outputs[-1].text.strip()
     return (
-        f"## [{title(notebook)}]({name}.html)\n\n{question} *({minutes})*\n\n"
+        f"## [{title(notebook)}]({name}.html)\n\n{question} *({expected_time(opening)})*\n\n"
         f"[![{headline}](figures/{name}.png)]({name}.html)\n\n{headline}"
     )
 

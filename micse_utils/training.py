@@ -14,7 +14,8 @@ from sentence_transformers import SentenceTransformer
 
 from micse_utils.checks import shown
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.recipes import PRESETS, LowShotConfig, configure, default_preset
+from micse_utils.recipes import METHODS, PRESETS, LowShotConfig, configure, default_preset
+from micse_utils.results import output_folder
 from micse_utils.runs import Run, Trained
 from micse_utils.sentences import read_sentences
 from micse_utils.settings import expanded, process
@@ -108,6 +109,12 @@ def _distinct(sentences: Sequence[str]) -> list[str]:
     return distinct
 
 
+def _true_or_false(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
+    return text.lower() == "true"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train on a file, as the command line says; 0 if it ran to its end."""
     parser = argparse.ArgumentParser(prog="python -m micse_utils.training", description=__doc__)
@@ -129,19 +136,22 @@ def main(arguments: list[str] | None = None) -> int:
         "--preset", choices=PRESETS, help="recipe (default: by the model and the sentences)"
     )
     for field in fields(LowShotConfig):
-        kind = {"method": str, "bf16": lambda text: text.lower() in ("1", "true", "yes")}
+        kind = {"method": str, "bf16": _true_or_false}
         floats = ("ami_weight", "temperature", "learning_rate")
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=kind.get(field.name, float if field.name in floats else int),
             default=argparse.SUPPRESS,
-            help=f"in place of the preset's {field.name}",
+            **({"choices": METHODS} if field.name == "method" else {}),
+            help=f"in place of the preset's {field.name}"
+            + {"bf16": ": true or false"}.get(field.name, ""),
         )
     options = vars(parser.parse_args(arguments))
     file, column, output = (options.pop(name) for name in ("file", "column", "output"))
     name, source, layers = (options.pop(name) for name in ("model", "source", "layers"))
     try:
         sentences = read_sentences(file, column=column).texts
+        output_folder(output)
         model = load_model(name, source=source, pooling="cls")
         if layers is not None:
             keep_first_layers(model, layers)

@@ -556,7 +556,7 @@ def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
     assert "ValueError: there is no model folder ./nowhere" in line
     assert "Traceback" not in said + complaints
     assert metrics(tmp_path, name) == metrics(results, name)
-    assert (tmp_path / name / f"{name}.failed.ipynb").is_file()
+    assert (tmp_path / name / f"{name}.unfinished.ipynb").is_file()
 
 
 @pytest.mark.parametrize(
@@ -564,6 +564,11 @@ def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
     [
         (["07_nothing"], "no notebook 07_nothing; there are 01_similarity"),
         (["-p", "sorce", "hub"], "no notebook has a parameter sorce; there are held_out, limit"),
+        (
+            ["01_similarity", "-p", "seed", "7"],
+            "01_similarity has no parameter seed; there are max",
+        ),
+        (["-p", "results", "mine"], "the folder is set by --results"),
         (
             ["-p", "seed", "7", "-p", "limit", "many"],
             "-p limit many: 02_tweet_clustering expects a whole number from 100, or ",

@@ -116,8 +116,8 @@ def test_the_readmes_code_runs(encoder, monkeypatch):
     [code] = re.findall(
         r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
     )
-    monkeypatch.setattr("micse_utils.models.load_model", lambda name: encoder)
-    names = {"sentences": ["one", "two"]}
+    monkeypatch.setattr("micse_utils.models.load_model", lambda: encoder)
+    names = {}
     exec(code, names)
     assert names["embeddings"].shape == (2, 384)
 

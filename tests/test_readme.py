@@ -115,7 +115,7 @@ SLOW = {  # two at a time, after `make run`
     "all-MiniLM-L6-v2 --tasks sts": Short(
         {"/path/to": "."},
         says=r"\| all-MiniLM-L6-v2, mean \| \d(?s:.*)\| published \(MTEB",
-        leaves="results/senteval/sts.md",
+        leaves="results/senteval/all-MiniLM-L6-v2/sts.md",
     ),
     ".venv/bin/python -m micse_utils.cluster grid results/cluster --sizes 64 1000 "
     "--seeds 48 49 50": Short(

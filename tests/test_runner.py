@@ -41,6 +41,7 @@ def pages(tmp_path_factory):
     for name in NAMES:
         cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
         cells[0].metadata["tags"] = ["parameters"]
+        cells.insert(0, nbformat.v4.new_markdown_cell("# Numbers\n\n**Time** a moment"))
         notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": notebooks.KERNEL})
         nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder
