@@ -132,7 +132,9 @@ def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) 
 
 
 def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
-    """Map of texts with the name of each cluster on it.
+    """Map of texts with the names of the clusters on it; of more than 40, those of the largest.
+
+    The view is on the clusters: texts of none that lie far off may be outside it.
 
     Args:
         points: positions, [n, 2].
@@ -158,7 +160,7 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         use_system_fonts=True,  # the default asks a font server in the internet
         show_labels=False,  # it would set them far around the map
         palette_hue_radius_dependence=0.4,  # less pale in the middle than the default
-        point_size=12,
+        point_size=min(12, 50_000 / len(points)),
         glow_keywords={"kernel": "gaussian", "kernel_bandwidth": 0.15},
         figsize=(10, 8),
     )
@@ -166,7 +168,8 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
     low, high = shown.min(axis=0), shown.max(axis=0)
     (left, bottom), (right, top) = low - 0.08 * (high - low), high + 0.08 * (high - low)
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="auto")
-    _write_names(axes, [(np.median(points[labels == name], axis=0), name) for name in names])
+    largest = pd.Series(labels[labels != noise]).value_counts().index[:40]
+    _write_names(axes, [(np.median(points[labels == name], axis=0), name) for name in largest])
     return figure
 
 
