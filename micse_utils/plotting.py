@@ -4,11 +4,14 @@ And one table, of texts, which pandas by itself sets to the right.
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from pandas.io.formats.style import Styler
 
 # Okabe & Ito's palette, told apart by all common kinds of colour vision.
@@ -61,17 +64,17 @@ def similarity_heatmap(
     axes.set_xlabel("sentence number (in the cells: cosine × 100)")
     axes.set_title(title)
     axes.tick_params(length=0)
-    figure.colorbar(image, label="cosine similarity")
+    figure.colorbar(image, label="cosine similarity", extend="min")  # some are below 0
     return figure
 
 
 def similarity_by_group(
     table: pd.DataFrame, *, value: str, group: str, series: str, title: str
 ) -> Figure:
-    """Dots: cosine similarity of pairs, one row of dots a group and series, a bar at the mean.
+    """Dots: cosine similarity of pairs, one row of dots per group and series, a bar at the mean.
 
     Args:
-        table: one pair a row, with the columns named by the other arguments.
+        table: one pair per row, with the columns named by the other arguments.
         value: column with the cosine.
         group: column that names the kind of pair, in the order it first appears.
         series: column that names what is compared, such as the pooling; one colour each.
@@ -106,7 +109,7 @@ def similarity_by_group(
 
 
 def similarity_distributions(scores: dict[str, np.ndarray], *, title: str) -> Figure:
-    """Histogram of the cosines of many random pairs, one outline a name."""
+    """Histogram of the cosines of many random pairs, one outline per name."""
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     bins = np.linspace(min(s.min() for s in scores.values()), 1, 60)
     for colour, (name, values) in zip(SERIES, scores.items(), strict=False):
@@ -121,7 +124,7 @@ def similarity_distributions(scores: dict[str, np.ndarray], *, title: str) -> Fi
 
 
 def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) -> Figure:
-    """One bar an approach, in per cent, and the accuracy of always guessing the largest class."""
+    """One bar per approach, in per cent, and the accuracy of always guessing the largest class."""
     figure, axes = plt.subplots(figsize=(8, 0.6 * len(accuracies) + 1.5), layout="constrained")
     bars = axes.barh(list(accuracies), [100 * a for a in accuracies.values()], color=BLUE)
     axes.bar_label(bars, fmt="%.1f", padding=4)
@@ -136,7 +139,9 @@ def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) 
 
 
 def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
-    """Map of texts with the name of each cluster beside it.
+    """Map of texts with the names of the clusters on it; of more than 40, those of the largest.
+
+    The view is on the clusters: texts of none that lie far off may be outside it.
 
     Args:
         points: positions, [n, 2].
@@ -145,23 +150,59 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         title: what the reader sees.
     """
     names = [name for name in dict.fromkeys(labels) if name != noise]
-    if len(names) < 3:  # too few to arrange around the map
+    if len(names) < 3:  # too few to choose colours by
         return _plain_map(points, np.asarray(labels), [*names, noise], title)
 
     import datamapplot  # here, because it takes ten seconds that the other figures do not need
 
-    figure, _ = datamapplot.create_plot(
+    labels = np.asarray(labels)
+    figure, axes = datamapplot.create_plot(
         points,
-        np.asarray(labels),
+        labels,
         noise_label=noise,
+        noise_color="#C8C8C8",
         title=title,
+        title_keywords={"fontsize": 17, "fontweight": "bold"},
         font_family="DejaVu Sans",
         use_system_fonts=True,  # the default asks a font server in the internet
-        label_font_size=11,
-        title_keywords={"fontsize": 18, "fontweight": "bold"},
+        show_labels=False,  # it would set them far around the map
+        palette_hue_radius_dependence=0.4,  # less pale in the middle than the default
+        point_size=min(12, 50_000 / len(points)),
+        glow_keywords={"kernel": "gaussian", "kernel_bandwidth": 0.15},
         figsize=(10, 8),
     )
+    shown = points[labels != noise]
+    low, high = shown.min(axis=0), shown.max(axis=0)
+    (left, bottom), (right, top) = low - 0.08 * (high - low), high + 0.08 * (high - low)
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="auto")
+    largest = pd.Series(labels[labels != noise]).value_counts().index[:40]
+    _write_names(axes, [(np.median(points[labels == name], axis=0), name) for name in largest])
     return figure
+
+
+def _write_names(axes: Axes, names: list[tuple[np.ndarray, str]]) -> None:
+    """Write each name at its place in the axes, and push apart those that would overlap."""
+    style = {"ha": "center", "va": "center", "fontsize": 13, "linespacing": 1.05}
+    outline = [withStroke(linewidth=3, foreground="white")]
+    texts = [
+        axes.text(*place, fill(name, 12, break_long_words=False), **style, path_effects=outline)
+        for place, name in names
+    ]
+    axes.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in texts]
+    size = np.array([(box.width + 12, box.height + 4) for box in boxes])
+    centre = np.array([(box.x0 + box.x1, box.y0 + box.y1) for box in boxes]) / 2
+    low, high = axes.bbox.min + size / 2, axes.bbox.max - size / 2
+    for _ in range(500):
+        centre = np.clip(centre, low, high)
+        away = centre[:, None] - centre
+        overlap = (size[:, None] + size) / 2 - np.abs(away)  # in pixels; touching: in both axes
+        touching = (overlap > 0).all(axis=2) & ~np.eye(len(texts), dtype=bool)
+        shorter = overlap == overlap.min(axis=2, keepdims=True)
+        step = np.where(touching[..., None] & shorter, np.sign(away) * overlap, 0).sum(axis=1)
+        centre += step / 4
+    for text, place in zip(texts, axes.transData.inverted().transform(centre), strict=True):
+        text.set_position(place)
 
 
 def _plain_map(points: np.ndarray, labels: np.ndarray, names: list[str], title: str) -> Figure:
@@ -215,7 +256,7 @@ def interactive_map(
 
 
 def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
-    """Cosine of each query's hits by rank, one line a query.
+    """Cosine of each query's hits by rank, one line per query.
 
     Args:
         hits: columns `query`, `rank` (from 1) and `cosine`.
@@ -228,6 +269,8 @@ def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
         axes.plot(rows["rank"], rows["cosine"], label=_literal(query), **style)
     axes.set_xlabel("rank of the sentence found")
     axes.set_ylabel("cosine similarity")
+    lowest, highest = hits["cosine"].min(), hits["cosine"].max()
+    axes.set_ylim(min(0, lowest), 1.05 * highest)  # from 0, so that no small drop looks steep
     axes.set_xticks(sorted(hits["rank"].unique()))
     axes.set_title(title)
     axes.grid(alpha=0.3)

@@ -38,6 +38,7 @@ def test_the_heat_map_prints_every_cosine_and_names_every_sentence():
         "three seas  3",
     ]
     assert axes.get_title() == "All"
+    assert figure.axes[1]._colorbar.extend == "min"  # for the cosine below 0
 
 
 def test_similarity_by_group_draws_each_pair_once_with_its_mean():
@@ -75,6 +76,7 @@ def test_search_scores_draw_one_line_a_query():
     hits = pd.DataFrame({"query": ["q", "q", "r"], "rank": [1, 2, 1], "cosine": [0.9, 0.5, 0.4]})
     axes = plotting.search_scores(hits, title="t").axes[0]
     assert [list(line.get_ydata()) for line in axes.lines] == [[0.9, 0.5], [0.4]]
+    assert axes.get_ylim()[0] == 0
 
 
 @pytest.mark.slow
@@ -91,6 +93,23 @@ def test_the_cluster_map_names_its_clusters_without_asking_the_internet(monkeypa
     written = {text.get_text().replace("\n", " ") for text in figure.findobj(plt.Text)}
     assert {"rain, snow", "cats, dogs", "tea, milk"} <= written
     assert "none" not in written
+
+
+@pytest.mark.slow
+def test_names_of_crowded_clusters_neither_overlap_nor_leave_the_map():
+    random = np.random.default_rng(0)
+    points = random.normal(0, 1, (800, 2))
+    points[:20] += 100  # far off, and of no cluster: the map is drawn without them
+    labels = np.array(["none"] * 20 + [f"first {i % 12}, second, third" for i in range(780)])
+    figure = plotting.cluster_map(points, labels, noise="none", title="Map")
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts if "second" in text.get_text()]
+    assert len(boxes) == 12
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
+    assert all(axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1 for box in boxes)
+    assert axes.get_xlim()[1] < 10
 
 
 @pytest.mark.parametrize("names", [[], ["rain, snow"], ["rain, snow", "cats, dogs"]])
