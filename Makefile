@@ -42,7 +42,8 @@ doctor: ## what stands here and what hinders a run; its lines belong into a bug 
 	@if $(BIN)/python -c '' 2>/dev/null; then $(BIN)/python -m micse_utils.doctor; \
 	elif test -e $(VENV) || test -h $(VENV); then \
 		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run makes it anew."; exit 1; \
-	else echo "There is no environment in $(VENV) yet: make run makes it."; exit 1; fi
+	else $(PYTHON) -m micse_utils.doctor --before; \
+		echo "There is no environment in $(VENV) yet: make run makes it."; exit 1; fi
 
 # Two files at a time with a thread each: with all threads for each they would wait for one another.
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)

@@ -7,6 +7,7 @@ the standard library is imported at once, so that this runs in a broken environm
 
 from __future__ import annotations  # for a Python that is too old to say so itself
 
+import argparse
 import getpass
 import os
 import platform
@@ -15,9 +16,11 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from micse_utils import __version__
 
@@ -26,13 +29,20 @@ GOOD, BAD, NOTE = "✓", "✗", "·"
 PLAIN = {GOOD: "ok ", BAD: "NO ", NOTE: "-- "}  # where the terminal has no such signs
 MAIN = ("torch", "transformers", "sentence-transformers", "numpy", "scikit-learn", "umap-learn")
 ON_THE_HUB = ("encoder", "wikipedia")  # artifacts that a hub in reach makes needless
-LEAST_FREE = 1e9
+LEAST_FREE, PACKAGES = 1e9, 3e9
+"""Bytes: of the cache's disk, and what an environment takes."""
 COPY = "copy the cache of a machine that has them and set MICSE_CACHE to the copy"
-Findings = Iterator[tuple[str, str]]
+if TYPE_CHECKING:  # a Python before 3.9 cannot read it
+    Findings = Iterator[tuple[str, str]]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print the findings of every check; 0 if nothing hinders a run, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m micse_utils.doctor", description=__doc__)
+    parser.add_argument(
+        "--before", action="store_true", help="check what an environment needs to be made at all"
+    )
+    checks = BEFORE if parser.parse_args(arguments).before else CHECKS
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
         "".join(PLAIN).encode(sys.stdout.encoding)
@@ -40,16 +50,16 @@ def main() -> int:
     except UnicodeEncodeError:
         marks = PLAIN
     hindrances = 0
-    for mark, text in findings():
+    for mark, text in findings(checks):
         print(marks.get(mark, mark), hide(text), flush=True)
         hindrances += mark == BAD
     print(f"To be mended: {hindrances}, see above." if hindrances else "Nothing hinders a run.")
     return 1 if hindrances else 0
 
 
-def findings() -> Findings:
+def findings(checks: Iterable[Callable[[], Findings]]) -> Findings:
     """Mark and text of every check, one after the other; a check that breaks is a finding, too."""
-    for check in (python, system, packages, device, variables, sources, kernel, lab):
+    for check in checks:
         try:
             yield from check()
         except Exception as error:  # a broken library may raise anything when it is imported
@@ -77,6 +87,17 @@ def system() -> Findings:
     yield GOOD, f"{platform.platform()}; {processor}, {os.cpu_count()} logical cores"
     if (sys.platform, platform.machine()) == ("darwin", "x86_64"):
         yield NOTE, "PyTorch is no longer made for Intel; on Apple silicon, take an arm64 Python"
+
+
+def room() -> Findings:
+    """Whether an environment can be made here: Python's own tools for it, and the disk."""
+    if find_spec("venv") and find_spec("ensurepip"):
+        yield GOOD, "this Python can make an environment"
+    else:
+        yield BAD, "this Python cannot make an environment; on Debian: apt install python3-venv"
+    free = shutil.disk_usage(ROOT).free
+    said = f"disk of the checkout: {free / 1e9:.1f} GB free"
+    yield (GOOD, said) if free > PACKAGES else (BAD, f"{said}; the packages take 3: make room")
 
 
 def packages() -> Findings:
@@ -263,6 +284,10 @@ def _repair() -> str:
     if program.is_relative_to(ROOT):
         program = program.relative_to(ROOT)
     return f"mend it by: {program} -m pip install -r requirements.lock -e ."
+
+
+CHECKS = (python, system, packages, device, variables, sources, kernel, lab)
+BEFORE = (python, system, room)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hub_server import serving
@@ -234,12 +235,21 @@ def make_doctor(environment):
     return done.returncode != 0, done.stdout
 
 
-def test_make_says_in_one_sentence_that_the_environment_is_missing_or_broken(tmp_path):
+def test_before_there_is_an_environment_its_needs_are_checked(monkeypatch, capsys):
+    assert doctor.main(["--before"]) == 0
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "ensurepip" else name)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1e9))
+    assert doctor.main(["--before"]) == 1
+    said = capsys.readouterr().out
+    assert "apt install python3-venv" in said
+    assert "1.0 GB free; the packages take 3" in said
+
+
+def test_make_says_that_the_environment_is_missing_or_broken(tmp_path):
     venv = tmp_path / "venv"
-    assert make_doctor(venv) == (
-        True,
-        f"There is no environment in {venv} yet: make run makes it.\n",
-    )
+    failed, said = make_doctor(venv)
+    assert failed and said.endswith(f"There is no environment in {venv} yet: make run makes it.\n")
+    assert "✓ this Python can make an environment" in said  # and what else it takes
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to(tmp_path / "uninstalled")
     failed, said = make_doctor(venv)

@@ -14,7 +14,7 @@ def test_sentence_folders_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"neither sentences.txt nor wiki1m"):
         load_sentences(tmp_path)
     (tmp_path / "sentences.txt").write_text("\n \n", encoding="utf-8")
-    with pytest.raises(ValueError, match="holds no sentences"):
+    with pytest.raises(ValueError, match="there are no sentences"):
         load_sentences(tmp_path)
 
 

@@ -286,7 +286,7 @@ def test_the_command_line_trains_on_the_users_own_file(
         ("a.csv", b"text\ncaf\xe9\n", "text", "a.csv is not UTF-8; convert it first"),
         ("a.parquet", b"no parquet", "text", "a.parquet cannot be read as a table"),
         ("a.docx", b"", None, "a.docx is none of .txt, .csv, .tsv, .parquet"),
-        ("a.txt", b"\n \n", None, "a.txt: a holds no sentences"),
+        ("a.txt", b"\n \n", None, "there are no sentences in a.txt"),
         ("a.txt", b"one\ntwo\n", None, "2 sentences make no batch of 8"),
         (None, b"", None, "there is no file"),
     ],
