@@ -63,8 +63,8 @@ notebooks: $(READY) ## run the notebooks and write their outputs into notebooks/
 html: $(READY) ## the notebooks as web pages that need no network, into results/html/ (ARGS="FOLDER" for another place)
 	@$(BIN)/python -m micse_utils.site $(ARGS)
 
-bundle: $(READY) ## write one archive for a room without internet: the kit, its packages, models and data
-	@$(BIN)/python -m micse_utils.packing
+bundle: $(READY) ## write one archive for a room without internet: kit, packages, models and data (ARGS="FOLDER" for another place than results/)
+	@$(BIN)/python -m micse_utils.packing $(ARGS)
 
 badges: $(READY) ## launch badges for Binder and Colab, once the kit is on GitHub (ARGS="https://github.com/you/micse-kit")
 	@$(BIN)/python -m micse_utils.badges $(ARGS)

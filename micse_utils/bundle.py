@@ -146,7 +146,7 @@ def opened(archive: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(archive) as tar:
             yield tar
     except (tarfile.TarError, EOFError) as error:
-        raise BundleError(f"{archive} is damaged ({error}): copy it again") from error
+        raise BundleError(f"{archive} is damaged, or no archive: copy it again") from error
     except OSError as error:
         raise BundleError(
             f"{archive} could not be unpacked ({error.strerror or error}): is the disk full, "

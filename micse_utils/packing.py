@@ -4,6 +4,7 @@ One tar file with the kit, the wheels of `requirements.lock`, and the weights an
 notebooks need. `bundle` unpacks it.
 """
 
+import argparse
 import contextlib
 import fnmatch
 import json
@@ -30,13 +31,18 @@ from micse_utils.bundle import (
     sha256,
 )
 from micse_utils.packaged import MANIFEST, FetchError, fetch
+from micse_utils.results import output_folder
 from micse_utils.settings import BUNDLE
 
 
-def main() -> int:
-    """Write the archive into `results/`; 0 if it stands."""
+def main(arguments: list[str] | None = None) -> int:
+    """Write the archive where the command line says; 0 if it stands."""
+    parser = argparse.ArgumentParser(prog="python -m micse_utils.packing", description=__doc__)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=ROOT / "results", help="default: the results folder"
+    )
     try:
-        pack(ROOT / "results")
+        pack(output_folder(parser.parse_args(arguments).folder))
     except (BundleError, FetchError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -46,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def pack(results: Path) -> Path:
+def pack(folder: Path) -> Path:
     """Write the archive for this system and Python; one that stands and has all of it is left.
 
     Wheels are taken from the archive that stands, if they are those of `requirements.lock`.
@@ -56,9 +62,8 @@ def pack(results: Path) -> Path:
         FetchError: the weights and texts could not be had.
     """
     fetched, kit = _fetched(), {name: ROOT / name for name in _kit_files()}
-    archive = results / "{}-bundle-{system}-python{python}.tar".format(KIT, **machine())
-    results.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(results) as scratch:
+    archive = folder / "{}-bundle-{system}-python{python}.tar".format(KIT, **machine())
+    with scratch_folder(folder) as scratch:
         earlier = _earlier(archive, scratch)
         wheels = {n: h for n, h in earlier["files"].items() if n.startswith("wheels/")}
         if (earlier["files"], earlier["kit"]) == (wheels | _hashes(fetched), _hashes(kit)):
@@ -160,7 +165,8 @@ def _taken_over(archive: Path, wheels: dict[str, str], scratch: Path) -> bool:
 
 def _download(folder: Path) -> None:
     """Let pip put the wheels of `requirements.lock`, and of what they need, into `folder`."""
-    command = [sys.executable, "-m", "pip", "wheel", f"--wheel-dir={folder}"]
+    print("Collecting the packages of requirements.lock: a minute or two.", flush=True)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}"]
     if (BUNDLE / "wheels").is_dir():
         command += ["--isolated", "--no-index", f"--find-links={BUNDLE / 'wheels'}"]
     if subprocess.run([*command, f"--requirement={ROOT / 'requirements.lock'}"]).returncode:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from micse_utils import __version__
 from micse_utils.checks import shown
 from micse_utils.settings import expanded
 
@@ -68,8 +69,9 @@ def sha256_of(files: Iterable[Path]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Version of Python and of each library that decides a figure."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    """Version of Python, of the kit and of each library that decides a figure."""
+    own = {"python": platform.python_version(), "micse-kit": __version__}
+    return own | {name: version(name) for name in PACKAGES}
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:

@@ -70,6 +70,7 @@ QUICK = {
     },
     # What these do is run by other tests, see below; here, that make calls it.
     "make bundle": Short(add="--dry-run", says=r"python -m micse_utils\.packing"),
+    "make bundle ARGS=FOLDER": Short(add="--dry-run", says=r"micse_utils\.packing FOLDER"),
     "make bench": Short(add="--dry-run", says=r"python tests/benchmarks/run\.py"),
     "make badges": Short(add="--dry-run", says=r"python -m micse_utils\.badges"),
     'make badges ARGS="https://github.com/you/micse-kit"': Short(
