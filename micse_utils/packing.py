@@ -63,6 +63,7 @@ def pack(folder: Path) -> Path:
     """
     fetched, kit = _fetched(), {name: ROOT / name for name in _kit_files()}
     archive = folder / "{}-bundle-{system}-python{python}.tar".format(KIT, **machine())
+    folder.mkdir(parents=True, exist_ok=True)
     with scratch_folder(folder) as scratch:
         earlier = _earlier(archive, scratch)
         wheels = {n: h for n, h in earlier["files"].items() if n.startswith("wheels/")}

@@ -99,15 +99,17 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def output_folder(place: str | Path) -> Path:
-    """A folder for results, made where it is not there yet, before the work they come from begins.
+    """A folder for results; that it can be made and written to is known before the work begins.
+
+    It is not made here, so that a call which fails leaves nothing.
 
     Raises:
         OSError: it is a file, or cannot be made or written to.
     """
     folder = expanded(place)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             return folder
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror

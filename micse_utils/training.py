@@ -110,9 +110,9 @@ def _distinct(sentences: Sequence[str]) -> list[str]:
 
 
 def _true_or_false(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
+    if text.lower() not in ("true", "yes", "1", "false", "no", "0"):
         raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
-    return text.lower() == "true"
+    return text.lower() in ("true", "yes", "1")
 
 
 def main(arguments: list[str] | None = None) -> int:

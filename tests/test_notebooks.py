@@ -99,7 +99,8 @@ def both_results(tmp_path_factory, foreign_kernel):
         said, complaints = process.communicate()
         assert process.returncode == 0, said + complaints
         for name in names:
-            [line] = [line for line in said.splitlines() if line.startswith(f"{name}: ")]
+            began, line = [line for line in said.splitlines() if line.startswith(f"{name}: ")]
+            assert re.search(r": running, .*(minute|second)", began)
             assert line.endswith(metrics(folder, name)["headline"])
     return once, again
 
