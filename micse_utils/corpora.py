@@ -52,11 +52,19 @@ class Corpus:
             )
         if limit >= len(self):
             return self
-        rows = np.sort(
-            np.random.default_rng(whole("seed", seed)).choice(len(self), limit, replace=False)
-        )
+        rows = drawn_rows(len(self), limit, seed)
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, texts=[self.texts[row] for row in rows], labels=labels)
+
+
+def drawn_rows(total: int, limit: int, seed: int) -> np.ndarray:
+    """`limit` of `total` rows, drawn without replacement, in their order.
+
+    Raises:
+        ValueError: `seed` is not a whole number from 0.
+    """
+    random = np.random.default_rng(whole("seed", seed))
+    return np.sort(random.choice(total, limit, replace=False))
 
 
 def load_tweets(

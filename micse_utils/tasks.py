@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from micse_utils.checks import shown, whole
+from micse_utils.corpora import drawn_rows
 from micse_utils.hub import HubError
 from micse_utils.sts import PACKAGED_STS, STS_TASKS, Pairs, load_sts
 from micse_utils.transfer import PACKAGED_TRANSFER, TRANSFER_TASKS, Classification, load_transfer
@@ -89,8 +88,6 @@ def _load_all(
 def _sample(data: Classification, limit: int | None, seed: int) -> Classification:
     if limit is None or data.test.any() or whole("limit", limit, 1) >= len(data.labels):
         return data
-    rows = np.sort(
-        np.random.default_rng(whole("seed", seed)).choice(len(data.labels), limit, replace=False)
-    )
+    rows = drawn_rows(len(data.labels), limit, seed)
     first = [data.first[row] for row in rows]
     return replace(data, first=first, labels=data.labels[rows], test=data.test[rows])

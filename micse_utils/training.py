@@ -110,9 +110,10 @@ def _distinct(sentences: Sequence[str]) -> list[str]:
 
 
 def _true_or_false(text: str) -> bool:
-    if text.lower() not in ("true", "yes", "1", "false", "no", "0"):
+    yes, no = ("true", "yes", "1"), ("false", "no", "0")
+    if text.lower() not in yes + no:
         raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
-    return text.lower() in ("true", "yes", "1")
+    return text.lower() in yes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -135,16 +136,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--preset", choices=PRESETS, help="recipe (default: by the model and the sentences)"
     )
+    of_one_kind = {
+        "method": {"choices": METHODS},
+        "bf16": {"type": _true_or_false, "metavar": "{true,false}"},
+        **{name: {"type": float} for name in ("ami_weight", "temperature", "learning_rate")},
+    }
     for field in fields(LowShotConfig):
-        kind = {"method": str, "bf16": _true_or_false}
-        floats = ("ami_weight", "temperature", "learning_rate")
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
-            type=kind.get(field.name, float if field.name in floats else int),
             default=argparse.SUPPRESS,
-            **({"choices": METHODS} if field.name == "method" else {}),
-            help=f"in place of the preset's {field.name}"
-            + {"bf16": ": true or false"}.get(field.name, ""),
+            help=f"in place of the preset's {field.name}",
+            **of_one_kind.get(field.name, {"type": int}),
         )
     options = vars(parser.parse_args(arguments))
     file, column, output = (options.pop(name) for name in ("file", "column", "output"))
