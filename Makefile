@@ -102,4 +102,6 @@ $(READY): requirements.lock pyproject.toml $(if $(BUNDLE),| unpack)
 	@$(BIN)/python -m pip install --progress-bar on $(OFFLINE) --requirement requirements.lock || { \
 		test -z "$(OFFLINE)" || echo "The packages in bundle/ do not fit this system, or the disk is full (see above)."; exit 1; }
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet $(OFFLINE) --no-deps --no-build-isolation --editable .
+	@# No question about news in front of the first page, and no request to anyone.
+	@$(BIN)/jupyter labextension disable --log-level=ERROR --level=sys_prefix @jupyterlab/apputils-extension:announcements
 	@touch $@

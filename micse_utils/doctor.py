@@ -14,6 +14,7 @@ import platform
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +32,11 @@ MAIN = ("torch", "transformers", "sentence-transformers", "numpy", "scikit-learn
 ON_THE_HUB = ("encoder", "wikipedia")  # artifacts that a hub in reach makes needless
 LEAST_FREE, PACKAGES = 1e9, 3e9
 """Bytes: of the cache's disk, and what an environment takes."""
+KERNEL_SECONDS = 30
 COPY = "copy the cache of a machine that has them and set MICSE_CACHE to the copy"
 if TYPE_CHECKING:  # a Python before 3.9 cannot read it
+    from jupyter_client.kernelspec import KernelSpecManager
+
     Findings = Iterator[tuple[str, str]]
 
 
@@ -203,21 +207,42 @@ def sources() -> Findings:
 
 
 def kernel() -> Findings:
-    """Whether the kernel `python3` starts this Python, for the kit and for Jupyter elsewhere."""
+    """Whether the kernel `python3` starts this Python, here and elsewhere, and answers."""
     from jupyter_client.kernelspec import KernelSpecManager
 
     names = ("python", "python3", f"python3.{sys.version_info[1]}")  # mean Jupyter's own
+    own = KernelSpecManager(kernel_dirs=[str(Path(sys.prefix, "share", "jupyter", "kernels"))])
     started = []
-    for folders in ({"kernel_dirs": [str(Path(sys.prefix, "share", "jupyter", "kernels"))]}, {}):
-        program = KernelSpecManager(**folders).get_kernel_spec("python3").argv[0]
+    for kernels in (own, KernelSpecManager()):
+        program = kernels.get_kernel_spec("python3").argv[0]
         started.append(program in names or Path(program).parent == Path(sys.executable).parent)
     if not started[0]:
         yield BAD, f"kernel python3 of this environment starts another Python; {_repair()}"
+    elif silence := _silence(own):
+        way_out = f"{_repair()}, unless a firewall keeps programs from 127.0.0.1"
+        yield BAD, f"kernel python3: {silence}; {way_out}"
     elif not started[1]:
-        yield GOOD, "kernel python3 starts this Python under make run and make lab"
+        yield GOOD, "kernel python3 starts this Python under make run and make lab, and answers"
         yield NOTE, "outside make lab, python3 is another kernel: choose that of this environment"
     else:
-        yield GOOD, "kernel python3 starts this Python"
+        yield GOOD, "kernel python3 starts this Python and answers"
+
+
+def _silence(kernels: KernelSpecManager) -> str | None:
+    """Start the kernel; what is wrong where it does not answer, None where it does."""
+    from jupyter_client.manager import KernelManager
+
+    manager = KernelManager(kernel_name="python3", kernel_spec_manager=kernels)
+    manager.start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=KERNEL_SECONDS)
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def lab(port: int = 8888) -> Findings:

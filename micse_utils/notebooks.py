@@ -80,12 +80,15 @@ def main(arguments: list[str] | None = None) -> int:
             reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
             failures.append(name)
             line = f"{name}: FAILED in {reason}\n  as far as it ran: {_unfinished(folder)}"
-        except (OSError, NoSuchKernel) as error:
+        except OSError as error:
             failures.append(name)
             line = f"{name}: FAILED, {error}"
         except DeadKernelError:
             failures.append(name)
             line = f"{name}: FAILED, its kernel died; was there enough memory?"
+        except (NoSuchKernel, RuntimeError) as error:  # no kernel came up; none would for the next
+            tqdm.write(f"{name}: FAILED, {error}; make doctor looks for the reason")
+            return 1
         except KeyboardInterrupt:
             tqdm.write("stopped; what is finished stands, the same command goes on from here")
             return 130

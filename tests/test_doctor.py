@@ -164,10 +164,10 @@ def test_a_full_disk_hinders_where_something_is_still_to_come(tmp_path, monkeypa
     assert mark == BAD and "GB free; make room, or set MICSE_CACHE" in text
 
 
-def kernel_of(folder, program):
+def kernel_of(folder, *program):
     place = folder / "kernels" / "python3"
     place.mkdir(parents=True)
-    spec = {"argv": [program, "{connection_file}"], "display_name": "mine", "language": "python"}
+    spec = {"argv": [*program, "{connection_file}"], "display_name": "mine", "language": "python"}
     (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
 
 
@@ -179,6 +179,13 @@ def test_another_kernel_of_the_same_name_is_told(tmp_path, monkeypatch):
     kernel_of(tmp_path / "own" / "share" / "jupyter", "/opt/other/bin/python")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "own"))
     assert marks(doctor.kernel()) == [BAD]
+
+
+def test_a_kernel_that_does_not_answer_hinders(tmp_path, monkeypatch):
+    kernel_of(tmp_path / "share" / "jupyter", sys.executable, "-c", "exit(1)")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    [(mark, text)] = doctor.kernel()
+    assert mark == BAD and "kernel python3: Kernel died before replying" in text
 
 
 def test_a_port_that_is_taken_is_only_a_note():

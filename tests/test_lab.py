@@ -1,5 +1,7 @@
 """The server that `make lab` starts: where it listens, whom it lets in, what its kernel is."""
 
+import json
+import re
 from pathlib import Path
 
 import httpx
@@ -24,6 +26,14 @@ def test_lab_asks_for_its_token(lab):
         turned_away = stranger.get("lab")
         assert (turned_away.status_code, turned_away.next_request.url.path) == (302, "/login")
         assert stranger.get(f"lab?token={lab.token}").status_code == 200
+
+
+def test_lab_neither_offers_news_nor_looks_for_updates(lab):
+    """It would ask on the first page, and a room without internet has nothing to answer with."""
+    page = lab.client.get("lab").text
+    config = re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.DOTALL)
+    disabled = json.loads(config[1])["disabledExtensions"]
+    assert "@jupyterlab/apputils-extension:announcements" in disabled
 
 
 def test_lab_opens_the_first_notebook_in_the_checkout(lab):

@@ -5,6 +5,7 @@ What the real notebooks show is held in `test_notebooks`.
 
 import contextlib
 import errno
+import json
 import os
 import random
 import subprocess
@@ -135,6 +136,20 @@ def test_a_kernel_that_is_not_installed_is_one_sentence(pages, tmp_path):
     said, complaints = process.communicate()
     assert process.returncode == 1
     assert "01_first: FAILED, No such kernel named python3" in said
+    assert "Traceback" not in said + complaints
+
+
+def test_a_kernel_that_does_not_come_up_is_one_sentence_and_ends_the_run(pages, tmp_path):
+    """It dies at once; one that cannot be reached raises the same error after a minute."""
+    broken = tmp_path / "broken"
+    (spec := broken / "share" / "jupyter" / "kernels" / "python3").mkdir(parents=True)
+    starts = {"argv": [sys.executable, "-c", "exit(1)", "{connection_file}"], **notebooks.KERNEL}
+    (spec / "kernel.json").write_text(json.dumps(starts), encoding="utf-8")
+    process = start(pages, tmp_path, *NAMES, first=f"sys.prefix = {str(broken)!r}")
+    said, complaints = process.communicate()
+    assert process.returncode == 1
+    assert "01_first: FAILED, Kernel died before replying" in said
+    assert "make doctor" in said and "02_" not in said
     assert "Traceback" not in said + complaints
 
 
