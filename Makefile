@@ -7,6 +7,8 @@ PYTHON ?= $(if $(wildcard $(VENV)/ready-*),$(BIN)/python,python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 # The stamp bears the version, so that another PYTHON makes the environment anew.
 READY := $(VENV)/ready-$(VERSION)
+# It also names the folder: in another one the environment's programs and the kit in it are lost.
+MOVED := $(shell test ! -s "$(READY)" || test "$$(cat "$(READY)")" = "$$(pwd -P)" || echo moved)
 
 # An archive of `make bundle`. Unpacked it is the folder bundle/, and with that nothing is downloaded.
 BUNDLE ?=
@@ -22,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export WITH_EXTENSION := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run grid bench doctor test lint lab notebooks html bundle badges lock clean install unpack
+.PHONY: help run grid bench doctor test lint lab notebooks html bundle badges lock clean install moved unpack
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +44,8 @@ doctor: ## what stands here and what hinders a run; its lines belong into a bug 
 	@if $(BIN)/python -c '' 2>/dev/null; then $(BIN)/python -m micse_utils.doctor; \
 	elif test -e $(VENV) || test -h $(VENV); then \
 		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run makes it anew."; exit 1; \
-	else $(PYTHON) -m micse_utils.doctor --before; \
-		echo "There is no environment in $(VENV) yet: make run makes it."; exit 1; fi
+	else $(PYTHON) -m micse_utils.doctor --before; found=$$?; \
+		echo "There is no environment in $(VENV) yet: make run makes it."; exit $$found; fi
 
 # Two files at a time with a thread each: with all threads for each they would wait for one another.
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
@@ -87,11 +89,15 @@ define CHECK_PYTHON
 		echo "The kit needs Python 3.11 to 3.14; '$(PYTHON)' is $(or $(VERSION),not there). Name another one: PYTHON=python3.12 make run"; exit 1; }
 endef
 
+moved:
+	@echo "The environment in $(VENV) was made in $$(cat $(READY)): making it anew for this folder."
+	@$(PYTHON) -m venv --clear $(VENV)
+
 unpack:
 	$(CHECK_PYTHON)
 	@$(PYTHON) -m micse_utils.bundle "$(BUNDLE)"
 
-$(READY): requirements.lock pyproject.toml $(if $(BUNDLE),| unpack)
+$(READY): requirements.lock pyproject.toml $(MOVED) $(if $(BUNDLE),| unpack)
 	$(CHECK_PYTHON)
 	@$(if $(OFFLINE),$(PYTHON) -m micse_utils.bundle)
 	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
@@ -104,4 +110,4 @@ $(READY): requirements.lock pyproject.toml $(if $(BUNDLE),| unpack)
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet $(OFFLINE) --no-deps --no-build-isolation --editable .
 	@# No question about news in front of the first page, and no request to anyone.
 	@$(BIN)/jupyter labextension disable --log-level=ERROR --level=sys_prefix @jupyterlab/apputils-extension:announcements
-	@touch $@
+	@pwd -P > $@

@@ -126,7 +126,7 @@ def open_source(place: str | os.PathLike, column: str = TEXT) -> Source:
     hidden = [name for name in found if PurePosixPath(name).name.startswith((".", "_"))]
     kinds = {name: _kind(name) for name in sorted(set(found) - set(hidden)) if _kind(name)}
     if not found:
-        raise FileNotFoundError(f"there is no {shown(place)}")
+        raise FileNotFoundError(f"{shown(place)} is not there, or holds nothing")
     if not kinds:
         raise FileNotFoundError(f"{shown(place)} is or holds no {', '.join(KINDS)} (or .gz of it)")
     if len(set(kinds.values())) > 1:

@@ -206,6 +206,20 @@ def sources() -> Findings:
         yield BAD, f"package index: {lacking}; set pip up for a proxy or mirror, or {COPY}"
 
 
+def kit() -> Findings:
+    """Whether it is the kit of this folder that notebooks import, wherever they are run."""
+    if not (ROOT / "pyproject.toml").is_file():
+        return
+    ask = "from importlib.util import find_spec; print(find_spec('micse_utils').origin)"
+    elsewhere = {"cwd": tempfile.gettempdir(), "capture_output": True, "text": True}
+    origin = subprocess.run([sys.executable, "-c", ask], **elsewhere).stdout.strip()
+    if origin and Path(origin).parents[1].samefile(ROOT):
+        yield GOOD, "kit: that of this folder, so notebooks run what stands here"
+    else:
+        installed = f"in {Path(origin).parent}" if origin else "not there (was the folder moved?)"
+        yield BAD, f"kit: the one installed is {installed}, not that of this folder; {_repair()}"
+
+
 def kernel() -> Findings:
     """Whether the kernel `python3` starts this Python, here and elsewhere, and answers."""
     from jupyter_client.kernelspec import KernelSpecManager
@@ -311,7 +325,7 @@ def _repair() -> str:
     return f"mend it by: {program} -m pip install -r requirements.lock -e ."
 
 
-CHECKS = (python, system, packages, device, variables, sources, kernel, lab)
+CHECKS = (python, system, packages, kit, device, variables, sources, kernel, lab)
 BEFORE = (python, system, room)
 
 

@@ -26,7 +26,13 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from micse_utils.parameters import expected, read_value
-from micse_utils.results import kept_json, output_folder, write_atomically, write_json
+from micse_utils.results import (
+    kept_json,
+    output_folder,
+    sha256_of,
+    write_atomically,
+    write_json,
+)
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -131,13 +137,15 @@ def run(
         PapermillExecutionError: a cell failed; the notebook as far as it ran is kept, and what an
             earlier run left is not touched by this function.
     """
-    executed, record = folder / f"{name}.ipynb", folder / "run.json"
+    record = folder / "run.json"
     fingerprint = _fingerprint(name, parameters)
 
     def standing() -> str | None:
-        earlier = (kept_json(record) or {}) if executed.is_file() else {}
-        if force or in_place or earlier.get("fingerprint") != fingerprint or _overtaken(record):
+        earlier = kept_json(record) or {}
+        if force or in_place or earlier.get("fingerprint") != fingerprint:
             return None
+        if not _unchanged(earlier.get("files"), folder):
+            return None  # a call that did not reach its end, or a person, has touched them
         return f"{name}: stands ({earlier['seconds']:.0f} s): {_headline(folder)}"
 
     if line := standing():
@@ -189,7 +197,8 @@ def _execute(name: str, folder: Path, parameters: dict, fingerprint: str, in_pla
         write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
         for figure in folder.glob("*.png"):
             shutil.copy(figure, FIGURES / f"{name[:2]}_{figure.name}")
-    write_json(record, {"fingerprint": fingerprint, "seconds": seconds})
+    files = _files(folder)
+    write_json(record, {"fingerprint": fingerprint, "seconds": seconds, "files": files})
     return f"{name}: {seconds:.0f} s: {_headline(folder)}"
 
 
@@ -252,11 +261,19 @@ def expected_time(opening: str) -> str:
     return re.search(r"\*\*Time\*\* ([^,;(\n]*)", opening)[1].strip()
 
 
-def _overtaken(record: Path) -> bool:
-    """Whether a run that did not reach its end has written beside the record of an earlier one."""
-    files = [p for p in record.parent.rglob("*") if p.suffix not in (".ipynb", ".lock")]
-    moment = record.stat().st_mtime_ns
-    return any(p.stat().st_mtime_ns > moment for p in files if p.is_file())
+def _files(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a run, by its path in the results folder."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
+    own = [p for p in files if p not in (folder / "run.json", _unfinished(folder))]
+    return {p.relative_to(folder).as_posix(): sha256_of([p]) for p in own}
+
+
+def _unchanged(files: dict[str, str] | None, folder: Path) -> bool:
+    """Whether a run's files are all there as it left them; others may stand beside them."""
+    places = {folder / name: digest for name, digest in (files or {}).items()}
+    return bool(places) and all(
+        place.is_file() and sha256_of([place]) == digest for place, digest in places.items()
+    )
 
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:

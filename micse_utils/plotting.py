@@ -125,7 +125,7 @@ def similarity_distributions(scores: dict[str, np.ndarray], *, title: str) -> Fi
 
 def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) -> Figure:
     """One bar per approach, in per cent, and the accuracy of always guessing the largest class."""
-    figure, axes = plt.subplots(figsize=(8, 0.6 * len(accuracies) + 1.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 0.6 * len(accuracies) + 2), layout="constrained")
     bars = axes.barh(list(accuracies), [100 * a for a in accuracies.values()], color=BLUE)
     axes.bar_label(bars, fmt="%.1f", padding=4)
     label = f"always the largest class: {100 * baseline:.1f}"
@@ -134,7 +134,7 @@ def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) 
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy, per cent")
     axes.set_title(title)
-    axes.legend(loc="lower left", bbox_to_anchor=(0.02, 0.02))
+    figure.legend(loc="outside lower center")
     return figure
 
 

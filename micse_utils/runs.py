@@ -28,7 +28,7 @@ from micse_utils.models import quiet
 from micse_utils.monitor import HEAD, Monitor, TrainingDivergedError, history_of
 from micse_utils.objective import MiCSELoss
 from micse_utils.recipes import LowShotConfig
-from micse_utils.results import Provenance, records, sha256_of, versions, write_json
+from micse_utils.results import Provenance, kept_json, records, sha256_of, versions, write_json
 from micse_utils.settings import process
 from micse_utils.sts import Pairs
 
@@ -103,7 +103,9 @@ class Run:
         """Take the folder for this run, or refuse one that holds another."""
         file = self.folder / "run.json"
         if file.is_file():
-            there = json.loads(file.read_text(encoding="utf-8"))
+            if (there := kept_json(file)) is None and not overwrite:
+                raise ValueError(f"{file} is damaged; name another output folder, or say overwrite")
+            there = there or {}
             now, then = (p.get("config", {}) | p for p in (self.provenance, there))
             differing = [k for k, v in now.items() if then.get(k) != v and k != "config"]
             if differing and not overwrite:
@@ -120,9 +122,8 @@ class Run:
     def finished(self) -> Trained | None:
         """What this run left when it ended earlier, or None."""
         file = self.folder / RECORD
-        if not file.is_file():
+        if (record := kept_json(file)) is None:
             return None
-        record = json.loads(file.read_text(encoding="utf-8"))
         self._load(self.folder / "model")
         history = pd.DataFrame(record["history"]).astype({"loss": float, "info_nce": float})
         return self._trained(history, record["best_step"])

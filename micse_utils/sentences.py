@@ -14,7 +14,7 @@ from micse_utils.checks import listed, shown, whole
 from micse_utils.corpora import Corpus, package_provenance, read_lines
 from micse_utils.packaged import MANIFEST, fetch
 from micse_utils.results import Provenance, sha256_of
-from micse_utils.settings import file_at
+from micse_utils.settings import file_at, folder_at
 from micse_utils.sources import choose
 from micse_utils.wikitext import wikipedia_sentences
 
@@ -124,7 +124,8 @@ def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
     """
     name, file = file, file_at(file)
     if file is None:
-        raise FileNotFoundError(f"there is no file {shown(str(name))}")
+        what = "is a folder; name a file in it" if folder_at(name) else "is not there"
+        raise FileNotFoundError(f"{shown(str(name))} {what}")
     if file.suffix == ".txt":
         lines = read_lines(file)
     else:

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
-    print(f"run here: {', '.join(runs) or 'none'}; the others as they are committed")
+    print(f"run here: {', '.join(runs) or 'none'}; any other page is as committed")
     print(f"open {folder / 'index.html'}")
     return 0
 

@@ -56,7 +56,11 @@ def choose(
             raise ValueError(
                 f'source={shown(source)} is neither "auto", "hub" nor "package", nor a folder here'
             )
-        found = folder(folder_at(source))
+        try:
+            found = folder(folder_at(source))
+        except FileNotFoundError as error:
+            way_out = f'name the folder in {own}, with source="auto", to take from elsewhere'
+            raise FileNotFoundError(f"{error}; {way_out} what it lacks") from error
     else:
         found, reason = _first(own, folder, hub, package if stand_in else None)
     print(f"{need}: {found.provenance}{reason}")

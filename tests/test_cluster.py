@@ -81,6 +81,12 @@ def test_each_row_gets_the_vector_that_encode_gives(cluster, table, tiny_bert, t
 
     again = encode_all(tiny_bert, folder, output)  # what stands is not done again
     assert again == record | {"encoded": 0}
+    parts = sorted(output.glob("*.parquet"))
+    parts[0].write_bytes(parts[0].read_bytes()[:-100])  # a copy that broke off
+    parts[1].write_text("junk", encoding="utf-8")
+    mended = encode_all(tiny_bert, folder, output)
+    assert mended["encoded"] == 20 and mended["blocks"] == 8
+    assert read(output).sort_by("id").equals(written.sort_by("id"))
     with pytest.raises(ValueError, match="holds other work, with another half"):
         encode_all(tiny_bert, folder, output, half=True)
     (tmp_path / "mine").mkdir()

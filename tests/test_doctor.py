@@ -164,6 +164,14 @@ def test_a_full_disk_hinders_where_something_is_still_to_come(tmp_path, monkeypa
     assert mark == BAD and "GB free; make room, or set MICSE_CACHE" in text
 
 
+def test_a_kit_of_another_folder_hinders(tmp_path, monkeypatch):
+    assert marks(doctor.kit()) == [GOOD]
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)  # where the folder is now
+    [(mark, text)] = doctor.kit()
+    assert mark == BAD and "not that of this folder; mend it by" in text
+
+
 def kernel_of(folder, *program):
     place = folder / "kernels" / "python3"
     place.mkdir(parents=True)
@@ -255,7 +263,8 @@ def test_before_there_is_an_environment_its_needs_are_checked(monkeypatch, capsy
 def test_make_says_that_the_environment_is_missing_or_broken(tmp_path):
     venv = tmp_path / "venv"
     failed, said = make_doctor(venv)
-    assert failed and said.endswith(f"There is no environment in {venv} yet: make run makes it.\n")
+    assert not failed  # nothing hinders its being made
+    assert said.endswith(f"There is no environment in {venv} yet: make run makes it.\n")
     assert "✓ this Python can make an environment" in said  # and what else it takes
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to(tmp_path / "uninstalled")

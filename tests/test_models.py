@@ -146,6 +146,8 @@ def test_what_does_not_exist_is_refused_in_one_sentence(arguments, message):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model \(config.json\) in"):
         load_model(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"in .*; name the folder in MICSE_DATA, with"):
+        load_model(source=tmp_path)
 
 
 def test_a_folder_without_weights_is_refused(named):

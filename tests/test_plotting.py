@@ -66,10 +66,11 @@ def test_distributions_mark_their_means():
 
 
 def test_accuracy_bars_are_in_per_cent_with_the_baseline():
-    axes = plotting.accuracy_bars({"a": 0.5, "b": 0.75}, baseline=0.4, title="t").axes[0]
+    figure = plotting.accuracy_bars({"a": 0.5, "b": 0.75}, baseline=0.4, title="t")
+    [axes] = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [50, 75]
     assert axes.lines[0].get_xdata()[0] == 40
-    assert "40.0" in axes.get_legend().texts[0].get_text()
+    assert "40.0" in figure.legends[0].texts[0].get_text()
 
 
 def test_search_scores_draw_one_line_a_query():

@@ -77,7 +77,7 @@ QUICK = {
         says=r"README\.md and the notebooks now lead to github\.com/you/micse-kit"
     ),
     "make bench ARGS=encoding": Short(add="--dry-run", says=r"benchmarks/run\.py encoding"),
-    'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7"': Short(
+    'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7 --results results/small"': Short(
         add="--dry-run",
         says=r"-m micse_utils\.notebooks +02_tweet_clustering -p limit 1000 -p seed",
     ),
@@ -145,7 +145,7 @@ ELSEWHERE = {  # and the tests that run what they do
     "make bench ARGS=encoding": (
         "test_benchmarks.test_ratios_are_those_of_the_seconds_and_the_machine_is_named"
     ),
-    'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7"': (
+    'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7 --results results/small"': (
         "test_notebooks.test_the_topics_account_for_every_tweet_and_the_map_shows_each"
     ),
     ".venv/bin/python -m micse_utils.cluster encode my-sentences.csv my-embeddings --column text": (

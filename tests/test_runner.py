@@ -8,9 +8,11 @@ import errno
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -107,6 +109,36 @@ def test_killed_at_random_points_it_goes_on_and_ends_with_the_same_figures(
     said, complaints = process.communicate()
     assert process.returncode == 0, said + complaints
     assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_what_a_person_adds_is_left_and_what_is_lost_or_damaged_is_made_again(
+    undisturbed, tmp_path, here
+):
+    """A copy of results, as from a CI cache, has other times; only what the files hold counts."""
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    folder = tmp_path / NAMES[0]
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert {"metrics.json", "numbers.csv", "numbers.png", "01_first.ipynb"} == set(record["files"])
+    assert notebooks._unchanged(record["files"], folder)
+    assert ": stands" in notebooks.run(NAMES[0], folder, {})
+
+    begun = []
+
+    def stop(*arguments, **options):
+        begun.append(arguments)
+        raise PapermillExecutionError(0, 1, "", "Stop", "it began", [])
+
+    here.setattr(notebooks.papermill, "execute_notebook", stop)
+    for name in record["files"]:
+        content = (folder / name).read_bytes()
+        for damage in (Path.unlink, lambda file: file.write_text("{", encoding="utf-8")):
+            damage(folder / name)
+            with pytest.raises(PapermillExecutionError):
+                notebooks.run(NAMES[0], folder, {})
+            (folder / name).write_bytes(content)
+    assert len(begun) == 2 * len(record["files"])
+    assert ": stands" in notebooks.run(NAMES[0], folder, {})
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from micse_utils.monitor import TrainingDivergedError
 from micse_utils.objective import MiCSELoss
 from micse_utils.recipes import LowShotConfig
 from micse_utils.results import Provenance
-from micse_utils.sentences import load_low_shot
+from micse_utils.sentences import load_low_shot, read_sentences
 from micse_utils.sts import Pairs, load_sample
 from micse_utils.training import main, train_low_shot
 
@@ -173,6 +173,23 @@ def test_another_run_does_not_get_the_folder(whole, tiny_bert):
         train(tiny_bert, output, sentences=SENTENCES[:20])
 
 
+def test_a_damaged_record_of_a_run_is_one_sentence_and_can_be_overwritten(
+    whole, tiny_bert, tmp_path
+):
+    _, output = whole
+    shutil.copytree(output, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run\.json is damaged; name another output folder"):
+        train(tiny_bert, tmp_path / "run")
+    again = train(tiny_bert, tmp_path / "run", steps=1, overwrite=True)
+    assert again.history["step"].tolist() == [0, 1]
+
+
+def test_a_folder_in_place_of_a_file_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is a folder; name a file in it"):
+        read_sentences(tmp_path)
+
+
 def test_another_run_is_overwritten_where_that_is_said(whole, tiny_bert, tmp_path):
     _, output = whole
     shutil.copytree(output, tmp_path / "run")
@@ -290,7 +307,7 @@ def test_the_command_line_trains_on_the_users_own_file(
         ("a.docx", b"", None, "a.docx is none of .txt, .csv, .tsv, .parquet"),
         ("a.txt", b"\n \n", None, "there are no sentences in a.txt"),
         ("a.txt", b"one\ntwo\n", None, "2 sentences make no batch of 8"),
-        (None, b"", None, "there is no file"),
+        (None, b"", None, 'missing.txt" is not there'),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence(
