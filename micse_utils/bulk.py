@@ -8,7 +8,6 @@ never is, and nothing has to be kept in memory to know it.
 import dataclasses
 import json
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import fsspec
 import numpy as np
@@ -147,21 +146,20 @@ def _claim(
     for name in there:
         if _name(name).startswith("."):  # a worker died while it wrote
             filesystem.rm(name)
-    for name in filter(_is_part, there):
-        with filesystem.open(name) as stream:
-            whole_block = _is_whole(stream)
-        if not whole_block:
-            filesystem.rm(name)
-            there.remove(name)
-    return frozenset(_name(name).removesuffix(".parquet") for name in there if _is_part(name))
+    parts = set(filter(_is_part, there))
+    damaged = {name for name in parts if not _has_end(filesystem, name)}
+    for name in damaged:
+        filesystem.rm(name)
+    return frozenset(_name(name).removesuffix(".parquet") for name in parts - damaged)
 
 
-def _is_whole(stream: BinaryIO) -> bool:
-    """Whether a block ends as one does: a copy that broke off, or a full disk, leaves no end."""
-    try:
-        return METADATA in (pa.parquet.read_schema(stream).metadata or {})
-    except pa.ArrowInvalid:
-        return False
+def _has_end(filesystem: fsspec.AbstractFileSystem, name: str) -> bool:
+    """Whether a block ends as one does; a copy that broke off, or a full disk, leaves no end."""
+    with filesystem.open(name) as stream:
+        try:
+            return METADATA in (pa.parquet.read_schema(stream).metadata or {})
+        except pa.ArrowInvalid:
+            return False
 
 
 def _summary(filesystem: fsspec.AbstractFileSystem, folder: str) -> dict[str, object]:

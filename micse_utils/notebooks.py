@@ -26,13 +26,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from micse_utils.parameters import expected, read_value
-from micse_utils.results import (
-    kept_json,
-    output_folder,
-    sha256_of,
-    write_atomically,
-    write_json,
-)
+from micse_utils.results import kept_json, output_folder, sha256_of, write_atomically, write_json
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"

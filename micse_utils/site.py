@@ -60,7 +60,8 @@ def write_site(folder: Path, results: Path) -> list[str]:
         Names of the notebooks whose run was taken.
 
     Raises:
-        ValueError: a formula is not in the part of TeX that matplotlib draws.
+        ValueError: a notebook is damaged, or a formula is not in the part of TeX that matplotlib
+            draws.
     """
     notebooks, runs = {}, []
     index = [ABOUT]
@@ -98,7 +99,10 @@ def write_site(folder: Path, results: Path) -> list[str]:
 
 def cleaned(path: Path) -> nbformat.NotebookNode:
     """An executed notebook as a page: with its maps, without bars and paths, figures described."""
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged; make run makes it anew") from error
     heading = ""
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):

@@ -200,6 +200,13 @@ def test_pages_can_be_written_elsewhere_and_again(tmp_path):
     assert (tmp_path / "a" / "b" / "index.html").is_file()
 
 
+def test_a_damaged_page_of_results_is_named(tmp_path):
+    (folder := tmp_path / "01_similarity").mkdir()
+    (folder / "01_similarity.ipynb").write_text('{"a":', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"01_similarity\.ipynb is damaged; make run"):
+        write_site(tmp_path / "html", tmp_path)
+
+
 def test_markdown_draws_formulas_in_a_line_and_on_their_own():
     for written in ("with $a$ in it", "$$a$$"):
         shown = markdown_to_html(written)
