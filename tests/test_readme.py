@@ -76,6 +76,9 @@ QUICK = {
     'make badges ARGS="https://github.com/you/micse-kit"': Short(
         says=r"README\.md and the notebooks now lead to github\.com/you/micse-kit"
     ),
+    "make lab ARGS=--allow-root": Short(
+        add="--dry-run", says=r"jupyter lab .*notebooks/01_similarity\.ipynb --allow-root"
+    ),
     "make bench ARGS=encoding": Short(add="--dry-run", says=r"benchmarks/run\.py encoding"),
     'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7 --results results/small"': Short(
         add="--dry-run",
