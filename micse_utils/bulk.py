@@ -147,27 +147,26 @@ def _claim(
         if _name(name).startswith("."):  # a worker died while it wrote
             filesystem.rm(name)
     parts = set(filter(_is_part, there))
-    damaged = {name for name in parts if not _has_end(filesystem, name)}
+    damaged = {name for name in parts if _counts(filesystem, name) is None}
     for name in damaged:
         filesystem.rm(name)
     return frozenset(_name(name).removesuffix(".parquet") for name in parts - damaged)
 
 
-def _has_end(filesystem: fsspec.AbstractFileSystem, name: str) -> bool:
-    """Whether a block ends as one does; a copy that broke off, or a full disk, leaves no end."""
+def _counts(filesystem: fsspec.AbstractFileSystem, name: str) -> dict[str, object] | None:
+    """What a worker wrote at a block's end; None where a copy that broke off has lost it."""
     with filesystem.open(name) as stream:
         try:
-            return METADATA in (pa.parquet.read_schema(stream).metadata or {})
+            written = pa.parquet.read_schema(stream).metadata or {}
         except pa.ArrowInvalid:
-            return False
+            return None
+    return json.loads(written[METADATA]) if METADATA in written else None
 
 
 def _summary(filesystem: fsspec.AbstractFileSystem, folder: str) -> dict[str, object]:
     """Rows, rows without a text, and the warnings, counted in the files themselves."""
-    counts = []
-    for name in filter(_is_part, filesystem.ls(folder, detail=False)):
-        with filesystem.open(name) as stream:
-            counts.append(json.loads(pa.parquet.read_schema(stream).metadata[METADATA]))
+    parts = filter(_is_part, filesystem.ls(folder, detail=False))
+    counts = [_counts(filesystem, name) for name in parts]
     warned = [count["warning"] for count in counts if count["warning"]]
     return {
         "rows": sum(count["rows"] for count in counts),
