@@ -112,7 +112,7 @@ def test_killed_at_random_points_it_goes_on_and_ends_with_the_same_figures(
 
 
 def test_what_a_person_adds_is_left_and_what_is_lost_or_damaged_is_made_again(
-    undisturbed, tmp_path, here
+    undisturbed, tmp_path, begun
 ):
     """A copy of results, as from a CI cache, has other times; only what the files hold counts."""
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True, copy_function=shutil.copyfile)
@@ -123,13 +123,6 @@ def test_what_a_person_adds_is_left_and_what_is_lost_or_damaged_is_made_again(
     assert notebooks._unchanged(record["files"], folder)
     assert ": stands" in notebooks.run(NAMES[0], folder, {})
 
-    begun = []
-
-    def stop(*arguments, **options):
-        begun.append(arguments)
-        raise PapermillExecutionError(0, 1, "", "Stop", "it began", [])
-
-    here.setattr(notebooks.papermill, "execute_notebook", stop)
     for name in record["files"]:
         content = (folder / name).read_bytes()
         for damage in (Path.unlink, lambda file: file.write_text("{", encoding="utf-8")):
@@ -193,6 +186,19 @@ def here(pages, monkeypatch):
     return monkeypatch
 
 
+@pytest.fixture
+def begun(here):
+    """Calls of papermill, each of which ends at once as where a cell fails."""
+    calls = []
+
+    def stop(*arguments, **options):
+        calls.append(arguments)
+        raise PapermillExecutionError(0, 1, "", "Stop", "it began", [])
+
+    here.setattr(notebooks.papermill, "execute_notebook", stop)
+    return calls
+
+
 def test_results_that_cannot_be_written_are_one_sentence(here, tmp_path, capsys):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(SystemExit):
@@ -211,17 +217,10 @@ def test_a_full_disk_is_one_sentence_and_the_next_call_begins_anew(here, tmp_pat
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\x00"])
-def test_a_damaged_record_of_a_run_counts_as_none(here, tmp_path, damage):
+def test_a_damaged_record_of_a_run_counts_as_none(begun, tmp_path, damage):
     """A power cut may leave an empty file; the notebook is then run again."""
     (tmp_path / f"{NAMES[0]}.ipynb").write_text("{}", encoding="utf-8")
     (tmp_path / "run.json").write_bytes(damage)
-    begun = []
-
-    def stop(*arguments, **options):
-        begun.append(arguments)
-        raise PapermillExecutionError(0, 1, "", "Stop", "it began", [])
-
-    here.setattr(notebooks.papermill, "execute_notebook", stop)
     with pytest.raises(PapermillExecutionError):
         notebooks.run(NAMES[0], tmp_path, {})
     assert begun
