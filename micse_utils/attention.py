@@ -18,33 +18,47 @@ def two_views(features: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def attention_rows(maps: list[Tensor], attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention maps of both views as rows, one a (sentence, head, chunk of layers).
+PADDING = ("counted", "ignored")
+"""What `attention_rows` can do with padding: count it, as the authors do, or leave it out."""
 
-    The layers are taken two at a time: of four, the first and the third make one chunk, the second
-    and the fourth the other. Of an odd number, the last chunk has one.
+
+def attention_rows(
+    maps: list[Tensor], attention_mask: Tensor, *, padding: str = "counted"
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Cut the attention maps of two views into rows, one per (sentence, head, chunk of layers).
+
+    There are two chunks, however many layers there are: the first, third, fifth, ... layer and
+    the second, fourth, sixth, ... one. Of an odd number, the second chunk has a layer less; a
+    single layer makes one chunk.
 
     Args:
         maps: log attention probabilities, one [2n, heads, tokens, tokens] a layer; the first
             views of n sentences, then the second ones.
         attention_mask: 1 for real tokens, 0 for padding, [2n, tokens].
+        padding: `counted`: every position of a row counts, padding included (padding keys have
+            log-probability -inf, so they count as lost). `ignored`: only real queries and keys.
 
     Returns:
-        Log-probabilities of view one, of view two, and whether both query and key are real tokens,
-        each [n * heads * chunks, layers of a chunk * tokens * tokens].
+        Log-probabilities of view one and of view two, each
+        [n * heads * chunks, layers of a chunk * tokens * tokens], and which of these positions
+        count, as a bool tensor of the same shape, or None if all do.
     """
-    chunks = (len(maps) + 1) // 2
+    chunks = min(2, len(maps))
     depth = -(-len(maps) // chunks)
     missing = [torch.full_like(maps[0], -torch.inf)] * (depth * chunks - len(maps))
+    # Layer min + 2 * depth + chunk: neighbouring layers go to different chunks.
     stacked = torch.stack([*maps, *missing]).unflatten(0, (depth, chunks)).unflatten(2, (2, -1))
-    first, second = stacked.permute(2, 3, 4, 1, 0, 5, 6)  # view, n, head, chunk, depth, query, key
+    views = stacked.permute(2, 3, 4, 1, 0, 5, 6)  # view, n, head, chunk, depth, query, key
+    first, second = (view.flatten(3).flatten(0, 2) for view in views)
+    if padding == "counted" and not missing:
+        return first, second, None
 
-    token = attention_mask.bool().chunk(2)[0]
-    pair = token[:, :, None] & token[:, None, :]
-    there = torch.arange(depth * chunks, device=pair.device) < len(maps)
-    there = there.unflatten(0, (depth, chunks)).T
-    real = (pair[:, None, None, None] & there[:, :, None, None]).expand_as(first)
-    return tuple(view.flatten(3).flatten(0, 2) for view in (first, second, real))
+    present = torch.arange(depth * chunks, device=first.device) < len(maps)
+    counts = present.unflatten(0, (depth, chunks)).T[:, :, None, None]
+    if padding == "ignored":
+        token = attention_mask.bool().chunk(2)[0]
+        counts = counts & (token[:, :, None] & token[:, None, :])[:, None, None, None]
+    return first, second, counts.expand_as(views[0]).flatten(3).flatten(0, 2)
 
 
 def attention_modules(transformer: PreTrainedModel) -> list[nn.Module]:

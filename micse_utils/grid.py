@@ -93,7 +93,7 @@ def train_grid(
         folder: of the runs.
         sizes: numbers of sentences.
         methods: of `micse` and `simcse`.
-        seeds: of sentences, dropout and order.
+        seeds: of the sentences. The training seed is a setting, the same for all runs.
         dev: pairs that choose the checkpoint.
         independent: further pairs, which choose nothing, scored before and after.
         preset, settings: of all runs, as for `train_low_shot`.
@@ -119,7 +119,7 @@ def train_grid(
     for (size, seed), method in itertools.product(wanted, methods):
         corpus = sentences[size, seed]
         recipe = preset or default_preset(base_model, size)
-        config = configure(recipe, **settings, method=method, seed=seed)
+        config = configure(recipe, **settings, method=method)
         decisive = {
             "config": dataclasses.asdict(config),
             "base_model": str(base_model.provenance),

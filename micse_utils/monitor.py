@@ -92,6 +92,30 @@ class Monitor(TrainerCallback):
             )
 
 
+class Selection(TrainerCallback):
+    """Decide which checkpoints compete to be the best: `select_from` of the settings.
+
+    Args:
+        select_from: `all` or `authors`.
+        start: score of the start.
+    """
+
+    def __init__(self, select_from: str, start: float) -> None:
+        self.select_from = select_from
+        self.start = start
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Make the start the one to beat; a run that resumes knows its best already."""
+        if self.select_from == "all" and state.global_step == 0:
+            state.best_metric = self.start
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Log the last step; the trainer also evaluates it, which the authors do not."""
+        control.should_log |= state.global_step == state.max_steps
+        if self.select_from == "authors" and state.global_step % state.eval_steps:
+            control.should_evaluate = False
+
+
 def history_of(start: dict[str, float], log: list[dict]) -> pd.DataFrame:
     """The trainer's log as one row an evaluation; the first one is of the start."""
     rows: dict[int, dict] = {0: {"step": 0} | {k.removeprefix("dev_"): v for k, v in start.items()}}

@@ -3,16 +3,13 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
-import math
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import safetensors.torch
-import torch
 import transformers
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from sentence_transformers import (
@@ -22,17 +19,33 @@ from sentence_transformers import (
 )
 from transformers import PrinterCallback
 
+from micse_utils.batches import JointBatches
 from micse_utils.development import DevelopmentEvaluator
-from micse_utils.device import pick_dtype
 from micse_utils.models import quiet
-from micse_utils.monitor import HEAD, Monitor, TrainingDivergedError, history_of
+from micse_utils.monitor import (
+    HEAD,
+    Monitor,
+    Selection,
+    TrainingDivergedError,
+    history_of,
+)
 from micse_utils.objective import MiCSELoss
 from micse_utils.recipes import LowShotConfig
-from micse_utils.results import Provenance, kept_json, records, sha256_of, versions, write_json
+from micse_utils.results import (
+    Provenance,
+    kept_json,
+    records,
+    sha256_of,
+    versions,
+    write_atomically,
+    write_json,
+)
 from micse_utils.settings import process
 from micse_utils.sts import Pairs
 
 RECORD = "training.json"
+START = "start.safetensors"
+"""Weights before training, beside the checkpoints."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +58,7 @@ class Trained:
             development pairs (x 100), `alignment`, `uniformity`; `ami` of 64 of the training
             sentences, measured alike for both methods; and the means of `loss` and `info_nce`
             since the row before.
-        best_step: of the checkpoint that was kept.
+        best_step: of the checkpoint that was kept; 0 if none was better than the start.
         config: the settings.
         sentences: number trained on, without duplicates.
     """
@@ -55,6 +68,13 @@ class Trained:
     best_step: int
     config: LowShotConfig
     sentences: int
+
+    def __str__(self) -> str:
+        """Say what the development pairs made of it, in one line."""
+        found = f"Spearman x 100 of the development pairs: {self.before:.2f} before training"
+        if self.best_step == 0:
+            return f"{found}, and no checkpoint was better: the start is kept"
+        return f"{found}, {self.best:.2f} after step {self.best_step}"
 
     @property
     def before(self) -> float:
@@ -85,13 +105,9 @@ class Run:
         self.config = config
         self.dev = dev
         self.checkpoints = folder / "checkpoints"
-        self.bf16 = config.bf16
-        if self.bf16 is None:
-            self.bf16 = pick_dtype(model.device) == torch.bfloat16
         self.start = getattr(model, "provenance", None) or _of_weights(model)
         self.provenance = {
             "config": dataclasses.asdict(config),
-            "bf16": self.bf16,
             "base_model": str(self.start),
             "sentences": len(sentences),
             "sentences_sha256": hashlib.sha256("\n".join(sentences).encode()).hexdigest(),
@@ -153,8 +169,9 @@ class Run:
             min_layer=config.min_layer,
             max_layer=config.max_layer,
             temperature=config.temperature,
+            padding=config.ami_padding,
         )
-        steps = config.steps or config.epochs * (len(self.sentences) // config.batch_size)
+        steps = self._steps()
         evaluator = DevelopmentEvaluator(self.dev)
         monitor = Monitor(loss, self.sentences, config.max_length, steps, progress)
         max_seq_length, model.max_seq_length = model.max_seq_length, config.max_length
@@ -172,13 +189,11 @@ class Run:
             )
             trainer.remove_callback(PrinterCallback)
             last = self._last_checkpoint()
-            note = self.checkpoints / "start.json"
-            if last is None:
-                start = evaluator(model) | {"dev_ami": monitor.ami()}
-                write_json(note, start)
-            else:
+            if last is not None:
                 loss.head.load_state_dict(safetensors.torch.load_file(last / HEAD))
-                start = json.loads(note.read_text(encoding="utf-8"))
+            start = self._start_of_run(lambda: evaluator(model) | {"dev_ami": monitor.ami()})
+            selection = Selection(config.select_from, start[evaluator.primary_metric])
+            trainer.add_callback(selection)
             try:
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
             except TrainingDivergedError as error:
@@ -187,24 +202,57 @@ class Run:
                 monitor.bar.close()
                 model.max_seq_length = max_seq_length
         history = history_of(start, trainer.state.log_history)
-        best_step = trainer.state.best_global_step
+        best_step = trainer.state.best_global_step or 0
+        if best_step == 0:
+            model.load_state_dict(safetensors.torch.load_file(self.checkpoints / START))
         trainer.accelerator.wait_for_everyone()  # all have loaded the best checkpoint
         if trainer.is_world_process_zero():
             self._keep(history, best_step)
         trainer.accelerator.wait_for_everyone()  # it stands in the folder
         return self._trained(history, best_step)
 
+    def _steps(self) -> int:
+        """Number of steps; what an epoch leaves out, or lacks, is reported."""
+        config, sentences, (rank, processes) = self.config, len(self.sentences), process()
+        batches = JointBatches(self.sentences, config.batch_size // processes)
+        if rank == 0 and sentences < config.batch_size:
+            print(
+                f"batch_size is {config.batch_size} but only {sentences} sentences were given: "
+                "each step uses all of them"
+            )
+        elif rank == 0 and (alone := sentences - sum(map(len, batches))):
+            print(
+                f"{alone} of the {sentences} sentences {'is' if alone == 1 else 'are'} left out of "
+                "each epoch, different ones each time: too few for a batch of their own"
+            )
+        steps = config.steps or config.epochs * len(batches) // processes
+        if config.select_from == "authors" and config.eval_steps > steps:
+            raise ValueError(
+                f"eval_steps must be at most {steps}, the number of steps, for "
+                f'select_from="authors"; got {config.eval_steps}'
+            )
+        return steps
+
     def _arguments(self, steps: int, metric: str) -> SentenceTransformerTrainingArguments:
         config, device = self.config, self.model.device
-        every = math.ceil(steps / min(config.evaluations, steps))
+        every = min(config.eval_steps, steps)
         return SentenceTransformerTrainingArguments(
             output_dir=str(self.checkpoints),
             max_steps=steps,
             per_device_train_batch_size=config.batch_size // process()[1],
-            dataloader_drop_last=True,
+            batch_sampler=JointBatches,
             dataloader_pin_memory=device.type == "cuda",
             learning_rate=config.learning_rate,
-            bf16=self.bf16,
+            # The authors' optimiser, spelled out so that no new default of the library changes it.
+            optim="adamw_torch",
+            adam_beta1=0.9,
+            adam_beta2=0.999,
+            adam_epsilon=1e-8,
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            lr_scheduler_type="linear",
+            warmup_steps=0,
+            bf16=config.bf16,
             seed=config.seed,
             use_cpu=device.type == "cpu",
             eval_strategy="steps",
@@ -219,6 +267,22 @@ class Run:
             report_to="none",
         )
 
+    def _start_of_run(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Figures of the start, which is kept beside the checkpoints: it may be the best of them.
+
+        A run that resumes finds both there; the model it was given may have been trained since.
+        """
+        note, kept = self.checkpoints / "start.json", self.checkpoints / START
+        if (figures := kept_json(note)) is not None and kept.is_file():
+            return figures
+        weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        figures = measure()
+        if process()[0] == 0:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, lambda path: safetensors.torch.save_file(weights, path))
+            write_json(note, figures)
+        return figures
+
     def _last_checkpoint(self) -> Path | None:
         """The newest whole checkpoint; those that a kill left unfinished are removed."""
         found = sorted(
@@ -232,7 +296,7 @@ class Run:
     def _rescue(self, trainer: SentenceTransformerTrainer) -> str:
         """Keep the best checkpoint of a run that cannot go on; says what is left of it."""
         if not trainer.state.best_model_checkpoint:
-            return "no checkpoint had been made yet"
+            return "no checkpoint was better than the start"
         self._load(Path(trainer.state.best_model_checkpoint))
         if trainer.is_world_process_zero():
             self.model.save_pretrained(str(self.folder / "model"), create_model_card=False)

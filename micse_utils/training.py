@@ -12,9 +12,17 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
+from micse_utils.attention import PADDING
 from micse_utils.checks import shown
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.recipes import METHODS, PRESETS, LowShotConfig, configure, default_preset
+from micse_utils.recipes import (
+    METHODS,
+    PRESETS,
+    SELECTIONS,
+    LowShotConfig,
+    configure,
+    default_preset,
+)
 from micse_utils.results import output_folder
 from micse_utils.runs import Run, Trained
 from micse_utils.sentences import read_sentences
@@ -34,7 +42,7 @@ def train_low_shot(
     progress: bool = True,
     **settings: object,
 ) -> Trained:
-    """Train an encoder without labels on a handful of sentences, and keep the best checkpoint.
+    """Train an encoder on a handful of unlabelled sentences, and keep the best checkpoint.
 
     A run that was stopped, however, goes on from its last whole checkpoint when it is called again
     with the same arguments, and ends with the very same weights; a finished one is only loaded.
@@ -46,7 +54,8 @@ def train_low_shot(
         method: `micse` or `simcse`.
         output: folder of the run: checkpoints while it goes, `model/` and `training.json` after.
         preset: one of `PRESETS`, or a configuration; by default `default_preset`.
-        dev: pairs that choose the checkpoint; by default `load_stsb("dev")`.
+        dev: rated pairs that choose the checkpoint; by default `load_stsb("dev")`. The start is a
+            checkpoint, too: if training only does harm, the start is what is kept.
         overwrite: where `output` holds another run, delete that instead of refusing.
         progress: show a bar with loss, AMI and development figures.
         settings: fields of `LowShotConfig` to override those of the preset.
@@ -55,7 +64,7 @@ def train_low_shot(
         The trained model and how it went.
 
     Raises:
-        ValueError: no sentences or fewer than one batch, an unknown preset or setting, or an
+        ValueError: fewer than two sentences, an unknown preset, an invalid setting, or an
             `output` that holds another run.
         TypeError: a sentence that is not a string, or an unknown setting.
         TrainingDivergedError: the loss became NaN or infinite; `model/` holds the best
@@ -70,10 +79,10 @@ def train_low_shot(
         preset = default_preset(base_model, len(sentences))
         config = configure(preset, method=method, **settings)
     _, processes = process()
-    if len(sentences) < config.batch_size:
+    if len(sentences) < 2 * processes:
         raise ValueError(
-            f"{len(sentences)} sentences make no batch of {config.batch_size}; give more, or say "
-            "a smaller batch_size"
+            f"training needs {2 * processes} sentences or more, got {len(sentences)}: each is told "
+            "from the others of its batch"
         )
     if config.batch_size % processes:
         raise ValueError(
@@ -109,13 +118,6 @@ def _distinct(sentences: Sequence[str]) -> list[str]:
     return distinct
 
 
-def _true_or_false(text: str) -> bool:
-    yes, no = ("true", "yes", "1"), ("false", "no", "0")
-    if text.lower() not in yes + no:
-        raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
-    return text.lower() in yes
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Train on a file, as the command line says; 0 if it ran to its end."""
     parser = argparse.ArgumentParser(prog="python -m micse_utils.training", description=__doc__)
@@ -136,9 +138,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--preset", choices=PRESETS, help="recipe (default: by the model and the sentences)"
     )
-    of_one_kind = {
+    kinds = {
         "method": {"choices": METHODS},
-        "bf16": {"type": _true_or_false, "metavar": "{true,false}"},
+        "ami_padding": {"choices": PADDING},
+        "select_from": {"choices": SELECTIONS},
+        "bf16": {"action": argparse.BooleanOptionalAction},
         **{name: {"type": float} for name in ("ami_weight", "temperature", "learning_rate")},
     }
     for field in fields(LowShotConfig):
@@ -146,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"--{field.name.replace('_', '-')}",
             default=argparse.SUPPRESS,
             help=f"in place of the preset's {field.name}",
-            **of_one_kind.get(field.name, {"type": int}),
+            **kinds.get(field.name, {"type": int}),
         )
     options = vars(parser.parse_args(arguments))
     file, column, output = (options.pop(name) for name in ("file", "column", "output"))
@@ -167,10 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     if process()[0] == 0:
-        print(
-            f"Spearman x 100 of the development pairs: {trained.before:.2f} before, "
-            f"{trained.best:.2f} at step {trained.best_step}, which is kept in {output / 'model'}"
-        )
+        print(f"{trained}; kept in {output / 'model'}")
     return 0
 
 

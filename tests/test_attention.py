@@ -98,25 +98,33 @@ def test_another_architecture_is_refused():
         attention_modules(transformer_of(ELECTRA))
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3, 4])
-def test_rows_are_sentence_head_and_chunk(layers):
-    n, heads, tokens, chunks = 3, 2, 5, (layers + 1) // 2
+@pytest.mark.parametrize("padding", ["counted", "ignored"])
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 6])
+def test_rows_are_sentence_head_and_one_of_two_chunks(layers, padding):
+    n, heads, tokens, chunks = 3, 2, 5, min(2, layers)
     rng = np.random.default_rng(layers)
     maps = rng.normal(size=(layers, 2 * n, heads, tokens, tokens))
     mask = np.array([[1] * 5, [1] * 3 + [0] * 2, [1] * 2 + [0] * 3])
-    first, second, real = attention_rows(
-        [torch.tensor(m) for m in maps], torch.tensor(np.concatenate([mask, mask]))
+    first, second, positions = attention_rows(
+        [torch.tensor(m) for m in maps],
+        torch.tensor(np.concatenate([mask, mask])),
+        padding=padding,
     )
+    if padding == "counted" and layers in (1, 2, 4, 6):
+        assert positions is None
+        positions = torch.ones_like(first, dtype=torch.bool)
     row = 0
     for sentence in range(n):
         for head in range(heads):
             for chunk in range(chunks):
+                of_chunk = maps[chunk::2]  # every second layer
                 for view, rows in ((0, first), (n, second)):
-                    expected = maps[chunk::chunks, view + sentence, head].ravel()
+                    expected = of_chunk[:, view + sentence, head].ravel()
                     np.testing.assert_array_equal(rows[row][: len(expected)], expected)
                     assert rows[row][len(expected) :].isneginf().all()
-                size = len(maps[chunk::chunks]) * tokens**2
-                pairs = len(maps[chunk::chunks]) * mask[sentence].sum() ** 2
-                assert real[row].sum() == pairs and not real[row][size:].any()
+                size = len(of_chunk) * tokens**2
+                real = len(of_chunk) * mask[sentence].sum() ** 2
+                assert positions[row].sum() == (size if padding == "counted" else real)
+                assert not positions[row][size:].any()
                 row += 1
-    assert len(first) == len(second) == len(real) == row
+    assert len(first) == len(second) == len(positions) == row

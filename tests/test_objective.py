@@ -15,6 +15,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import AutoModel
 
+from micse_utils import objective
 from micse_utils.objective import (
     MiCSELoss,
     attention_mutual_information,
@@ -81,7 +82,7 @@ def test_ami_of_a_sample_agrees_with_numpy_in_the_mean():
         for a, b, k in zip(first[:6], second[:6], kept[:6], strict=True):
             positions = rng.choice(np.flatnonzero(k), 150, replace=False)
             drawn.append(information(a[positions], b[positions]))
-    expected = np.mean(drawn) * (kept.mean() ** 2 + 1e-6)
+    expected = np.mean(drawn) * (kept[:6].mean() ** 2 + 1e-6)
     views = torch.tensor(first), torch.tensor(second)
     chance = torch.Generator().manual_seed(0)
     amis = [attention_mutual_information(*views, generator=chance).item() for _ in range(400)]
@@ -204,19 +205,28 @@ def test_the_loss_is_info_nce_minus_lambda_ami(model):
     assert all(p.grad is None or p.grad.isfinite().all() for p in loss.parameters())
 
 
-def test_neither_padding_nor_the_order_of_the_batch_matters(model):
+def test_the_order_of_the_batch_does_not_matter(model):
     """All rows have the same number of positions, so that all are drawn."""
     sentences = ["a cat sat", "the dog ran", "red park mat", "big blue dog"]
-    loss = MiCSELoss(without_dropout(model), 0.5, min_layer=0, max_layer=2)
-    loss.train()
-    assert len(set(features(model, sentences)["attention_mask"].sum(dim=1).tolist())) == 1
+    loss = MiCSELoss(without_dropout(model), 0.5, min_layer=0, max_layer=2).train()
     value = loss([features(model, sentences)], None).item()
-    parts = {name: part.item() for name, part in loss.components.items()}
-    assert parts["ami"] == pytest.approx(-0.5 * np.log(1e-6), rel=1e-3)  # the views are equal
-    assert loss([features(model, sentences, length=24)], None).item() == pytest.approx(
-        value, rel=1e-5
-    )
     assert loss([features(model, sentences[::-1])], None).item() == pytest.approx(value, rel=1e-5)
+
+
+def test_padding_lowers_ami_unless_it_is_ignored(model):
+    """The views are equal without dropout, so that only the fraction of kept positions differs."""
+    sentences = ["a cat sat", "the dog ran", "red park mat", "big blue dog"]  # five tokens each
+    amis = {}
+    for padding in ("counted", "ignored"):
+        loss = MiCSELoss(without_dropout(model), 0.5, min_layer=0, max_layer=2, padding=padding)
+        for length in (5, 24):
+            loss.train()([features(model, sentences, length=length)], None)
+            amis[padding, length] = loss.components["ami"].item()
+    full = -0.5 * np.log(1e-6)  # the largest value, of equal views
+    assert amis["ignored", 5] == amis["counted", 5] == pytest.approx(full, rel=1e-3)
+    assert amis["ignored", 24] == pytest.approx(full, rel=1e-3)
+    # All 24 queries look at 5 of 24 keys.
+    assert amis["counted", 24] == pytest.approx(full * ((5 / 24) ** 2 + 1e-6), rel=1e-3)
 
 
 def test_the_layer_range_decides_which_attention_is_compared(tiny_bert):
@@ -317,9 +327,15 @@ def make_second_view_differ(module, inputs, output):
     return torch.cat([output[:n], output[n:] * scale])
 
 
+def first_kept(kept, samples, generator):
+    """In place of a draw by chance, which two processes would make otherwise than one."""
+    return kept.long().argsort(dim=1, descending=True, stable=True)[:, :samples]
+
+
 def joint_step(rank, world, folder, sentences, queue):
     """Loss and gradients of one process's share of the batch, averaged as DDP does."""
     torch.set_num_threads(1)
+    objective._draw = first_kept
     if world > 1:
         store = f"file://{folder}/store"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
@@ -344,9 +360,10 @@ def joint_step(rank, world, folder, sentences, queue):
 @pytest.mark.slow
 def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joint_batch(model, tmp_path):
     model.save_pretrained(str(tmp_path / "model"))
-    # Four tokens each, so that every position is drawn and no chance is left.
+    # Four tokens in the one process's share, six in the other's: one batch has them all in six.
     words = ["cat", "dog", "mat", "park", "sat", "ran", "red", "big"]
-    sentences = [f"{a} {b}" for a in words for b in words][:64]
+    pairs = [f"{a} {b}" for a in words for b in words]
+    sentences = [*pairs[:32], *(f"the {pair} ." for pair in pairs[32:])]
     context = multiprocessing.get_context("spawn")
     results = {}
     for world in (1, 2):

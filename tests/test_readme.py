@@ -104,14 +104,14 @@ SLOW = {  # two at a time, after `make run`
         leaves="results/grid/04_low_shot_training/runs/whole encoder/64-micse-48.json",
     ),
     ".venv/bin/python -m micse_utils.training my-sentences.txt --output my-encoder": Short(
-        add="--source package --steps 2 --batch-size 8 --evaluations 1",
+        add="--source package --steps 2 --batch-size 8",
         says=r"before, .* at step 2, which is kept in my-encoder/model",
         leaves="my-encoder/model/model.safetensors",
     ),
     "accelerate launch": Short(
         {"accelerate": ".venv/bin/accelerate"},
         add="--cpu --num_processes 2 -m micse_utils.training my-sentences.txt --output shared "
-        "--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2 --evaluations 1",
+        "--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2",
         says="before, .* at step 2",
         leaves="shared/model/model.safetensors",
     ),
