@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import safetensors.torch
+import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
@@ -18,6 +19,8 @@ FIGURES = ("spearman", "alignment", "uniformity", "ami")
 """What is measured at every evaluation."""
 SHOWN = ("loss", "spearman", "ami")
 """What stands beside the bar; more would leave the bar no room on a page."""
+LARGEST_NORM = 1.0
+"""Of all gradients together, the head's included, as the authors clip them."""
 WATCHED = 64
 """Training sentences whose AMI is measured then."""
 
@@ -50,13 +53,15 @@ class Monitor(TrainerCallback):
         self.bar.update(state.global_step - self.bar.n)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
-        """Stop before a loss that is no number reaches the weights."""
+        """Stop before a NaN or infinite loss reaches the weights; clip the gradients."""
         parts = {name: value.item() for name, value in self.loss.components.items()}
         if not math.isfinite(parts["loss"]):
             raise TrainingDivergedError(
                 f"the loss is {parts['loss']} at step {state.global_step + 1}: lower learning_rate "
                 "or ami_weight"
             )
+        # Here and not by the trainer, which would leave the gradients of the head out of the norm.
+        torch.nn.utils.clip_grad_norm_(self.loss.parameters(), LARGEST_NORM)
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.since += 1

@@ -29,6 +29,16 @@ ROWS_AT_A_TIME = 128
 SMALLEST_NORM = 1e-4
 """Log-probabilities of a smaller norm are constant but for rounding: nothing to correlate."""
 
+CITATION = """@inproceedings{klein-nabi-2023-micse,
+    title = "mi{CSE}: Mutual Information Contrastive Learning for Low-shot Sentence Embeddings",
+    author = "Klein, Tassilo and Nabi, Moin",
+    booktitle = "Proceedings of the 61st Annual Meeting of the Association for Computational
+        Linguistics (Volume 1: Long Papers)",
+    year = "2023",
+    pages = "6159--6177",
+    url = "https://aclanthology.org/2023.acl-long.339",
+}"""
+
 
 def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Tensor:
     """InfoNCE: each sentence's second view is to be found among those of the whole batch.
@@ -341,6 +351,11 @@ class MiCSELoss(nn.Module):
             model[0](views)  # in float32, whatever the trainer made of `model`
             model.train(was_training)
             return self._ami(maps, views["attention_mask"]).item()
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the paper, for the model card."""
+        return CITATION
 
     def get_config_dict(self) -> dict[str, object]:
         """Settings, for the model card."""

@@ -175,9 +175,7 @@ class Run:
         evaluator = DevelopmentEvaluator(self.dev)
         monitor = Monitor(loss, self.sentences, config.max_length, steps, progress)
         max_seq_length, model.max_seq_length = model.max_seq_length, config.max_length
-        # The library would draw and encode examples for a model card, with a bar of their own.
-        model.model_card_data.generate_widget_examples = False
-        model.model_card_data.widget = [{"text": self.sentences[0]}]
+        self._describe()
         with _quiet():
             trainer = SentenceTransformerTrainer(
                 model,
@@ -211,8 +209,21 @@ class Run:
         trainer.accelerator.wait_for_everyone()  # it stands in the folder
         return self._trained(history, best_step)
 
+    def _describe(self) -> None:
+        """Fill in what the library's model card cannot know; it adds the loss and its settings."""
+        card = self.model.model_card_data
+        card.local_files_only = True
+        # The library would draw and encode examples, with a bar of their own.
+        card.generate_widget_examples = False
+        card.widget = [{"text": self.sentences[0]}]
+        card.model_name = f"{self.config.method} training of {self.start.name}"
+        card.language = ["en"]
+        card.add_tags(["micse", "low-shot", self.config.method])
+        if self.start.source == "hub":
+            card.base_model, card.base_model_revision = self.start.origin, self.start.revision
+
     def _steps(self) -> int:
-        """Number of steps; what an epoch leaves out, or lacks, is reported."""
+        """Return the number of steps; what an epoch leaves out, or lacks, is reported."""
         config, sentences, (rank, processes) = self.config, len(self.sentences), process()
         batches = JointBatches(self.sentences, config.batch_size // processes)
         if rank == 0 and sentences < config.batch_size:
@@ -225,7 +236,7 @@ class Run:
                 f"{alone} of the {sentences} sentences {'is' if alone == 1 else 'are'} left out of "
                 "each epoch, different ones each time: too few for a batch of their own"
             )
-        steps = config.steps or config.epochs * len(batches) // processes
+        steps = total_steps(sentences, config)
         if config.select_from == "authors" and config.eval_steps > steps:
             raise ValueError(
                 f"eval_steps must be at most {steps}, the number of steps, for "
@@ -249,7 +260,7 @@ class Run:
             adam_beta2=0.999,
             adam_epsilon=1e-8,
             weight_decay=0.0,
-            max_grad_norm=1.0,
+            max_grad_norm=0.0,  # `Monitor` clips, the head's gradients included
             lr_scheduler_type="linear",
             warmup_steps=0,
             bf16=config.bf16,
@@ -308,7 +319,7 @@ class Run:
     def _keep(self, history: pd.DataFrame, best_step: int) -> None:
         """Save model and record, then let go of the checkpoints."""
         with _quiet():
-            self.model.save_pretrained(str(self.folder / "model"), create_model_card=False)
+            self.model.save_pretrained(str(self.folder / "model"))
         record = {
             "best_step": best_step,
             "history": records(history),
@@ -317,6 +328,13 @@ class Run:
         }
         write_json(self.folder / RECORD, record)
         shutil.rmtree(self.checkpoints)
+
+
+def total_steps(sentences: int, config: LowShotConfig) -> int:
+    """Return the number of optimiser steps of a run on so many sentences."""
+    processes = process()[1]
+    parts = len(JointBatches(range(sentences), config.batch_size // processes))
+    return config.steps or config.epochs * (parts // processes)
 
 
 def _of_weights(model: SentenceTransformer) -> Provenance:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import AutoModel
 
 from micse_utils.development import DevelopmentEvaluator
@@ -68,9 +69,9 @@ def test_a_run_keeps_the_best_checkpoint_and_its_history(whole, tiny_bert):
     trained, output = whole
     history = trained.history
     assert history["step"].tolist() == [0, 4, 8, 12]  # 24 sentences, batches of 8, 4 epochs
-    assert trained.best == history["spearman"].iloc[1:].max()
+    assert trained.best == history["spearman"].max()
     assert trained.before == history["spearman"].iloc[0]
-    assert history["step"][history["spearman"].iloc[1:].idxmax()] == trained.best_step
+    assert history["step"][history["spearman"].idxmax()] == trained.best_step
     assert history.drop(columns=["loss", "info_nce"]).notna().all(axis=None)
     parts = history.iloc[1:]
     assert (parts["loss"] < parts["info_nce"]).all()  # by lambda times the AMI
@@ -80,6 +81,82 @@ def test_a_run_keeps_the_best_checkpoint_and_its_history(whole, tiny_bert):
     assert record["config"]["learning_rate"] == 1e-3
     assert record["versions"]["torch"] == torch.__version__.split("+")[0] or record["versions"]
     assert difference(weights(model_of(tiny_bert)), weights(trained.model)) > 1e-3
+
+
+def test_record_and_model_card_name_the_padding_rule(whole, tiny_bert, tmp_path):
+    train(tiny_bert, tmp_path / "run", steps=1, ami_padding="ignored")
+    for output, rule in ((whole[1], "counted"), (tmp_path / "run", "ignored")):
+        record = json.loads((output / "training.json").read_text(encoding="utf-8"))
+        assert record["config"]["ami_padding"] == rule
+        card = (output / "model" / "README.md").read_text(encoding="utf-8")
+        assert f'"padding": "{rule}"' in card and "- micse\n" in card
+
+
+class Scripted(BaseEvaluator):
+    """A development evaluator that gives set scores instead of measuring them."""
+
+    def __init__(self, *scores):
+        super().__init__()
+        self.primary_metric = "dev_spearman"
+        self.scores = iter(scores)
+
+    def __call__(self, model, *arguments, **options):
+        model.eval()
+        return {"dev_spearman": next(self.scores), "dev_alignment": 0.0, "dev_uniformity": 0.0}
+
+
+def test_the_start_is_kept_where_training_only_does_harm(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("micse_utils.runs.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 40))
+    trained = train(tiny_bert, tmp_path / "run")
+    assert (trained.best_step, trained.before, trained.best) == (0, 60, 60)
+    assert "the start is kept" in str(trained)
+    start = weights(model_of(tiny_bert))
+    assert difference(start, weights(trained.model)) == 0
+    kept = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
+    assert difference(start, weights(kept)) == 0
+    again = train(tiny_bert, tmp_path / "run")
+    assert again.best_step == 0 and difference(start, weights(again.model)) == 0
+
+
+def test_the_authors_choose_only_among_what_comes_after_the_start(tiny_bert, tmp_path, monkeypatch):
+    """12 steps, scored after 5 and 10: neither the start nor the last step competes."""
+    monkeypatch.setattr("micse_utils.runs.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 99))
+    settings = {"eval_steps": 5, "select_from": "authors"}
+    trained = train(tiny_bert, tmp_path / "run", **settings)
+    assert trained.history["step"].tolist() == [0, 5, 10]
+    assert (trained.best_step, trained.before, trained.best) == (10, 60, 55)
+    assert difference(weights(model_of(tiny_bert)), weights(trained.model)) > 1e-4
+    with pytest.raises(ValueError, match="eval_steps must be at most 12"):
+        train(tiny_bert, tmp_path / "none", eval_steps=13, select_from="authors")
+
+
+def test_the_last_step_competes_too(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("micse_utils.runs.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 99))
+    trained = train(tiny_bert, tmp_path / "run", eval_steps=5)
+    assert trained.history["step"].tolist() == [0, 5, 10, 12]
+    assert trained.best_step == 12
+    assert trained.history[["loss", "info_nce"]].iloc[1:].notna().all(axis=None)
+
+
+def test_the_optimiser_is_that_of_the_authors(tiny_bert, tmp_path, monkeypatch):
+    """Rate and clipping as the optimiser sees them, at every step."""
+    seen = []
+    step = torch.optim.AdamW.step
+
+    def record(self, *arguments, **options):
+        groups = self.param_groups
+        gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
+        seen.append(([(g["lr"], g["weight_decay"], g["betas"], g["eps"]) for g in groups], norm))
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)
+    train(tiny_bert, tmp_path / "run", steps=4, learning_rate=1e-3)
+    for number, (groups, norm) in enumerate(seen):
+        expected = pytest.approx(1e-3 * (1 - number / 4)), 0.0, (0.9, 0.999), 1e-8
+        assert groups == [expected] * len(groups)
+        assert norm <= 1.0001
+    assert len(seen) == 4
 
 
 def test_the_saved_model_is_the_trained_one_and_reads_as_long_as_before(whole, tiny_bert):
@@ -407,6 +484,7 @@ def test_a_run_killed_while_its_end_is_written_still_ends_with_the_same_weights(
 import os, shutil, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import BaseEvaluator
 from micse_utils import runs
 from test_training import train
 def die(*arguments, **options):
