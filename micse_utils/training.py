@@ -171,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     if process()[0] == 0:
-        print(f"{trained}; kept in {output / 'model'}")
+        print(f"{trained}. Model: {output / 'model'}")
     return 0
 
 

@@ -105,14 +105,14 @@ SLOW = {  # two at a time, after `make run`
     ),
     ".venv/bin/python -m micse_utils.training my-sentences.txt --output my-encoder": Short(
         add="--source package --steps 2 --batch-size 8",
-        says=r"before, .* at step 2, which is kept in my-encoder/model",
+        says=r"before training, .*\. Model: my-encoder/model",
         leaves="my-encoder/model/model.safetensors",
     ),
     "accelerate launch": Short(
         {"accelerate": ".venv/bin/accelerate"},
         add="--cpu --num_processes 2 -m micse_utils.training my-sentences.txt --output shared "
         "--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2",
-        says="before, .* at step 2",
+        says=r"before training, .*\. Model: shared/model",
         leaves="shared/model/model.safetensors",
     ),
     "MICSE_SENTEVAL=/path/to/SentEval .venv/bin/python -m micse_utils.senteval "
