@@ -216,14 +216,14 @@ def test_transfer_scores_are_those_of_scikit_learn(tmp_path):
     assert table.loc["MRPC", "f1"] == pytest.approx(100 * f1_score(truth, guess))
 
 
-def test_packaged_transfer_tasks_stand_in_under_their_own_names(monkeypatch, capsys):
+def test_packaged_transfer_tasks_stand_in_under_their_own_names(server, monkeypatch, capsys):
     monkeypatch.delenv("MICSE_SENTEVAL", raising=False)
     table = evaluate_transfer(Letters(), limit=400, progress=False).set_index("task")
     assert list(table.index) == [
         "tweets", "movie snippets", "product snippets", "editorial snippets",
     ]  # fmt: skip
     assert (table["sentences"] == 400).all() and (table["classes"] == 3).all()
-    assert "MRPC (the first: MR is read from SentEval's folder; set" in capsys.readouterr().out
+    assert "MRPC (the first: the hub has no such repository, or" in capsys.readouterr().out
 
 
 # --- From a shell
@@ -250,7 +250,7 @@ def test_the_command_prints_the_row_and_writes_three_formats(tiny_bert, tmp_path
         (["./nowhere"], "there is no model folder ./nowhere"),
         (["TINY", "--source", "cloud"], 'source="cloud" is neither'),
         (["TINY", "--pooling", "best"], 'pooling="best" is none of'),
-        (["TINY", "--tasks", "transfer", "--source", "hub"], "the hub does not have MR"),
+        (["TINY", "--tasks", "transfer", "--source", "nowhere"], 'source="nowhere" is neither'),
     ],
 )
 def test_a_wrong_call_is_one_sentence_and_writes_nothing(
