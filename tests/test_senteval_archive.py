@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from hub_server import member, tar
 from huggingface_hub import constants
 
 from micse_utils.hub import HubError, hub_problem
@@ -75,23 +76,6 @@ def senteval_files(seed=0):
             6, lambda n: f"{n % 2}\t1\t2\t{sentence()}\t{sentence()}"
         )
     return files
-
-
-def member(name, content=b"", **attributes):
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    for attribute, value in attributes.items():
-        setattr(info, attribute, value)
-    return info, content
-
-
-def tar(*members, files=(), top=""):
-    """Bytes of a plain tar file with `files` below `top`, then `members`."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for info, content in [*(member(top + n, c) for n, c in dict(files).items()), *members]:
-            archive.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
 
 
 def write(folder, files):
