@@ -449,10 +449,12 @@ def test_a_python_without_tarfiles_filters_unpacks_the_same(serve, cache, monkey
     if sys.version_info >= (3, 12):
         pytest.skip("Python 3.12 and later have tarfile's filters")
     monkeypatch.delattr(tarfile, "data_filter")
-    serve(tar(member("STS", type=tarfile.DIRTYPE, mode=0), files=senteval_files()))
+    closed = member("STS", type=tarfile.DIRTYPE, mode=0)
+    program = member("STS/STS12-en-test/program", b"x", mode=0o4777)
+    serve(tar(closed, program, files=senteval_files()))
     load_sts("STS12", source="hub")
-    modes = {path.stat().st_mode & 0o777 for path in cache.glob("*/STS/*/*")}
-    assert modes <= {0o644}
+    modes = {path.stat().st_mode & 0o7777 for path in cache.glob("*/STS/*/*")}
+    assert modes == {0o644}
 
 
 # --- The official files
