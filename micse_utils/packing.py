@@ -128,10 +128,10 @@ def _fetched() -> dict[str, Path]:
     caches = [cache for cache in (BUNDLE / "hub", Path(constants.HF_HUB_CACHE)) if cache.is_dir()]
     if not caches:
         return files
-    from micse_utils import corpora, models, sentences, sts  # seconds; seldom needed
+    from micse_utils import corpora, models, sentences, senteval_archive  # seconds; seldom needed
 
     of_models = [models.MICSE, models.BERT, models.PACKAGED]
-    of_data = [corpora.TWEETS, sentences.SENTENCES, sentences.SPLITS, *sts.HUB.values()]
+    of_data = [corpora.TWEETS, sentences.SENTENCES, sentences.SPLITS, senteval_archive.REPOSITORY]
     for kind, repositories in (("model", of_models), ("dataset", of_data)):
         for folder in (repo_folder_name(repo_id=r, repo_type=kind) for r in repositories):
             for main in (cache / folder / "refs" / "main" for cache in caches):

@@ -1,6 +1,6 @@
 """What others report, and how far from it we are."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -42,6 +42,11 @@ PUBLISHED = {
         "MTEB leaderboard",
     ),
 }
+OFFICIAL_PAIRS = dict(
+    zip(STS_TASKS, (3_108, 1_500, 3_750, 3_000, 1_186, 1_379, 4_927), strict=True)
+)
+"""Rated pairs of each task in SentEval's files, from which published figures are made. SICK as a
+whole, which MTEB scores, has 9,927."""
 TOLERANCE = 0.05
 """Largest difference from a published Spearman x 100 that rounding and hardware explain."""
 
@@ -65,25 +70,53 @@ def compare_published(table: pd.DataFrame, published: Published) -> pd.DataFrame
         published: of the same model.
 
     Returns:
-        Columns `task`, `published`, `measured` (both x 100), `difference`, and `reproduced`,
-        whether that is within `TOLERANCE`.
+        Columns `task`, `published`, `measured` (both x 100), `difference`, `reproduced` (whether
+        that is within `TOLERANCE`, on as many pairs) and `note`, which names the count of pairs
+        if it is not the official one.
     """
-    measured = table[table["subset"] == "all"].set_index("task")["spearman"]
+    pooled = table[table["subset"] == "all"].set_index("task")
     scores = pd.Series(published.scores, name="published").rename_axis("task")
-    both = pd.concat([scores, measured.rename("measured")], axis=1, join="inner").reset_index()
+    measured = pooled["spearman"].rename("measured")
+    both = pd.concat([scores, measured], axis=1, join="inner").reset_index()
     both["difference"] = both["measured"] - both["published"]
-    both["reproduced"] = both["difference"].abs().round(6) <= TOLERANCE
+    other = other_data(pooled.get("pairs", {}))
+    both["note"] = [other.get(task, "") for task in both["task"]]
+    both["reproduced"] = (both["difference"].abs().round(6) <= TOLERANCE) & (both["note"] == "")
     return both
 
 
-def score_row(scores: Mapping[str, float] | pd.Series) -> dict[str, str]:
-    """Scores as papers print them: one column a task, two digits, the average last.
+def other_data(sizes: Mapping[str, int] | pd.Series, limit: int | None = None) -> dict[str, str]:
+    """Return the tasks that were not scored on their official data, and what they were scored on.
 
-    The average stands only where all seven STS tasks do, or all seven transfer tasks.
+    Args:
+        sizes: pairs or sentences of each task, as `evaluate_sts` and `evaluate_transfer` count.
+        limit: sentences that transfer tasks were sampled to, if they were.
+    """
+    other = {}
+    for task, size in dict(sizes).items():
+        if size != OFFICIAL_PAIRS.get(task, size):
+            other[task] = f"{size:,} pairs, officially {OFFICIAL_PAIRS[task]:,}"
+        elif task in TRANSFER_TASKS and size == limit:
+            other[task] = f"a sample of {size:,} sentences"
+    return other
+
+
+def score_row(
+    scores: Mapping[str, float] | pd.Series, other: Collection[str] = ()
+) -> dict[str, str]:
+    """Return scores as papers print them: one column a task, two digits, the average last.
+
+    The average is there only for all seven STS tasks, or all seven transfer tasks, each on its
+    official data.
+
+    Args:
+        scores: by task.
+        other: tasks that were scored on different data, as `other_data` finds them.
     """
     scores = dict(scores)
     row = {task: f"{score:.2f}" for task, score in scores.items()}
-    if scores.keys() in (set(STS_TASKS), set(TRANSFER_TASKS)):
+    official = scores.keys() in (set(STS_TASKS), set(TRANSFER_TASKS))
+    if official and not scores.keys() & set(other):
         row["Avg."] = f"{sum(scores.values()) / len(scores):.2f}"
     return row
 

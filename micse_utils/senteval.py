@@ -31,7 +31,14 @@ from tqdm.auto import tqdm
 
 from micse_utils.encoding import Encoder, encode_distinct
 from micse_utils.models import load_model
-from micse_utils.published import REASONS, compare_published, markdown, published_for, score_row
+from micse_utils.published import (
+    REASONS,
+    compare_published,
+    markdown,
+    other_data,
+    published_for,
+    score_row,
+)
 from micse_utils.results import (
     output_folder,
     records,
@@ -146,7 +153,7 @@ def evaluate_transfer(
 
     Raises:
         ValueError: an unknown task, a damaged file, or an encoder that gives no usable vectors.
-        FileNotFoundError, FetchError: a task asked for by name is not there.
+        FileNotFoundError, HubError, FetchError: a task asked for by name is not there.
     """
     if not isinstance(tasks, Mapping):
         tasks = load_transfer_tasks(tasks, source, limit=limit, seed=seed)
@@ -223,7 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.tasks == "sts":
             table = evaluate_sts(model, **settings)
         else:
-            table = evaluate_transfer(model, limit=options.limit, **settings)
+            settings["limit"] = options.limit
+            table = evaluate_transfer(model, **settings)
         report(table, model, folder, options.tasks, settings)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -249,19 +257,26 @@ def report(
     """
     provenance = model.provenance
     if name == "sts":
-        scores = table[table["subset"] == "all"].set_index("task")["spearman"]
+        pooled = table[table["subset"] == "all"].set_index("task")
+        scores, other = pooled["spearman"], other_data(pooled["pairs"])
     else:
-        scores = table.set_index("task")["accuracy"]
-    rows = {f"{provenance.name}, {provenance.pooling}": score_row(scores)}
+        by_task = table.set_index("task")
+        scores = by_task["accuracy"]
+        other = other_data(by_task["sentences"], settings.get("limit"))
+    rows = {f"{provenance.name}, {provenance.pooling}": score_row(scores, other)}
     published = published_for(provenance) if name == "sts" else None
     if published:
         rows[f"published ({published.source})"] = score_row(published.scores)
     text = markdown(rows)
     print(text, end="")
+    if other:
+        named = ", ".join(f"{task} ({data})" for task, data in other.items())
+        print(f"not on the official data, so without an average: {named}")
     if published:
         differing = compare_published(table, published).query("not reproduced")
         for line in differing.itertuples():
-            print(f"{line.task} differs from the published figure by {line.difference:+.2f}")
+            note = f" ({line.note})" if line.note else ""
+            print(f"{line.task} differs from the published figure by {line.difference:+.2f}{note}")
         if len(differing):
             print(f"likely reasons: {REASONS}")
     save_table(folder, name, table)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from micse_utils import hub
 from micse_utils.checks import numbers, shown
 from micse_utils.corpora import package_provenance, read_lines
 from micse_utils.packaged import fetch
 from micse_utils.results import Provenance, sha256_of
+from micse_utils.senteval_archive import from_hub
 from micse_utils.settings import KIT_DATA
 from micse_utils.sources import choose
 
@@ -27,9 +27,6 @@ YEARS = {
 STS_TASKS = (*YEARS, "STSBenchmark", "SICKRelatedness")
 PACKAGED_STS = ("Lee", "kit sample")
 """Stand-ins under their own names, from a package and from the kit itself."""
-STSB = "mteb/stsbenchmark-sts"
-HUB = {year: f"mteb/{year.lower()}-sts" for year in YEARS}
-HUB |= {"STSBenchmark": STSB, "SICKRelatedness": "mteb/sickr-sts"}
 HIGHEST = 5
 """Gold scores of all tasks lie between 0 and this."""
 
@@ -73,8 +70,8 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
 
     Args:
         task: one of `STS_TASKS` or, from the package or the kit, of `PACKAGED_STS`.
-        source: of the former, `auto` (folder MICSE_SENTEVAL, then hub), `hub` (which has no
-            subsets), or SentEval's folder.
+        source: of the former, `auto` (folder MICSE_SENTEVAL, then hub), `hub` (SentEval's folder
+            as SimCSE published it), or SentEval's folder.
         revision: commit, tag or branch of the hub repository.
 
     Raises:
@@ -94,7 +91,7 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
         "rated pairs",
         source,
         folder=lambda path: _task_from_folder(path, task),
-        hub=lambda: _from_hub(HUB[task], "test", task, revision),
+        hub=lambda: from_hub(lambda path: _task_from_folder(path, task), revision),
         package=package,
         stand_in=False,
         own="MICSE_SENTEVAL",
@@ -118,12 +115,11 @@ def load_stsb(
     """
     if split not in ("train", "dev", "test"):
         raise ValueError(f"split={shown(split)} is none of train, dev, test")
-    on_hub = "validation" if split == "dev" else split
     return choose(
         "rated pairs",
         source,
         folder=lambda path: _stsb_from_folder(path, split),
-        hub=lambda: _from_hub(STSB, on_hub, f"STSBenchmark, {split}", revision),
+        hub=lambda: from_hub(lambda path: _stsb_from_folder(path, split), revision),
         package=load_sample,
         own="MICSE_SENTEVAL",
     )
@@ -146,7 +142,9 @@ def load_sample(kind: str = "plain") -> Pairs:
         raise ValueError(f"kind={shown(kind)} is none of {', '.join(kinds)}")
     table = table[table["kind"] == kind]
     provenance = replace(Provenance.of_kit_file(file), name=f"sts_sample, {kind} pairs")
-    return _from_table(table, provenance, subsets=tuple(table["genre"]))
+    first, second = (table[name].tolist() for name in ("sentence1", "sentence2"))
+    gold = table["score"].to_numpy("float64")
+    return Pairs(first, second, gold, provenance, subsets=tuple(table["genre"]))
 
 
 def load_lee() -> Pairs:
@@ -259,28 +257,3 @@ def _score(text: str, file: Path, number: int) -> float:
             f"{file}, line {number}: gold score '{text}' is not a number (expected 0 to {HIGHEST})"
         )
     return score
-
-
-def _from_hub(repository: str, split: str, name: str, revision: str | None) -> Pairs:
-    pattern = f"*{split}*"
-    folder, commit = hub.snapshot(
-        repository, [pattern, f"*/{pattern}"], repo_type="dataset", revision=revision
-    )
-    files = sorted(file for file in folder.rglob(pattern) if file.is_file())
-    if not files:
-        raise hub.HubError(repository, f"its cached copy has no {split} split")
-    read = pd.read_parquet if files[0].suffix == ".parquet" else _read_json_lines
-    table = pd.concat(read(file) for file in files)
-    provenance = Provenance(name, "hub", repository, revision=commit, sha256=sha256_of(files))
-    return _from_table(table, provenance)
-
-
-def _read_json_lines(file: Path) -> pd.DataFrame:
-    return pd.read_json(file, lines=True)  # .jsonl or .jsonl.gz
-
-
-def _from_table(
-    table: pd.DataFrame, provenance: Provenance, subsets: tuple[str, ...] = ()
-) -> Pairs:
-    first, second = (table[name].tolist() for name in ("sentence1", "sentence2"))
-    return Pairs(first, second, table["score"].to_numpy("float64"), provenance, subsets)

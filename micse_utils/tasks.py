@@ -43,14 +43,13 @@ def load_transfer_tasks(
     """The sentences of several transfer tasks.
 
     Args:
-        tasks, source: as for `load_sts_tasks`, with `TRANSFER_TASKS` and `PACKAGED_TRANSFER`; the
-            hub has none of them.
+        tasks, source: as for `load_sts_tasks`, with `TRANSFER_TASKS` and `PACKAGED_TRANSFER`.
         limit: take a sample of this many of the sentences of tasks without a test set.
         seed: of that sample.
 
     Raises:
         ValueError: an unknown task, or a damaged file.
-        FileNotFoundError, FetchError: a task asked for by name is not there.
+        FileNotFoundError, HubError, FetchError: a task asked for by name is not there.
     """
 
     def load(task: str) -> Classification:

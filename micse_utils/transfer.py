@@ -8,8 +8,8 @@ import numpy as np
 from micse_utils.checks import shown
 from micse_utils.corpora import load_rated
 from micse_utils.results import Provenance, sha256_of
-from micse_utils.settings import folder_at, folder_setting
-from micse_utils.sources import is_source
+from micse_utils.senteval_archive import from_hub
+from micse_utils.sources import choose
 from micse_utils.sts import senteval_path
 
 
@@ -65,17 +65,20 @@ PACKAGED_TRANSFER = {
 classes (Hutto & Gilbert 2014)."""
 
 
-def load_transfer(task: str, *, source: str | Path = "auto") -> Classification:
+def load_transfer(
+    task: str, *, source: str | Path = "auto", revision: str | None = None
+) -> Classification:
     """Sentences and classes of one transfer task.
 
     Args:
         task: one of `TRANSFER_TASKS` or, from the package, of `PACKAGED_TRANSFER`.
-        source: of the former: SentEval's folder, or `auto` for MICSE_SENTEVAL.
+        source: of the former, `auto` (folder MICSE_SENTEVAL, then hub), `hub` (SentEval's folder
+            as SimCSE published it), or SentEval's folder.
+        revision: commit, tag or branch of the hub repository.
 
     Raises:
-        ValueError: an unknown task, a source without it, or a file that is not as it should be.
-        FileNotFoundError: the folder does not have it, or none is named.
-        FetchError: the package that carries it could not be had.
+        ValueError: an unknown task or source, or a file that is not as it should be.
+        FileNotFoundError, HubError, FetchError: the source asked for does not have it.
     """
     if task not in (*TRANSFER_TASKS, *PACKAGED_TRANSFER):
         names = ", ".join([*TRANSFER_TASKS, *PACKAGED_TRANSFER])
@@ -85,14 +88,22 @@ def load_transfer(task: str, *, source: str | Path = "auto") -> Classification:
         corpus = load_rated(file, artifact)
         test = np.zeros(len(corpus), dtype=bool)
         return Classification(corpus.texts, [], corpus.labels, test, corpus.provenance)
-    if source in ("hub", "package"):
-        raise ValueError(f"the {source} does not have {task}; name SentEval's folder as source")
-    if not is_source(source):
-        raise ValueError(f"source={shown(source)} is no folder here")
-    folder = folder_setting("MICSE_SENTEVAL") if source == "auto" else folder_at(source)
-    if folder is None:
-        raise FileNotFoundError(f"{task} is read from SentEval's folder; set MICSE_SENTEVAL")
 
+    def package() -> Classification:
+        raise ValueError(f"no package carries {task}; there are {', '.join(PACKAGED_TRANSFER)}")
+
+    return choose(
+        "labelled sentences",
+        source,
+        folder=lambda path: _task_from_folder(path, task),
+        hub=lambda: from_hub(lambda path: _task_from_folder(path, task), revision),
+        package=package,
+        stand_in=False,
+        own="MICSE_SENTEVAL",
+    )
+
+
+def _task_from_folder(folder: Path, task: str) -> Classification:
     relative = TWO_FILES[task] if task in TWO_FILES else TRAIN_TEST[task]
     files = [senteval_path(folder, name) for name in relative]
     provenance = Provenance(task, "folder", files[0].parent.name, sha256=sha256_of(files))

@@ -1,4 +1,4 @@
-"""A tiny random BERT for mechanics, the packaged encoder for meaning, JupyterLab as it opens."""
+"""A tiny random BERT, the packaged encoder, a local hub, JupyterLab as it opens."""
 
 import contextlib
 import json
@@ -7,9 +7,12 @@ import socket
 import lab_server
 import pytest
 import torch
+from hub_server import serving
+from huggingface_hub import constants
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from micse_utils.hub import hub_problem
 from micse_utils.models import load_model
 
 WORDS = [
@@ -80,6 +83,21 @@ def tiny_bert(tmp_path_factory):
 def encoder():
     """The packaged all-MiniLM-L6-v2, on the CPU."""
     return load_model(source="package", device="cpu")
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A healthy, empty hub, which the hub's client takes for the hub; an empty cache."""
+    monkeypatch.delenv("MICSE_DATA", raising=False)
+    with serving() as running:
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        hub_problem.cache_clear()
+        yield running
+    hub_problem.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import io
 import json
+import tarfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -138,3 +140,21 @@ class Handler(BaseHTTPRequestHandler):
 
 def digest(content):
     return hashlib.sha256(content).hexdigest()
+
+
+def member(name, content=b"", **attributes):
+    """A file for `tar`, or with another `type` a folder, link or device."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    return info, content
+
+
+def tar(*members, files=(), top=""):
+    """Bytes of a plain tar file with `files` below `top`, then `members`."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for info, content in [*(member(top + n, c) for n, c in dict(files).items()), *members]:
+            archive.addfile(info, io.BytesIO(content))
+    return packed.getvalue()

@@ -10,11 +10,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hub_server import member, tar
 from test_packaged import wheel
 
 from micse_utils import bundle, hub, packing, settings
 from micse_utils.bundle import BundleError, check, unpack
 from micse_utils.packing import pack
+from micse_utils.sts import load_sts
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = b"weights " * 1000
@@ -178,6 +180,25 @@ def test_what_came_from_the_hub_is_taken_along_and_found_without_it(kit, tmp_pat
     folder, commit = hub.snapshot("sap-ai-research/miCSE", ["*.json"])
     assert (folder / "config.json").read_bytes() == WEIGHTS
     assert commit == COMMIT
+
+
+def test_sentevals_archive_is_taken_along_and_read_without_the_hub(kit, tmp_path, monkeypatch):
+    cached = tmp_path / "hub" / "datasets--princeton-nlp--datasets-for-simcse"
+    rows = b"pair\tA\tB\tscore\tjudgment\n1\ta cat\ta dog\t3.5\tNEUTRAL\n"
+    content = tar(member("SICK/SICK_test_annotated.txt", rows))
+    files = {"refs/main": COMMIT.encode(), f"snapshots/{COMMIT}/senteval.tar": content}
+    for name, text in files.items():
+        (cached / name).parent.mkdir(parents=True)
+        (cached / name).write_bytes(text)
+    unpack(pack(kit / "results"), kit / "bundle")
+
+    monkeypatch.setattr(hub, "BUNDLE", kit / "bundle")
+    monkeypatch.setattr(hub, "hub_problem", lambda: "no network")
+    monkeypatch.setenv("MICSE_CACHE", str(tmp_path / "room"))
+    shutil.rmtree(tmp_path / "hub")
+    pairs = load_sts("SICKRelatedness", source="hub")
+    assert (pairs.first, pairs.second, pairs.gold.tolist()) == (["a cat"], ["a dog"], [3.5])
+    assert pairs.provenance.revision == COMMIT
 
 
 def test_the_unpacked_bundle_is_the_cache_unless_another_one_is_named(tmp_path, monkeypatch):

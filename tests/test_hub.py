@@ -1,6 +1,5 @@
 """The hub path, for real: a loopback server that speaks the hub's routes, and the hub's cache."""
 
-import gzip
 import hashlib
 import io
 import json
@@ -28,8 +27,6 @@ from micse_utils.encoding import encode
 from micse_utils.hub import HubError, hub_problem
 from micse_utils.models import load_model
 from micse_utils.sentences import load_low_shot, load_sentences
-from micse_utils.sts import load_stsb
-from micse_utils.tasks import load_sts_tasks
 
 ROOT = Path(__file__).parents[1]
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -39,21 +36,6 @@ TEXTS = ["the cat sat on the mat", "a big red dog ran"]
 @pytest.fixture(scope="module")
 def tiny_files(tiny_bert):
     return {path.name: path.read_bytes() for path in tiny_bert.iterdir()}
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    """A healthy, empty hub, which the hub's client takes for the hub; an empty cache."""
-    monkeypatch.delenv("MICSE_DATA", raising=False)
-    with serving() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        hub_problem.cache_clear()
-        yield running
-    hub_problem.cache_clear()
 
 
 def other_weights(files):
@@ -257,33 +239,6 @@ def test_the_papers_splits_are_found_by_size_and_seed(server):
         ValueError, match=r"no split of 64 sentences with seed 7; its sizes are not"
     ):
         load_low_shot([64], seeds=[7], source="hub")
-
-
-def test_stsbenchmark_comes_from_the_hub_with_its_commit(server):
-    lines = '{"sentence1": "a", "sentence2": "b", "score": 2.5}\n'
-    server.repositories["datasets/mteb/stsbenchmark-sts"] = {
-        SECOND: {"validation.jsonl.gz": gzip.compress(lines.encode()), "test.jsonl.gz": b"unasked"}
-    }
-    pairs = load_stsb("dev", source="hub")
-    assert (pairs.first, pairs.second, pairs.gold.tolist()) == (["a"], ["b"], [2.5])
-    assert pairs.provenance.revision == SECOND
-    assert "test.jsonl.gz" not in " ".join(server.requests)
-    with pytest.raises(HubError, match="has no train split"):
-        load_stsb("train", source="hub")
-
-
-def test_what_the_hub_has_of_the_sts_tasks_is_scored(server, monkeypatch, capsys):
-    monkeypatch.delenv("MICSE_SENTEVAL", raising=False)
-    table = pd.DataFrame({"sentence1": TEXTS, "sentence2": TEXTS[::-1], "score": [1.0, 4.5]})
-    parquet = {"data/test-00000-of-00001.parquet": table.to_parquet()}
-    for name in ("sts12-sts", "sickr-sts"):
-        server.repositories[f"datasets/mteb/{name}"] = {FIRST: parquet}
-    tasks = load_sts_tasks(source="hub")
-    assert list(tasks) == ["STS12", "SICKRelatedness"]
-    assert tasks["STS12"].gold.tolist() == [1.0, 4.5]
-    assert tasks["STS12"].provenance.origin == "mteb/sts12-sts"
-    said = capsys.readouterr().out
-    assert "not there: STS13, STS14, STS15, STS16, STSBenchmark (the first: the hub has no" in said
 
 
 @pytest.mark.parametrize(

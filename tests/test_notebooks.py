@@ -5,7 +5,6 @@ from the kit's own `encode`.
 """
 
 import ast
-import gzip
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import pandas as pd
 import papermill
 import pytest
 import torch
-from hub_server import serving
+from hub_server import member, serving, tar
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
@@ -466,10 +465,14 @@ def test_with_the_hub_the_same_cells_train_bert_on_the_papers_splits(tmp_path, t
     )
     sentences = [" ".join(row) for row in np.random.default_rng(0).choice(words, (200, 5))]
     split = "\n".join(dict.fromkeys(sentences)).encode()
-    pairs = [
-        json.dumps({"sentence1": a, "sentence2": b, "score": i % 6})
+    pairs = "".join(
+        f"genre\tfile\tyear\t{i}\t{i % 6}\t{a}\t{b}\n"
         for i, (a, b) in enumerate(zip(sentences[:60], sentences[60:120], strict=True))
-    ]
+    )
+    archive = tar(member("STS/STSBenchmark/sts-dev.csv", pairs.encode()))
+    kept = tmp_path / "kit"  # holds Lee's texts already
+    kept.mkdir()
+    (kept / "judgments").symlink_to(fetch("judgments"))
     with serving() as hub:
         hub.repositories = {
             "models/bert-base-uncased": {
@@ -478,14 +481,13 @@ def test_with_the_hub_the_same_cells_train_bert_on_the_papers_splits(tmp_path, t
             "datasets/sap-ai-research/datasets-for-micse": {
                 commit: {"wiki_subset_1M_0.01percent_seed48.txt": split}
             },
-            "datasets/mteb/stsbenchmark-sts": {
-                commit: {"validation.jsonl.gz": gzip.compress("\n".join(pairs).encode())}
-            },
+            "datasets/princeton-nlp/datasets-for-simcse": {commit: {"senteval.tar": archive}},
         }
         values = {"source": "hub", "sizes": [100], "seeds": [48], "whole_steps": 2}
         status, said, complaints = run(
             TRAINING, *options(**values), results=tmp_path / "results", HF_ENDPOINT=hub.url,
             HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="0", MICSE_SENTEVAL="",
+            MICSE_CACHE=str(kept),
         )  # fmt: skip
     assert status == 0, said + complaints
     made = metrics(tmp_path / "results", TRAINING)

@@ -2,7 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micse_utils.published import PUBLISHED, compare_published, markdown, published_for, score_row
+from micse_utils.published import (
+    PUBLISHED,
+    compare_published,
+    markdown,
+    other_data,
+    published_for,
+    score_row,
+)
 from micse_utils.results import Provenance
 from micse_utils.sts import STS_TASKS
 from micse_utils.transfer import TRANSFER_TASKS
@@ -20,6 +27,25 @@ def test_an_average_needs_all_tasks():
     assert "Avg." not in score_row({"MR": 70.0, "CR": 80.0})
     every = dict(zip(TRANSFER_TASKS, range(7), strict=True))
     assert score_row(every)["Avg."] == "3.00"
+
+
+def test_an_average_needs_the_official_data():
+    pairs = dict(zip(STS_TASKS, (3108, 1500, 3750, 3000, 1186, 1379, 4927), strict=True))
+    scores = dict.fromkeys(STS_TASKS, 70.0)
+    assert score_row(scores, other_data(pairs))["Avg."] == "70.00"
+    other = other_data(pairs | {"SICKRelatedness": 9927})
+    assert other == {"SICKRelatedness": "9,927 pairs, officially 4,927"}
+    assert "Avg." not in score_row(scores, other)
+    assert other_data({"Lee": 1225, "kit sample": 200}) == {}
+
+
+def test_an_average_needs_transfer_tasks_that_are_not_sampled():
+    sizes = pd.Series(dict.fromkeys(TRANSFER_TASKS, 5000))
+    sizes["MR"] = 1500
+    scores = dict.fromkeys(TRANSFER_TASKS, 80.0)
+    assert score_row(scores, other_data(sizes))["Avg."] == "80.00"
+    assert other_data(sizes, limit=1500) == {"MR": "a sample of 1,500 sentences"}
+    assert "Avg." not in score_row(scores, other_data(sizes, limit=1500))
 
 
 def test_figures_count_only_for_the_pooling_they_were_made_with():
@@ -40,6 +66,22 @@ def test_a_difference_of_more_than_rounding_is_called_out():
     assert list(compared.index) == ["STS12", "STS16"]
     np.testing.assert_allclose(compared["difference"], [-0.05, 0.06], atol=1e-9)
     assert compared["reproduced"].tolist() == [True, False]
+
+
+def test_a_task_of_another_size_is_named_and_not_reproduced():
+    """SICK as a whole has 9,927 pairs, and is a different task from SentEval's 4,927."""
+    table = pd.DataFrame({
+        "task": ["STS12", "SICKRelatedness"],
+        "subset": "all",
+        "pairs": [3108, 9927],
+        "spearman": [71.71, 73.62],
+    })  # fmt: skip
+    compared = compare_published(table, PUBLISHED["miCSE"]).set_index("task")
+    assert compared["reproduced"].to_dict() == {"STS12": True, "SICKRelatedness": False}
+    assert compared.loc["SICKRelatedness", "note"] == "9,927 pairs, officially 4,927"
+    assert compared.loc["STS12", "note"] == ""
+    table.loc[1, "pairs"] = 4927
+    assert compare_published(table, PUBLISHED["miCSE"])["reproduced"].all()
 
 
 def test_a_markdown_table_leaves_blank_what_a_row_lacks():

@@ -216,14 +216,14 @@ def test_transfer_scores_are_those_of_scikit_learn(tmp_path):
     assert table.loc["MRPC", "f1"] == pytest.approx(100 * f1_score(truth, guess))
 
 
-def test_packaged_transfer_tasks_stand_in_under_their_own_names(monkeypatch, capsys):
+def test_packaged_transfer_tasks_stand_in_under_their_own_names(server, monkeypatch, capsys):
     monkeypatch.delenv("MICSE_SENTEVAL", raising=False)
     table = evaluate_transfer(Letters(), limit=400, progress=False).set_index("task")
     assert list(table.index) == [
         "tweets", "movie snippets", "product snippets", "editorial snippets",
     ]  # fmt: skip
     assert (table["sentences"] == 400).all() and (table["classes"] == 3).all()
-    assert "MRPC (the first: MR is read from SentEval's folder; set" in capsys.readouterr().out
+    assert "MRPC (the first: the hub has no such repository, or" in capsys.readouterr().out
 
 
 # --- From a shell
@@ -238,10 +238,22 @@ def test_the_command_prints_the_row_and_writes_three_formats(tiny_bert, tmp_path
     [pooled] = [row for row in record["scores"] if row["subset"] == "all"]
     assert pooled["pairs"] == sum(len(gold) for _, gold in written.values())
     assert record["model"]["pooling"] == "mean" and record["versions"]["torch"]
+    assert f"without an average: STS16 ({pooled['pairs']} pairs, officially 1,186)\n" in said
     row = f"| tiny-bert, mean | {pooled['spearman']:.2f} |"
     assert row in said and row in (tmp_path / "out" / "sts.md").read_text(encoding="utf-8")
     table = pd.read_csv(tmp_path / "out" / "sts.csv")
     assert table["spearman"].iloc[0] == pytest.approx(pooled["spearman"])
+
+
+def test_the_command_says_why_a_sampled_task_has_no_average(tiny_bert, tmp_path, capsys):
+    write_transfer(tmp_path / "senteval")
+    call = [str(tiny_bert), "--source", str(tmp_path / "senteval"), "--tasks", "transfer"]
+    call += ["--pooling", "mean", "--limit", "50", "--output", str(tmp_path / "out")]
+    assert main(call) == 0
+    said = capsys.readouterr().out
+    assert "without an average: MR (a sample of 50 sentences)\n" in said  # MRPC is not sampled
+    record = json.loads((tmp_path / "out" / "transfer.json").read_text(encoding="utf-8"))
+    assert record["settings"]["limit"] == "50"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +262,7 @@ def test_the_command_prints_the_row_and_writes_three_formats(tiny_bert, tmp_path
         (["./nowhere"], "there is no model folder ./nowhere"),
         (["TINY", "--source", "cloud"], 'source="cloud" is neither'),
         (["TINY", "--pooling", "best"], 'pooling="best" is none of'),
-        (["TINY", "--tasks", "transfer", "--source", "hub"], "the hub does not have MR"),
+        (["TINY", "--tasks", "transfer", "--source", "nowhere"], 'source="nowhere" is neither'),
     ],
 )
 def test_a_wrong_call_is_one_sentence_and_writes_nothing(

@@ -1,6 +1,4 @@
 import csv
-import gzip
-import json
 import os
 from pathlib import Path
 
@@ -166,7 +164,7 @@ def test_sick_is_read_below_its_heading(tmp_path):
 def test_no_stand_in_goes_by_a_tasks_name(monkeypatch):
     monkeypatch.delenv("MICSE_SENTEVAL", raising=False)
     monkeypatch.setattr("micse_utils.hub.hub_problem", lambda: "switched off for this test")
-    with pytest.raises(ConnectionError, match=r"mteb/sts12-sts .*switched off"):
+    with pytest.raises(ConnectionError, match=r"datasets-for-simcse .*switched off"):
         load_sts("STS12", revision="0" * 40)
     with pytest.raises(ValueError, match="no package carries STS12; there are Lee, kit sample"):
         load_sts("STS12", source="package")
@@ -177,23 +175,6 @@ def test_no_stand_in_goes_by_a_tasks_name(monkeypatch):
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match=r'split="validation" is none of train, dev, test'):
         load_stsb("validation")
-
-
-@pytest.mark.parametrize("kind", ["validation.jsonl.gz", "data/validation-00000-of-00001.parquet"])
-def test_the_hubs_files_are_read_in_either_format(tmp_path, monkeypatch, kind):
-    """As the hub's cache holds them; the hub itself is tested in test_hub.py."""
-    table = pd.DataFrame({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [1.5, 4.0]})
-    file = tmp_path / kind
-    file.parent.mkdir(exist_ok=True)
-    if kind.endswith("parquet"):
-        table.to_parquet(file)
-    else:
-        lines = (json.dumps(row) for row in table.to_dict("records"))
-        file.write_bytes(gzip.compress("\n".join(lines).encode()))
-    monkeypatch.setattr("micse_utils.hub.snapshot", lambda *_, **__: (tmp_path, "c0ffee00"))
-    pairs = load_stsb("dev", source="hub")
-    assert pairs.first == ["a", "b"] and pairs.gold.tolist() == [1.5, 4.0]
-    assert pairs.provenance.revision == "c0ffee00"
 
 
 def test_the_official_development_pairs_are_whole():

@@ -75,10 +75,14 @@ def test_what_cannot_be_had_is_said(tmp_path, monkeypatch):
     for task in TRANSFER_TASKS:
         with pytest.raises(FileNotFoundError, match=r"no \w+/.* in"):
             load_transfer(task, source=tmp_path)
-    with pytest.raises(FileNotFoundError, match="MR is read from SentEval's folder; set MICSE_SE"):
-        load_transfer("MR")
-    with pytest.raises(ValueError, match="the hub does not have MR; name SentEval's folder"):
-        load_transfer("MR", source="hub")
+    monkeypatch.setattr("micse_utils.hub.hub_problem", lambda: "switched off for this test")
+    for source in ("auto", "hub"):
+        with pytest.raises(ConnectionError, match=r"datasets-for-simcse .*switched off"):
+            load_transfer("MR", source=source, revision="0" * 40)
+    with pytest.raises(ValueError, match="no package carries MR; there are tweets, movie"):
+        load_transfer("MR", source="package")
+    with pytest.raises(ValueError, match='source="nowhere" is neither "auto"'):
+        load_transfer("MR", source="nowhere")
     with pytest.raises(ValueError, match=r'task="SST5" is none of MR, CR, .* tweets'):
         load_transfer("SST5")
 
