@@ -21,8 +21,9 @@ class Classification:
         first: n sentences.
         second: the n sentences that belong to them in a task on pairs; else empty.
         labels: int64, [n].
-        test: bool, [n], True for SentEval's test set; all False where it has none, which means
+        test: bool, [n], True for SentEval's test set; all False if it has none, which means
             ten-fold cross-validation.
+        dev: bool, [n], True for SentEval's development set; None if it has none.
     """
 
     first: list[str]
@@ -30,6 +31,12 @@ class Classification:
     labels: np.ndarray
     test: np.ndarray
     provenance: Provenance
+    dev: np.ndarray | None = None
+
+    @property
+    def train(self) -> np.ndarray:
+        """Sentences that are in neither set, bool, [n]."""
+        return ~self.test if self.dev is None else ~self.test & ~self.dev
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit each other."""
@@ -38,6 +45,11 @@ class Classification:
             raise ValueError(
                 f"{name}: {n} sentences, {len(self.second)} second ones, {len(self.labels)} labels "
                 f"and {len(self.test)} marks of the test set do not fit each other"
+            )
+        if self.dev is not None and (len(self.dev) != n or not self.test.any()):
+            raise ValueError(
+                f"{name}: a development set must have {n} marks and a test set beside it, got "
+                f"{len(self.dev)} marks and {self.test.sum()} test sentences"
             )
 
 
@@ -48,9 +60,13 @@ TWO_FILES = {
     "SUBJ": ("SUBJ/subj.subjective", "SUBJ/subj.objective"),
     "MPQA": ("MPQA/mpqa.neg", "MPQA/mpqa.pos"),
 }
-# A file to train on and one to test on, one sentence a line.
+# A file to train on, for SST2 one to choose by, and one to test on; one sentence a line.
 TRAIN_TEST = {
-    "SST2": ("SST/binary/sentiment-train", "SST/binary/sentiment-test"),
+    "SST2": (
+        "SST/binary/sentiment-train",
+        "SST/binary/sentiment-dev",
+        "SST/binary/sentiment-test",
+    ),
     "TREC": ("TREC/train_5500.label", "TREC/TREC_10.label"),
     "MRPC": ("MRPC/msr_paraphrase_train.txt", "MRPC/msr_paraphrase_test.txt"),
 }
@@ -109,18 +125,19 @@ def _task_from_folder(folder: Path, task: str) -> Classification:
     provenance = Provenance(task, "folder", files[0].parent.name, sha256=sha256_of(files))
     if task in TWO_FILES:
         rows = [(line, "", label) for label, file in enumerate(files) for line in _lines(file)]
-        test = np.zeros(len(rows), dtype=bool)
+        test, dev = np.zeros(len(rows), dtype=bool), None
     else:
         read = {"SST2": _sst2, "TREC": _trec, "MRPC": _mrpc}[task]
-        train, held_out = (read(file) for file in files)
-        rows = [*train, *held_out]
-        test = np.arange(len(rows)) >= len(train)
+        parts = [read(file) for file in files]
+        rows = [row for part in parts for row in part]
+        part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        test, dev = part == len(parts) - 1, part == 1 if task == "SST2" else None
     if not rows:
         raise ValueError(f"{files[0]} and {files[1].name} hold no sentences")
     first, second, classes = zip(*rows, strict=True)
     _, labels = np.unique(classes, return_inverse=True)
     return Classification(
-        list(first), list(second) if task == "MRPC" else [], labels, test, provenance
+        list(first), list(second) if task == "MRPC" else [], labels, test, provenance, dev
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import senteval_reference as reference
 import torch
 from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import LogisticRegression
@@ -15,8 +16,11 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from micse_utils.senteval import evaluate_sts, evaluate_transfer, main
+from micse_utils import classifier
+from micse_utils.models import load_model
+from micse_utils.senteval import evaluate_sts, evaluate_transfer, main, report
 from micse_utils.sts import YEARS, load_lee
+from micse_utils.transfer import TRANSFER_TASKS
 
 SENTEVAL = Path(
     os.environ.get("MICSE_SENTEVAL") or Path(__file__).parents[2] / "shared" / "senteval"
@@ -171,6 +175,67 @@ def write_transfer(folder, n=60):
     return folder
 
 
+def paraphrases(folder, part):
+    file = folder / "MRPC" / f"msr_paraphrase_{part}.txt"
+    return pd.read_csv(file, sep="\t", encoding="utf-8-sig")
+
+
+def test_senteval_scores_are_those_of_its_protocol_in_plain_loops(tmp_path):
+    write_transfer(tmp_path)
+    table = evaluate_transfer(Letters(), source=tmp_path, progress=False).set_index("task")
+    assert (table["classifier"] == "senteval").all()
+
+    # As SentEval orders them: the positive file first, then by number of words and by class.
+    texts = [
+        (line, label)
+        for label, name in ((1, "pos"), (0, "neg"))
+        for line in (tmp_path / "MR" / f"rt-polarity.{name}").read_text("utf-8").split("\n")
+    ]
+    texts.sort(key=lambda text: (len(text[0].split()), text[1]))
+    features = Letters().encode([line for line, _ in texts]).astype(np.float32)
+    outcome = classifier.evaluate(features, np.array([label for _, label in texts]))
+    assert table.loc["MR", "accuracy"] == outcome.accuracy
+
+    parts = []
+    for part in ("train", "test"):
+        rows = paraphrases(tmp_path, part)
+        keys = [rows[f"#{k} String"].str.split().str.len() for k in (1, 2)]
+        rows = rows.assign(first=keys[0], second=keys[1])
+        rows = rows.sort_values(["first", "second", "Quality"], kind="stable")
+        u, v = (Letters().encode(rows[f"#{k} String"].tolist()) for k in (1, 2))
+        parts += [np.hstack([np.abs(u - v), u * v]), rows["Quality"].to_numpy()]
+    accuracy, _, _, guesses = reference.with_a_test_set(*parts, 2)
+    assert table.loc["MRPC", "accuracy"] == accuracy
+    assert table.loc["MRPC", "f1"] == pytest.approx(100 * f1_score(parts[-1], guesses))
+
+
+def test_sst2_chooses_by_its_development_file(tmp_path):
+    rng = np.random.default_rng(3)
+    words = {0: ["gloom", "dull", "grim"], 1: ["bright", "fine", "happy"]}
+    (tmp_path / "SST" / "binary").mkdir(parents=True)
+    sets = []
+    for part, n in (("train", 150), ("dev", 60), ("test", 80)):
+        labels = rng.integers(0, 2, n)
+        # Words of either class, so that some are guessed wrong.
+        own = [words[int(rng.random() < 0.3) ^ label] for label in labels]
+        texts = [" ".join(rng.choice(w, rng.integers(1, 4))) + f" {i}" for i, w in enumerate(own)]
+        lines = [f"{text}\t{label}\n" for text, label in zip(texts, labels, strict=True)]
+        (tmp_path / "SST" / "binary" / f"sentiment-{part}").write_text("".join(lines))
+        order = sorted(range(n), key=lambda i: (len(texts[i].split()), labels[i]))
+        sets += [Letters().encode([texts[i] for i in order]), labels[order]]
+    accuracy, development, *_ = reference.with_a_development_set(*sets, 2)
+    table = evaluate_transfer(Letters(), ["SST2"], source=tmp_path, progress=False)
+    assert table["accuracy"].tolist() == [accuracy] and 50 < development < 100
+    assert table["sentences"].tolist() == [290]
+
+    # With the classes of the development file turned round, something else is chosen.
+    file = tmp_path / "SST" / "binary" / "sentiment-dev"
+    turned = [f"{line[:-1]}{1 - int(line[-1])}\n" for line in file.read_text().splitlines()]
+    file.write_text("".join(turned))
+    table = evaluate_transfer(Letters(), ["SST2"], source=tmp_path, progress=False)
+    assert table["accuracy"].item() < accuracy
+
+
 def chosen_classifier(features, labels):
     """The regularisation that a fifth of the training sentences likes best."""
     [(train, held)] = StratifiedShuffleSplit(1, test_size=0.2, random_state=0).split(
@@ -187,9 +252,11 @@ def chosen_classifier(features, labels):
     return classifier(max(scores, key=scores.get), slice(None))
 
 
-def test_transfer_scores_are_those_of_scikit_learn(tmp_path):
+def test_logistic_scores_are_those_of_scikit_learn(tmp_path):
     write_transfer(tmp_path)
-    table = evaluate_transfer(Letters(), source=tmp_path, progress=False).set_index("task")
+    table = evaluate_transfer(
+        Letters(), classifier="logistic", source=tmp_path, progress=False
+    ).set_index("task")
     assert set(table.index) == {"MR", "MRPC"}
 
     lines = [
@@ -206,24 +273,33 @@ def test_transfer_scores_are_those_of_scikit_learn(tmp_path):
 
     parts = {}
     for part in ("train", "test"):
-        file = tmp_path / "MRPC" / f"msr_paraphrase_{part}.txt"
-        rows = pd.read_csv(file, sep="\t", encoding="utf-8-sig")
+        rows = paraphrases(tmp_path, part)
         u, v = (Letters().encode(rows[f"#{k} String"].tolist()) for k in (1, 2))
         parts[part] = np.hstack([np.abs(u - v), u * v]), rows["Quality"].to_numpy()
-    classifier = chosen_classifier(*parts["train"])
-    guess, truth = classifier.predict(parts["test"][0]), parts["test"][1]
+    fitted = chosen_classifier(*parts["train"])
+    guess, truth = fitted.predict(parts["test"][0]), parts["test"][1]
     assert table.loc["MRPC", "accuracy"] == pytest.approx(100 * (guess == truth).mean())
     assert table.loc["MRPC", "f1"] == pytest.approx(100 * f1_score(truth, guess))
 
 
 def test_packaged_transfer_tasks_stand_in_under_their_own_names(server, monkeypatch, capsys):
     monkeypatch.delenv("MICSE_SENTEVAL", raising=False)
-    table = evaluate_transfer(Letters(), limit=400, progress=False).set_index("task")
+    table = evaluate_transfer(
+        Letters(), classifier="logistic", limit=400, progress=False
+    ).set_index("task")
     assert list(table.index) == [
         "tweets", "movie snippets", "product snippets", "editorial snippets",
     ]  # fmt: skip
     assert (table["sentences"] == 400).all() and (table["classes"] == 3).all()
     assert "MRPC (the first: the hub has no such repository, or" in capsys.readouterr().out
+
+
+def test_an_unknown_classifier_and_too_few_sentences_are_refused(tmp_path):
+    write_transfer(tmp_path, n=10)
+    with pytest.raises(ValueError, match='must be senteval or logistic, got "svm"'):
+        evaluate_transfer(Letters(), ["MR"], classifier="svm", source=tmp_path)
+    with pytest.raises(ValueError, match=r"^MR: .*got 10 and 20 in all folds"):
+        evaluate_transfer(Letters(), ["MR"], source=tmp_path, progress=False)
 
 
 # --- From a shell
@@ -254,6 +330,37 @@ def test_the_command_says_why_a_sampled_task_has_no_average(tiny_bert, tmp_path,
     assert "without an average: MR (a sample of 50 sentences)\n" in said  # MRPC is not sampled
     record = json.loads((tmp_path / "out" / "transfer.json").read_text(encoding="utf-8"))
     assert record["settings"]["limit"] == "50"
+
+
+def test_the_command_records_which_classifier_it_used(tiny_bert, tmp_path, capsys):
+    source = write_transfer(tmp_path / "senteval", n=30)
+    call = [str(tiny_bert), "--tasks", "transfer", "--source", str(source), "--fp32"]
+    accuracies = {}
+    for name in ("senteval", "logistic"):
+        out = tmp_path / name
+        chosen = [] if name == "senteval" else ["--classifier", name]
+        assert main([*call, *chosen, "--output", str(out)]) == 0
+        record = json.loads((out / "transfer.json").read_text(encoding="utf-8"))
+        assert record["settings"]["classifier"] == name
+        assert {row["classifier"] for row in record["scores"]} == {name}
+        accuracies[name] = [row["accuracy"] for row in record["scores"]]
+        row = f"| tiny-bert, cls, classifier: {name} | {accuracies[name][0]:.2f} |"
+        assert row in capsys.readouterr().out
+        assert row in (out / "transfer.md").read_text(encoding="utf-8")
+    assert accuracies["senteval"] != accuracies["logistic"]
+
+
+def test_an_average_is_never_over_two_classifiers(tiny_bert, tmp_path, capsys):
+    table = pd.DataFrame(
+        {"task": TRANSFER_TASKS, "classifier": "senteval", "sentences": 9, "accuracy": 80.0}
+    )
+    model = load_model(tiny_bert)
+    report(table, model, tmp_path, "transfer", {})
+    assert "Avg. |" in capsys.readouterr().out
+    table.loc[0, "classifier"] = "logistic"
+    report(table, model, tmp_path, "transfer", {})
+    said = capsys.readouterr().out
+    assert "Avg." not in said and "classifier: logistic | 80.00 |" in said
 
 
 @pytest.mark.parametrize(

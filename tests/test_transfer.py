@@ -28,6 +28,7 @@ def test_a_task_of_two_files_is_read_in_latin_1_and_cross_validated(tmp_path, mo
 def test_tasks_with_a_test_set_keep_it_apart(tmp_path):
     write(tmp_path, {
         "SST/binary/sentiment-train": b"a fine film\t1\na dull one\t0\n",
+        "SST/binary/sentiment-dev": b"so so\t0\n",
         "SST/binary/sentiment-test": b"fine\t1\n",
         "TREC/train_5500.label": b"NUM:date When was it ?\nHUM:ind Who is \xe9 ?\n",
         "TREC/TREC_10.label": b"NUM:dist How far is it ?\n",
@@ -35,8 +36,12 @@ def test_tasks_with_a_test_set_keep_it_apart(tmp_path):
         "MRPC/msr_paraphrase_test.txt": b"Quality\ta\tb\tc\td\r\n0\t2\t3\ttwo\ttres\r\n",
     })  # fmt: skip
     sst, trec, mrpc = (load_transfer(name, source=tmp_path) for name in ("SST2", "TREC", "MRPC"))
-    assert sst.first == ["a fine film", "a dull one", "fine"]
-    assert sst.labels.tolist() == [1, 0, 1] and sst.test.tolist() == [False, False, True]
+    assert sst.first == ["a fine film", "a dull one", "so so", "fine"]
+    assert sst.labels.tolist() == [1, 0, 0, 1]
+    assert sst.dev.tolist() == [False, False, True, False]
+    assert sst.test.tolist() == [False, False, False, True]
+    assert sst.train.tolist() == [True, True, False, False]
+    assert trec.dev is None and trec.train.tolist() == [True, True, False]
     assert trec.first[1] == "Who is é ?" and trec.labels.tolist() == [1, 0, 1]
     assert (mrpc.first, mrpc.second) == (["one", "two"], ["uno", "tres"])
     assert mrpc.labels.tolist() == [1, 0] and mrpc.test.tolist() == [False, True]
@@ -47,8 +52,12 @@ def test_tasks_with_a_test_set_keep_it_apart(tmp_path):
     [
         (
             "SST2",
-            {"SST/binary/sentiment-train": b"a\t1\nb 0\n", "SST/binary/sentiment-test": b"a\t1\n"},
-            r"sentiment-train, line 2: no tab with 0 or 1 at the end: 'b 0'",
+            {
+                "SST/binary/sentiment-train": b"a\t1\n",
+                "SST/binary/sentiment-dev": b"a\t1\nb 0\n",
+                "SST/binary/sentiment-test": b"a\t1\n",
+            },
+            r"sentiment-dev, line 2: no tab with 0 or 1 at the end: 'b 0'",
         ),
         (
             "TREC",
