@@ -65,7 +65,7 @@ def evaluate_sts(
     tasks: Sequence[str] | Mapping[str, Pairs] | None = None,
     *,
     source: str | Path = "auto",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | None = torch.float32,
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -74,7 +74,9 @@ def evaluate_sts(
     Args:
         model: a `SentenceTransformer`, or any object with `encode(list of strings)`.
         tasks, source: what `load_sts_tasks` gives, or its arguments.
-        dtype: number format of the forward pass of a `SentenceTransformer`, as for `encode`.
+        dtype: number format of the forward pass of a `SentenceTransformer`. Published scores are
+            made in float32; None takes the fastest format, as `encode` does, which moves a score
+            by up to 0.05 (measured on [CLS], STS-B dev).
         seed: of the bootstrap.
         progress: show a bar.
 
@@ -136,7 +138,7 @@ def evaluate_transfer(
     source: str | Path = "auto",
     classifier: str = "senteval",
     limit: int | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | None = torch.float32,
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -256,13 +258,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=int, help="sentences of each transfer task")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap and samples")
-    parser.add_argument("--fp32", action="store_true", help="never compute in bfloat16")
+    parser.add_argument(
+        "--fast", action="store_true", help="bfloat16 where the hardware has units for it"
+    )
     options = parser.parse_args(arguments)
     name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.")
     name += f"-{options.pooling}" if options.pooling else ""
     settings = {
         "source": options.source,
-        "dtype": torch.float32 if options.fp32 else None,
+        "dtype": None if options.fast else torch.float32,
         "seed": options.seed,
     }
     try:

@@ -308,7 +308,7 @@ def test_an_unknown_classifier_and_too_few_sentences_are_refused(tmp_path):
 def test_the_command_prints_the_row_and_writes_three_formats(tiny_bert, tmp_path, capsys):
     written = write_year(tmp_path / "senteval")
     call = [str(tiny_bert), "--source", str(tmp_path / "senteval"), "--pooling", "mean"]
-    assert main([*call, "--fp32", "--output", str(tmp_path / "out")]) == 0
+    assert main([*call, "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "sts.json").read_text(encoding="utf-8"))
     [pooled] = [row for row in record["scores"] if row["subset"] == "all"]
@@ -334,7 +334,7 @@ def test_the_command_says_why_a_sampled_task_has_no_average(tiny_bert, tmp_path,
 
 def test_the_command_records_which_classifier_it_used(tiny_bert, tmp_path, capsys):
     source = write_transfer(tmp_path / "senteval", n=30)
-    call = [str(tiny_bert), "--tasks", "transfer", "--source", str(source), "--fp32"]
+    call = [str(tiny_bert), "--tasks", "transfer", "--source", str(source)]
     accuracies = {}
     for name in ("senteval", "logistic"):
         out = tmp_path / name
