@@ -32,11 +32,11 @@ from micse_utils.device import pick_device
 from micse_utils.encoding import WINDOW, encode
 from micse_utils.grid import GridRun, Trainer, train_grid
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.parameters import BATCH, read_value
 from micse_utils.plotting_scores import learning_curves
-from micse_utils.recipes import METHODS
+from micse_utils.recipes import METHODS, LowShotConfig
 from micse_utils.results import output_folder, records, save_figure, save_table, write_metrics
 from micse_utils.sentences import load_low_shot
+from micse_utils.sources import absolute
 from micse_utils.sts import load_lee, load_stsb
 from micse_utils.worker import Recipe
 
@@ -241,7 +241,7 @@ def _whole(least: int) -> Callable[[str], int]:
     return read
 
 
-_count, _size, _seed = _whole(1), _whole(BATCH), _whole(0)
+_count, _size, _seed = _whole(1), _whole(LowShotConfig.batch_size), _whole(0)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -279,8 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     grid.add_argument("--cpus", type=float, default=2, help="CPU cores of a run")
     grid.add_argument("--gpus", type=float, default=0, help="GPUs of a run")
     options = parser.parse_args(arguments)
-    options.source = read_value("source", options.source)
-    options.model = read_value("model_name", options.model)
+    options.source, options.model = absolute(options.source), absolute(options.model)
     try:
         options.command(options)
     except (OSError, ValueError, RuntimeError, ImportError) as error:

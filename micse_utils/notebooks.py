@@ -288,7 +288,7 @@ def _fingerprint(name: str, parameters: dict) -> str:
     settings = {k: v for k, v in os.environ.items() if k.startswith("MICSE_") and v}
     digest = hashlib.sha256(json.dumps([cells, parameters, settings], sort_keys=True).encode())
     for file in sorted(
-        [*ROOT.glob("micse_utils/*.py"), *ROOT.glob("data/*"), ROOT / "requirements.lock"]
+        [*ROOT.glob("micse_utils/**/*.py"), *ROOT.glob("data/*"), ROOT / "requirements.lock"]
     ):
         digest.update(file.read_bytes())
     return digest.hexdigest()

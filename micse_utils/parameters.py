@@ -5,8 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from micse_utils.settings import folder_at
-from micse_utils.sources import WORDS, is_source
+from micse_utils.sources import absolute, is_source
 from micse_utils.sts import PACKAGED_STS, STS_TASKS
 
 METHODS = ("micse", "simcse")  # those of `recipes`, which takes seconds to import
@@ -80,9 +79,8 @@ def read_value(name: str, text: str) -> object:
 
     A folder that exists is meant from where the command is called; notebooks run elsewhere.
     """
-    may_be_a_folder = name in ("source", "model_name", "trained_in")
-    if may_be_a_folder and text not in ("", *WORDS, "start") and (folder := folder_at(text)):
-        return str(folder.absolute())
+    if name in ("source", "model_name", "trained_in") and (folder := absolute(text)) != text:
+        return folder
     try:
         with warnings.catch_warnings(action="ignore"):  # of backslashes, as in folders of Windows
             value = ast.literal_eval(text)

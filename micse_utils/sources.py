@@ -19,6 +19,17 @@ def is_source(source: object) -> bool:
     return isinstance(source, (str, Path)) and source != "" and folder_at(source) is not None
 
 
+def absolute(text: str) -> str:
+    """Return the absolute path of the folder that `text` names, else `text`.
+
+    For work that is done in another folder: by a worker, or in a notebook. The words for a source,
+    and `start` for a model, stay as they are even if a folder has that name.
+    """
+    is_word = text in ("", *WORDS, "start")
+    folder = None if is_word else folder_at(text)
+    return str(folder.absolute()) if folder else text
+
+
 def choose(
     need: str,
     source: str | Path,

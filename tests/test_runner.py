@@ -20,6 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from micse_utils import notebooks
 from micse_utils.notebooks import main
+from micse_utils.results import write_json
 
 CELLS = [
     'seed = 0  # of the numbers\nresults = "."  # folder',
@@ -197,6 +198,28 @@ def begun(here):
 
     here.setattr(notebooks.papermill, "execute_notebook", stop)
     return calls
+
+
+@pytest.mark.parametrize("edited", ["micse_utils/core.py", "micse_utils/training/losses.py"])
+def test_editing_any_module_of_the_package_makes_a_page_out_of_date(
+    begun, tmp_path, monkeypatch, edited
+):
+    modules = ("micse_utils/core.py", "micse_utils/training/losses.py")
+    for file in (*modules, "data/pairs.csv", "requirements.lock"):
+        (tmp_path / "kit" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "kit" / file).write_text("", encoding="utf-8")
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path / "kit")
+    folder = tmp_path / NAMES[0]
+    write_json(folder / "metrics.json", {"headline": "mean 0"})
+    record = {"fingerprint": notebooks._fingerprint(NAMES[0], {}), "seconds": 1}
+    write_json(folder / "run.json", record | {"files": notebooks._files(folder)})
+    assert notebooks.run(NAMES[0], folder, {}).endswith("mean 0")
+    assert not begun
+
+    (tmp_path / "kit" / edited).write_text("temperature = 0.1\n", encoding="utf-8")
+    with pytest.raises(PapermillExecutionError):
+        notebooks.run(NAMES[0], folder, {})
+    assert len(begun) == 1
 
 
 def test_results_that_cannot_be_written_are_one_sentence(here, tmp_path, capsys):
