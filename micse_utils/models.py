@@ -13,13 +13,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers.utils import logging as transformers_logging
 
-from micse_utils import hub
 from micse_utils.checks import shown
 from micse_utils.device import pick_device
-from micse_utils.packaged import MANIFEST, fetch
 from micse_utils.results import Provenance, sha256_of
 from micse_utils.settings import folder_at
-from micse_utils.sources import choose
+from micse_utils.sources import hub
+from micse_utils.sources.choose import choose
+from micse_utils.sources.packaged import MANIFEST, fetch
 
 MICSE = "sap-ai-research/miCSE"
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"

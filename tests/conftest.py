@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from micse_utils.hub import hub_problem
 from micse_utils.models import load_model
+from micse_utils.sources.hub import hub_problem
 
 WORDS = [
     "a",

@@ -19,8 +19,8 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from micse_utils.corpora import load_tweets
-from micse_utils.notebooks import NOTEBOOKS
+from micse_utils.datasets.texts import load_tweets
+from tools.run_notebooks import NOTEBOOKS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

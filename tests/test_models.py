@@ -120,7 +120,7 @@ def test_a_model_asked_for_by_name_is_not_whatever_the_folder_holds(
     with pytest.raises(FileNotFoundError, match=r"no model .* in .*miCSE"):
         load_model("miCSE", source=tmp_path)
     monkeypatch.setenv("MICSE_DATA", str(tmp_path))
-    monkeypatch.setattr("micse_utils.hub.hub_problem", lambda: "switched off for this test")
+    monkeypatch.setattr("micse_utils.sources.hub.hub_problem", lambda: "switched off for this test")
     assert load_model("all-MiniLM-L6-v2").provenance.source == "package"
     shutil.copytree(tiny_bert, tmp_path / "miCSE")
     made = load_model("sap-ai-research/miCSE").provenance

@@ -27,14 +27,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from micse_utils import parameters
+from micse_utils.datasets.sentences import load_sentences
+from micse_utils.datasets.sts import load_lee, load_sample
 from micse_utils.models import load_model
-from micse_utils.notebooks import NOTEBOOKS, _fingerprint, page, plain_widgets
-from micse_utils.packaged import fetch
-from micse_utils.parameters import KINDS, expected, read_value
-from micse_utils.recipes import METHODS
-from micse_utils.sentences import load_sentences
-from micse_utils.sts import load_lee, load_sample
+from micse_utils.sources.packaged import fetch
+from micse_utils.training.config import METHODS
+from tools import parameters
+from tools.parameters import KINDS, expected, read_value
+from tools.run_notebooks import NOTEBOOKS, _fingerprint, page, plain_widgets
 
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
 TWEETS = "02_tweet_clustering"
@@ -47,7 +47,7 @@ MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 def start(*arguments, results, **environment):
     """Start the runner as the Makefile does."""
     return subprocess.Popen(
-        [sys.executable, "-m", "micse_utils.notebooks", "--results", str(results), *arguments],
+        [sys.executable, "-m", "tools.run_notebooks", "--results", str(results), *arguments],
         cwd=NOTEBOOKS.parent,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,

@@ -13,8 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from micse_utils.packaged import MANIFEST
 from micse_utils.settings import VARIABLES
+from micse_utils.sources.packaged import MANIFEST
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -182,7 +182,7 @@ def test_the_committed_text_names_no_machine():
 
 def test_the_package_imports_nothing_heavy_before_it_is_needed():
     """Maps and the notebook runner take seconds to import; encoding must not pay for them."""
-    code = "import sys, micse_utils.models, micse_utils.encoding, micse_utils.corpora; "
+    code = "import sys, micse_utils.models, micse_utils.encoding, micse_utils.datasets.texts; "
     code += "print([m for m in ('umap', 'datamapplot', 'bokeh', 'papermill') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_senteval import write_year
+from evaluation.test_senteval import write_year
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from micse_utils.packing import _kit_files
 from micse_utils.settings import cache_folder
+from tools.packing import _kit_files
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,10 +69,10 @@ QUICK = {
         for version in ("3.11", "3.12")
     },
     # What these do is run by other tests, see below; here, that make calls it.
-    "make bundle": Short(add="--dry-run", says=r"python -m micse_utils\.packing"),
-    "make bundle ARGS=FOLDER": Short(add="--dry-run", says=r"micse_utils\.packing FOLDER"),
+    "make bundle": Short(add="--dry-run", says=r"python -m tools\.packing"),
+    "make bundle ARGS=FOLDER": Short(add="--dry-run", says=r"tools\.packing FOLDER"),
     "make bench": Short(add="--dry-run", says=r"python tests/benchmarks/run\.py"),
-    "make badges": Short(add="--dry-run", says=r"python -m micse_utils\.badges"),
+    "make badges": Short(add="--dry-run", says=r"python -m tools\.badges"),
     'make badges ARGS="https://github.com/you/micse-kit"': Short(
         says=r"README\.md and the notebooks now lead to github\.com/you/micse-kit"
     ),
@@ -82,7 +82,7 @@ QUICK = {
     "make bench ARGS=encoding": Short(add="--dry-run", says=r"benchmarks/run\.py encoding"),
     'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7 --results results/small"': Short(
         add="--dry-run",
-        says=r"-m micse_utils\.notebooks +02_tweet_clustering -p limit 1000 -p seed",
+        says=r"-m tools\.run_notebooks +02_tweet_clustering -p limit 1000 -p seed",
     ),
 }
 FIRST = "01_similarity -p source package"
@@ -93,7 +93,7 @@ RUN = Short(
 )
 SLOW = {  # two at a time, after `make run`
     "make run SOURCE=package": Short(add='ARGS="01_similarity"', says="01_similarity: stands"),
-    "python -m micse_utils.notebooks": Short(
+    "python -m tools.run_notebooks": Short(
         {"python": ".venv/bin/python"}, add=FIRST, says="01_similarity: stands"
     ),
     "make doctor": Short(says=r"✓ Python 3.*\n(?s:.*)✓ packages"),
@@ -103,25 +103,26 @@ SLOW = {  # two at a time, after `make run`
         says="04_low_shot_training: .* whole encoder, simcse",
         leaves="results/grid/04_low_shot_training/runs/whole encoder/64-micse-48.json",
     ),
-    ".venv/bin/python -m micse_utils.training my-sentences.txt --output my-encoder": Short(
+    ".venv/bin/python -m micse_utils.training.trainer my-sentences.txt --output my-encoder": Short(
         add="--source package --steps 2 --batch-size 8",
         says=r"before training, .*\. Model: my-encoder/model",
         leaves="my-encoder/model/model.safetensors",
     ),
     "accelerate launch": Short(
         {"accelerate": ".venv/bin/accelerate"},
-        add="--cpu --num_processes 2 -m micse_utils.training my-sentences.txt --output shared "
-        "--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2",
+        add="--cpu --num_processes 2 -m micse_utils.training.trainer my-sentences.txt "
+        "--output shared --model small --steps 2 --batch-size 8 "
+        "--min-layer 0 --max-layer 2",
         says=r"before training, .*\. Model: shared/model",
         leaves="shared/model/model.safetensors",
     ),
-    "MICSE_SENTEVAL=/path/to/SentEval .venv/bin/python -m micse_utils.senteval "
+    "MICSE_SENTEVAL=/path/to/SentEval .venv/bin/python -m micse_utils.evaluation.senteval "
     "all-MiniLM-L6-v2 --tasks sts": Short(
         {"/path/to": "."},
         says=r"\| all-MiniLM-L6-v2, mean \| \d(?s:.*)\| published \(MTEB",
         leaves="results/senteval/all-MiniLM-L6-v2/sts.md",
     ),
-    ".venv/bin/python -m micse_utils.cluster grid results/cluster --sizes 64 1000 "
+    ".venv/bin/python -m micse_utils.cluster.connect grid results/cluster --sizes 64 1000 "
     "--seeds 48 49 50": Short(
         {"64 1000": "64", "48 49 50": "48"},
         add="--model small --steps 1 --cpus 1",
@@ -140,7 +141,7 @@ ELSEWHERE = {  # and the tests that run what they do
     "tar xf micse-kit-bundle-*.tar && cd micse-kit && make run": (
         "test_bundle.test_unpacked_by_tar_the_folder_is_a_kit_with_its_bundle"
     ),
-    "python -m micse_utils.doctor": (
+    "python -m tools.doctor": (
         "test_doctor.test_without_a_network_it_says_what_is_missing_and_names_nobody"
     ),
     "make bundle": "test_bundle.test_what_is_packed_comes_out_and_installs_without_an_index",
@@ -151,10 +152,9 @@ ELSEWHERE = {  # and the tests that run what they do
     'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7 --results results/small"': (
         "test_notebooks.test_the_topics_account_for_every_tweet_and_the_map_shows_each"
     ),
-    ".venv/bin/python -m micse_utils.cluster encode my-sentences.csv my-embeddings --column text": (
-        "test_cluster.test_a_kill_costs_a_block_and_no_row"
-    ),
-    "torchrun": "test_training.test_two_processes_train_what_one_trains",
+    ".venv/bin/python -m micse_utils.cluster.connect encode my-sentences.csv my-embeddings "
+    "--column text": ("test_cluster.test_a_kill_costs_a_block_and_no_row"),
+    "torchrun": "test_trainer.test_two_processes_train_what_one_trains",
 }
 WINDOWS = {  # as other systems have them
     r"py -m venv .venv": Short({"venv .venv": "venv --without-pip anew"}, leaves="anew/pyvenv.cfg"),
@@ -173,7 +173,7 @@ NOT_HERE = {  # and why not; what can be checked of them is below
     "conda activate micse-kit": "needs that environment",
     ".venv/bin/pip install playwright": "asks the package index for what only -m browser needs",
     "py -3.11 -m venv .venv": "Windows; as `py -m venv .venv`, which is run",
-    r".venv\Scripts\python -m micse_utils.notebooks": "Windows; its other form is run",
+    r".venv\Scripts\python -m tools.run_notebooks": "Windows; its other form is run",
 }
 
 
@@ -302,14 +302,15 @@ def test_make_clean_deletes_what_was_made_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("test", [*ELSEWHERE.values(), "test_project.test_the_readmes_code_runs"])
 def test_the_test_that_calls_the_command_elsewhere_is_there(test):
     module, name = test.split(".")
-    text = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
+    [file] = (ROOT / "tests").rglob(f"{module}.py")
+    text = file.read_text(encoding="utf-8")
     assert f"\ndef {name}(" in text
 
 
 def test_what_cannot_run_here_names_modules_files_and_an_environment_that_exist():
     """Of all commands that another system runs, or that ask a network."""
     text = "\n".join([*WINDOWS, *NOT_HERE]).replace("\\", "/")
-    for module in re.findall(r"-m (micse_utils\.\w+)", text):
+    for module in re.findall(r"-m ((?:micse_utils|tools)[.\w]+)", text):
         assert importlib.util.find_spec(module)
     files = set(re.findall(r"[\w.-]+\.(?:yml|lock)", text))
     assert files == {"environment.yml", "requirements.lock"}

@@ -19,33 +19,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from micse_utils import bundle, plotting, tasks
-from micse_utils.blocks import open_source
-from micse_utils.corpora import load_tweets
-from micse_utils.development import DevelopmentEvaluator
+from micse_utils.datasets import tasks
+from micse_utils.datasets.sentences import load_low_shot, load_sentences, read_sentences
+from micse_utils.datasets.sts import Pairs, load_sample, load_sts, load_stsb
+from micse_utils.datasets.tables import open_source
+from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
+from micse_utils.datasets.texts import load_tweets
+from micse_utils.datasets.transfer import Classification, load_transfer
 from micse_utils.encoding import encode
-from micse_utils.formula import formula
-from micse_utils.grid import train_grid
+from micse_utils.evaluation.metrics import alignment, spearman_interval, uniformity, unit
+from micse_utils.evaluation.published import markdown, score_row
+from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.objective import (
+from micse_utils.plotting import similarity as plotting
+from micse_utils.results import Provenance, kept_json, write_metrics
+from micse_utils.search import nearest, pairs_above, queries_per_second
+from micse_utils.sources.choose import is_source
+from micse_utils.training.config import LowShotConfig, configure
+from micse_utils.training.development import DevelopmentEvaluator
+from micse_utils.training.grid import train_grid
+from micse_utils.training.losses import (
     MiCSELoss,
     attention_mutual_information,
     gaussian_mutual_information,
     info_nce,
 )
-from micse_utils.parameters import KINDS, expected, read_value
-from micse_utils.published import markdown, score_row
-from micse_utils.recipes import LowShotConfig, configure
-from micse_utils.results import Provenance, kept_json, write_metrics
-from micse_utils.scores import alignment, spearman_interval, uniformity, unit
-from micse_utils.search import nearest, pairs_above, queries_per_second
-from micse_utils.sentences import load_low_shot, load_sentences, read_sentences
-from micse_utils.senteval import evaluate_sts, evaluate_transfer
-from micse_utils.sources import is_source
-from micse_utils.sts import Pairs, load_sample, load_sts, load_stsb
-from micse_utils.tasks import load_sts_tasks, load_transfer_tasks
-from micse_utils.training import train_low_shot
-from micse_utils.transfer import Classification, load_transfer
+from micse_utils.training.trainer import train_low_shot
+from tools import bundle
+from tools.formula import formula
+from tools.parameters import KINDS, expected, read_value
 
 tried = settings(
     deadline=None,

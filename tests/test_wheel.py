@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from micse_utils.packing import _kit_files
 from micse_utils.settings import cache_folder
+from tools.packing import _kit_files
 
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, "-m", "pip", "--quiet", "--isolated"]

@@ -11,13 +11,13 @@ import pyarrow.dataset
 import pyarrow.parquet
 from sentence_transformers import SentenceTransformer
 
-from micse_utils.blocks import open_source
-from micse_utils.bulk import encode_files
-from micse_utils.cluster import connected, shares
+from micse_utils.cluster.connect import connected, shares
+from micse_utils.cluster.encode import encode_files
+from micse_utils.cluster.worker import Recipe
+from micse_utils.datasets.sentences import load_sentences
+from micse_utils.datasets.tables import open_source
 from micse_utils.encoding import encode
 from micse_utils.models import load_model
-from micse_utils.sentences import load_sentences
-from micse_utils.worker import Recipe
 
 ROWS = (50_000, 100_000, 200_000)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from micse_utils.grid import train_grid
+from micse_utils.datasets.sentences import load_low_shot
+from micse_utils.datasets.sts import load_stsb
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.recipes import LowShotConfig
 from micse_utils.results import save_table
-from micse_utils.sentences import load_low_shot
-from micse_utils.sts import load_stsb
+from micse_utils.training.config import LowShotConfig
+from micse_utils.training.grid import train_grid
 
 RESULTS = Path(__file__).parents[2] / "results" / "recipe_search"
 RATES = (1e-6, 3e-6, 1e-5, 2e-5, 3e-5, 6e-5, 1e-4, 2e-4, 3e-4)

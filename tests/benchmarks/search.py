@@ -13,10 +13,10 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 from usearch.index import Index
 
+from micse_utils.datasets.sentences import load_sentences
 from micse_utils.encoding import encode
 from micse_utils.models import load_model
 from micse_utils.search import nearest
-from micse_utils.sentences import load_sentences
 
 SIZES = (15_000, 125_000)
 QUERIES = 200

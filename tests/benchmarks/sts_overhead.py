@@ -6,10 +6,10 @@ import os
 
 from compare import interleaved, speed_rows
 
+from micse_utils.datasets.tasks import load_sts_tasks
 from micse_utils.encoding import encode
+from micse_utils.evaluation.senteval import evaluate_sts
 from micse_utils.models import load_model
-from micse_utils.senteval import evaluate_sts
-from micse_utils.tasks import load_sts_tasks
 
 
 def measure(options) -> list[dict]:

@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from micse_utils.datasets.sentences import load_low_shot
+from micse_utils.datasets.sts import load_stsb
 from micse_utils.models import load_model
-from micse_utils.sentences import load_low_shot
-from micse_utils.sts import load_stsb
-from micse_utils.training import train_low_shot
+from micse_utils.training.trainer import train_low_shot
 
 SIZE = 1000
 

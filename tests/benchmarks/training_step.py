@@ -4,10 +4,10 @@ import torch
 from ami_term import rows_by_rows
 from compare import interleaved, peak_mebibytes, speed_rows
 
-from micse_utils import objective
+from micse_utils.datasets.sentences import load_low_shot
 from micse_utils.device import pick_dtype
 from micse_utils.models import load_model
-from micse_utils.sentences import load_low_shot
+from micse_utils.training import losses
 
 BATCH, LENGTH = 64, 32
 
@@ -17,7 +17,7 @@ def stepper(method: str):
     torch.manual_seed(0)
     model = load_model(source="package", pooling="cls", device="cpu").train()
     weight = 0 if method == "SimCSE" else 1e-2
-    loss = objective.MiCSELoss(model, weight, min_layer=2, max_layer=6)
+    loss = losses.MiCSELoss(model, weight, min_layer=2, max_layer=6)
     optimizer = torch.optim.AdamW(loss.parameters(), lr=1e-5)
     sentences = load_low_shot([BATCH], source="package")[BATCH, 48].texts
     batch = dict(
@@ -25,17 +25,17 @@ def stepper(method: str):
             sentences, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
         )
     )
-    ours = objective.attention_mutual_information
+    ours = losses.attention_mutual_information
     rough = pick_dtype("cpu") == torch.bfloat16
 
     def step():
-        objective.attention_mutual_information = rows_by_rows if "rows" in method else ours
+        losses.attention_mutual_information = rows_by_rows if "rows" in method else ours
         with torch.autocast("cpu", torch.bfloat16, enabled=rough):
             value = loss([batch])
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        objective.attention_mutual_information = ours
+        losses.attention_mutual_information = ours
 
     return step
 

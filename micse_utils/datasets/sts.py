@@ -1,0 +1,259 @@
+"""Sentence pairs with a gold similarity (STS), and where they came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from micse_utils.checks import numbers, shown
+from micse_utils.datasets.texts import package_provenance, read_lines
+from micse_utils.results import Provenance, sha256_of
+from micse_utils.settings import KIT_DATA
+from micse_utils.sources.choose import choose
+from micse_utils.sources.packaged import fetch
+from micse_utils.sources.senteval_archive import from_hub
+
+YEARS = {
+    "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
+    "STS13": ("FNWN", "headlines", "OnWN"),  # the fourth, SMT, is not free; nobody scores it
+    "STS14": ("deft-forum", "deft-news", "headlines", "images", "OnWN", "tweet-news"),
+    "STS15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
+    "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
+}
+"""Subsets of each year's task, as SentEval names their files."""
+
+STS_TASKS = (*YEARS, "STSBenchmark", "SICKRelatedness")
+PACKAGED_STS = ("Lee", "kit sample")
+"""Stand-ins under their own names, from a package and from the kit itself."""
+HIGHEST = 5
+"""Gold scores of all tasks lie between 0 and this."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sentence pairs and how similar people found them.
+
+    Attributes:
+        first, second: n sentences each.
+        gold: float64, [n]; 0 (nothing in common) to 5 (the same), for Lee's texts 0 to 1.
+        subsets: for each pair the name of the subset it belongs to; none where there is only one.
+    """
+
+    first: list[str]
+    second: list[str]
+    gold: np.ndarray
+    provenance: Provenance
+    subsets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other, and scores that are none."""
+        gold, name = numbers("gold", self.gold, "n"), self.provenance.name
+        if not len(self.first) == len(self.second) == len(gold) > 0:
+            raise ValueError(
+                f"{name}: {len(self.first)} first and {len(self.second)} second sentences and "
+                f"{len(gold)} gold scores make no pairs"
+            )
+        if len(self.subsets) not in (0, len(gold)):
+            raise ValueError(f"{name}: {len(self.subsets)} subsets are named for {len(gold)} pairs")
+        if gold.min() < 0:
+            raise ValueError(f"{name}: a gold score is {gold.min()}; they start at 0")
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.gold)
+
+
+def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = None) -> Pairs:
+    """The test pairs of one STS task, all subsets pooled.
+
+    Args:
+        task: one of `STS_TASKS` or, from the package or the kit, of `PACKAGED_STS`.
+        source: of the former, `auto` (folder MICSE_SENTEVAL, then hub), `hub` (SentEval's folder
+            as SimCSE published it), or SentEval's folder.
+        revision: commit, tag or branch of the hub repository.
+
+    Raises:
+        ValueError: an unknown task or source, or a file that is not as it should be.
+        FileNotFoundError, HubError, FetchError: the source asked for does not have it.
+    """
+    packaged = {"Lee": load_lee, "kit sample": load_sample}
+    if task not in (*STS_TASKS, *PACKAGED_STS):
+        raise ValueError(f"task={shown(task)} is none of {', '.join([*STS_TASKS, *PACKAGED_STS])}")
+    if task in packaged:
+        return packaged[task]()
+
+    def package() -> Pairs:
+        raise ValueError(f"no package carries {task}; there are {', '.join(PACKAGED_STS)}")
+
+    return choose(
+        "rated pairs",
+        source,
+        folder=lambda path: _task_from_folder(path, task),
+        hub=lambda: from_hub(lambda path: _task_from_folder(path, task), revision),
+        package=package,
+        stand_in=False,
+        own="MICSE_SENTEVAL",
+    )
+
+
+def load_stsb(
+    split: str = "dev", *, source: str | Path = "auto", revision: str | None = None
+) -> Pairs:
+    """STSBenchmark (Cer et al. 2017), or where it cannot be had the kit's own plain pairs.
+
+    Args:
+        split: `train`, `dev` or `test`.
+        source: `auto`, `hub`, `package` (the kit's sample, which has no splits and is no
+            benchmark), or SentEval's folder, as in MICSE_SENTEVAL.
+        revision: commit, tag or branch of the hub repository.
+
+    Raises:
+        ValueError: an unknown split or source, or a file that is not as it should be.
+        FileNotFoundError, HubError: the source asked for does not have it.
+    """
+    if split not in ("train", "dev", "test"):
+        raise ValueError(f"split={shown(split)} is none of train, dev, test")
+    return choose(
+        "rated pairs",
+        source,
+        folder=lambda path: _stsb_from_folder(path, split),
+        hub=lambda: from_hub(lambda path: _stsb_from_folder(path, split), revision),
+        package=load_sample,
+        own="MICSE_SENTEVAL",
+    )
+
+
+def load_sample(kind: str = "plain") -> Pairs:
+    """The kit's own pairs in the manner of STS, scored by one writer; not a benchmark.
+
+    Args:
+        kind: `plain`; `same words`, which share most words and mean something else; or
+            `other words`, which share few and mean the same. The last two are written to mislead,
+            so a correlation over all three would tell mostly how many of them there are.
+
+    Raises:
+        ValueError: another kind.
+    """
+    file = KIT_DATA / "sts_sample.csv"
+    table = pd.read_csv(file)
+    if kind not in (kinds := list(table["kind"].unique())):
+        raise ValueError(f"kind={shown(kind)} is none of {', '.join(kinds)}")
+    table = table[table["kind"] == kind]
+    provenance = replace(Provenance.of_kit_file(file), name=f"sts_sample, {kind} pairs")
+    first, second = (table[name].tolist() for name in ("sentence1", "sentence2"))
+    gold = table["score"].to_numpy("float64")
+    return Pairs(first, second, gold, provenance, subsets=tuple(table["genre"]))
+
+
+def load_lee() -> Pairs:
+    """1 225 pairs of 50 short news texts, rated by people (Lee, Pincombe & Welsh 2005).
+
+    Raises:
+        FetchError: the package that carries them could not be had.
+    """
+    folder = fetch("judgments")
+    texts = (folder / "lee.cor").read_text(encoding="cp1252").splitlines()
+    ratings = np.loadtxt(folder / "similarities0-1.txt")
+    rows, columns = np.triu_indices(len(texts), k=1)
+    return Pairs(
+        [texts[row] for row in rows],
+        [texts[column] for column in columns],
+        ratings[rows, columns],
+        package_provenance("judgments"),
+    )
+
+
+def senteval_path(path: Path, relative: str) -> Path:
+    """A folder or file of SentEval, wherever in `path` its `downstream` folder starts.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    places = [path / "data" / "downstream", path / "downstream", path]
+    found = next((place / relative for place in places if (place / relative).exists()), None)
+    if found is None:
+        raise FileNotFoundError(f"no {relative} in {path}")
+    return found
+
+
+def read_columns(file: Path, least: int) -> list[list[str]]:
+    """Rows of a file with columns between tabs.
+
+    Raises:
+        ValueError: a row with fewer columns than `least`, by file and line; not UTF-8.
+    """
+    rows = [line.split("\t") for line in read_lines(file)]
+    for number, row in enumerate(rows, start=1):
+        if len(row) < least:
+            raise ValueError(f"{file}, line {number}: {len(row)} columns, expected {least} or more")
+    return rows
+
+
+def _task_from_folder(path: Path, task: str) -> Pairs:
+    if task == "STSBenchmark":
+        return _stsb_from_folder(path, "test")
+    if task == "SICKRelatedness":
+        return _sick_from_folder(path)
+    return _year_from_folder(path, task)
+
+
+def _year_from_folder(path: Path, year: str) -> Pairs:
+    folder = senteval_path(path, f"STS/{year}-en-test")
+    first, second, gold, subsets, files = [], [], [], [], []
+    for subset in YEARS[year]:
+        pairs, scores = (folder / f"STS.{kind}.{subset}.txt" for kind in ("input", "gs"))
+        for file in (pairs, scores):
+            if not file.is_file():
+                raise FileNotFoundError(f"{folder} has no {file.name}")
+        rows, lines = read_columns(pairs, 2), read_lines(scores)
+        if len(rows) != len(lines):
+            raise ValueError(
+                f"{pairs} has {len(rows)} lines but {scores.name} has {len(lines)}; "
+                "one of them is cut short"
+            )
+        for number, (row, line) in enumerate(zip(rows, lines, strict=True), start=1):
+            if line.strip():  # the others were not rated
+                first.append(row[0])
+                second.append(row[1])
+                gold.append(_score(line, scores, number))
+                subsets.append(subset)
+        files += [pairs, scores]
+    provenance = Provenance(year, "folder", folder.name, sha256=sha256_of(files))
+    return Pairs(first, second, np.array(gold), provenance, tuple(subsets))
+
+
+def _sick_from_folder(path: Path) -> Pairs:
+    file = senteval_path(path, "SICK/SICK_test_annotated.txt")
+    rows = read_columns(file, 4)
+    gold = [_score(row[3], file, number) for number, row in enumerate(rows[1:], start=2)]
+    return _from_rows(rows[1:], 1, gold, file, "SICKRelatedness")
+
+
+def _stsb_from_folder(path: Path, split: str) -> Pairs:
+    file = senteval_path(path, f"STS/STSBenchmark/sts-{split}.csv")
+    rows = read_columns(file, 7)  # genre, file, year, number, score, sentences; some have more
+    gold = [_score(row[4], file, number) for number, row in enumerate(rows, start=1)]
+    return _from_rows(rows, 5, gold, file, f"STSBenchmark, {split}")
+
+
+def _from_rows(
+    rows: Sequence[list[str]], column: int, gold: list[float], file: Path, name: str
+) -> Pairs:
+    """Pairs of which the sentences stand in `column` and the one after it."""
+    provenance = Provenance(name, "folder", file.name, sha256=sha256_of([file]))
+    first, second = ([row[c] for row in rows] for c in (column, column + 1))
+    return Pairs(first, second, np.array(gold), provenance)
+
+
+def _score(text: str, file: Path, number: int) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = np.nan
+    if not 0 <= score <= HIGHEST:
+        raise ValueError(
+            f"{file}, line {number}: gold score '{text}' is not a number (expected 0 to {HIGHEST})"
+        )
+    return score

@@ -1,0 +1,185 @@
+"""Labelled sentences of the transfer tasks, and where they came from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from micse_utils.checks import shown
+from micse_utils.datasets.sts import senteval_path
+from micse_utils.datasets.texts import load_rated
+from micse_utils.results import Provenance, sha256_of
+from micse_utils.sources.choose import choose
+from micse_utils.sources.senteval_archive import from_hub
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A transfer task: sentences, or sentence pairs, with their classes.
+
+    Attributes:
+        first: n sentences.
+        second: the n sentences that belong to them in a task on pairs; else empty.
+        labels: int64, [n].
+        test: bool, [n], True for SentEval's test set; all False if it has none, which means
+            ten-fold cross-validation.
+        dev: bool, [n], True for SentEval's development set; None if it has none.
+    """
+
+    first: list[str]
+    second: list[str]
+    labels: np.ndarray
+    test: np.ndarray
+    provenance: Provenance
+    dev: np.ndarray | None = None
+
+    @property
+    def train(self) -> np.ndarray:
+        """Sentences that are in neither set, bool, [n]."""
+        return ~self.test if self.dev is None else ~self.test & ~self.dev
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other."""
+        n, name = len(self.first), self.provenance.name
+        if len(self.second) not in (0, n) or not len(self.labels) == len(self.test) == n:
+            raise ValueError(
+                f"{name}: {n} sentences, {len(self.second)} second ones, {len(self.labels)} labels "
+                f"and {len(self.test)} marks of the test set do not fit each other"
+            )
+        if self.dev is not None and (len(self.dev) != n or not self.test.any()):
+            raise ValueError(
+                f"{name}: a development set must have {n} marks and a test set beside it, got "
+                f"{len(self.dev)} marks and {self.test.sum()} test sentences"
+            )
+
+
+# One file a class, one sentence a line.
+TWO_FILES = {
+    "MR": ("MR/rt-polarity.neg", "MR/rt-polarity.pos"),
+    "CR": ("CR/custrev.neg", "CR/custrev.pos"),
+    "SUBJ": ("SUBJ/subj.subjective", "SUBJ/subj.objective"),
+    "MPQA": ("MPQA/mpqa.neg", "MPQA/mpqa.pos"),
+}
+# A file to train on, for SST2 one to choose by, and one to test on; one sentence a line.
+TRAIN_TEST = {
+    "SST2": (
+        "SST/binary/sentiment-train",
+        "SST/binary/sentiment-dev",
+        "SST/binary/sentiment-test",
+    ),
+    "TREC": ("TREC/train_5500.label", "TREC/TREC_10.label"),
+    "MRPC": ("MRPC/msr_paraphrase_train.txt", "MRPC/msr_paraphrase_test.txt"),
+}
+TRANSFER_TASKS = (*TWO_FILES, *TRAIN_TEST)
+PACKAGED_TRANSFER = {
+    "tweets": ("tweets", "tweets_GroundTruth.txt"),
+    "movie snippets": ("snippets", "movieReviewSnippets_GroundTruth.txt"),
+    "product snippets": ("snippets", "amazonReviewSnippets_GroundTruth.txt"),
+    "editorial snippets": ("snippets", "nytEditorialSnippets_GroundTruth.txt"),
+}
+"""Packaged stand-ins under their own names: texts that people rated for sentiment, in three
+classes (Hutto & Gilbert 2014)."""
+
+
+def load_transfer(
+    task: str, *, source: str | Path = "auto", revision: str | None = None
+) -> Classification:
+    """Sentences and classes of one transfer task.
+
+    Args:
+        task: one of `TRANSFER_TASKS` or, from the package, of `PACKAGED_TRANSFER`.
+        source: of the former, `auto` (folder MICSE_SENTEVAL, then hub), `hub` (SentEval's folder
+            as SimCSE published it), or SentEval's folder.
+        revision: commit, tag or branch of the hub repository.
+
+    Raises:
+        ValueError: an unknown task or source, or a file that is not as it should be.
+        FileNotFoundError, HubError, FetchError: the source asked for does not have it.
+    """
+    if task not in (*TRANSFER_TASKS, *PACKAGED_TRANSFER):
+        names = ", ".join([*TRANSFER_TASKS, *PACKAGED_TRANSFER])
+        raise ValueError(f"task={shown(task)} is none of {names}")
+    if task in PACKAGED_TRANSFER:
+        artifact, file = PACKAGED_TRANSFER[task]
+        corpus = load_rated(file, artifact)
+        test = np.zeros(len(corpus), dtype=bool)
+        return Classification(corpus.texts, [], corpus.labels, test, corpus.provenance)
+
+    def package() -> Classification:
+        raise ValueError(f"no package carries {task}; there are {', '.join(PACKAGED_TRANSFER)}")
+
+    return choose(
+        "labelled sentences",
+        source,
+        folder=lambda path: _task_from_folder(path, task),
+        hub=lambda: from_hub(lambda path: _task_from_folder(path, task), revision),
+        package=package,
+        stand_in=False,
+        own="MICSE_SENTEVAL",
+    )
+
+
+def _task_from_folder(folder: Path, task: str) -> Classification:
+    relative = TWO_FILES[task] if task in TWO_FILES else TRAIN_TEST[task]
+    files = [senteval_path(folder, name) for name in relative]
+    provenance = Provenance(task, "folder", files[0].parent.name, sha256=sha256_of(files))
+    if task in TWO_FILES:
+        rows = [(line, "", label) for label, file in enumerate(files) for line in _lines(file)]
+        test, dev = np.zeros(len(rows), dtype=bool), None
+    else:
+        read = {"SST2": _sst2, "TREC": _trec, "MRPC": _mrpc}[task]
+        parts = [read(file) for file in files]
+        rows = [row for part in parts for row in part]
+        part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        test, dev = part == len(parts) - 1, part == 1 if task == "SST2" else None
+    if not rows:
+        raise ValueError(f"{files[0]} and {files[1].name} hold no sentences")
+    first, second, classes = zip(*rows, strict=True)
+    _, labels = np.unique(classes, return_inverse=True)
+    return Classification(
+        list(first), list(second) if task == "MRPC" else [], labels, test, provenance, dev
+    )
+
+
+def _lines(file: Path) -> list[str]:
+    """Lines that are not empty; SentEval's older sets are in Latin-1."""
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    lines = [line.strip() for line in text.split("\n")]
+    return [line for line in lines if line]
+
+
+def _sst2(file: Path) -> list[tuple[str, str, str]]:
+    """Rows "sentence, tab, 0 or 1"."""
+    rows = []
+    for number, line in enumerate(_lines(file), start=1):
+        sentence, tab, label = line.rpartition("\t")
+        if not tab or label not in ("0", "1"):
+            raise ValueError(f"{file}, line {number}: no tab with 0 or 1 at the end: '{line}'")
+        rows.append((sentence, "", label))
+    return rows
+
+
+def _trec(file: Path) -> list[tuple[str, str, str]]:
+    """Rows "CLASS:subclass question"; the six classes count."""
+    rows = []
+    for number, line in enumerate(_lines(file), start=1):
+        label, _, question = line.partition(" ")
+        if ":" not in label or not question:
+            raise ValueError(f"{file}, line {number}: no CLASS:subclass and question: '{line}'")
+        rows.append((question, "", label.partition(":")[0]))
+    return rows
+
+
+def _mrpc(file: Path) -> list[tuple[str, str, str]]:
+    """A heading, then rows "0 or 1, two numbers, two sentences" between tabs."""
+    rows = []
+    for number, line in enumerate(_lines(file)[1:], start=2):
+        columns = line.split("\t")
+        if len(columns) != 5 or columns[0] not in ("0", "1"):
+            raise ValueError(f"{file}, line {number}: not 0 or 1 and four more columns: '{line}'")
+        rows.append((columns[3], columns[4], columns[0]))
+    return rows

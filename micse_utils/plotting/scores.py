@@ -1,0 +1,306 @@
+"""Figures of training and scoring: colour-blind safe, titled, legible at half width."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from micse_utils.plotting.similarity import BLUE, GREY, ORANGE
+
+METHODS = {
+    "micse": {"label": "miCSE", "color": BLUE, "marker": "o"},
+    "simcse": {"label": "SimCSE", "color": ORANGE, "marker": "s"},
+}
+
+
+def attention_views(
+    first: np.ndarray, second: np.ndarray, tokens: Sequence[str], *, title: str
+) -> Figure:
+    """The attention of one head in two dropout views, side by side; crosses mark what was dropped.
+
+    Colours are logarithmic: most probabilities are small.
+
+    Args:
+        first, second: attention probabilities, [query, key]; 0 where dropped.
+        tokens: names of queries and keys.
+        title: what the reader sees.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
+    scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
+    for axes, view, name in zip(panels, (first, second), ("first", "second"), strict=True):
+        image = axes.imshow(view, cmap="cividis", norm=scale)
+        rows, columns = np.nonzero(view == 0)
+        axes.plot(columns, rows, "x", color="white", markersize=7, markeredgewidth=2)
+        axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right")
+        axes.set_yticks(range(len(tokens)), tokens)
+        axes.set_xlabel(f"{name} view: token attended to")
+    panels[0].set_ylabel("attending token")
+    figure.colorbar(image, ax=panels, label="attention probability", shrink=0.7)
+    figure.suptitle(title)
+    return figure
+
+
+def attention_scatter(
+    first: np.ndarray, second: np.ndarray, *, rho: float, information: float, title: str
+) -> Figure:
+    """Probability of each position in both views, on logarithmic axes.
+
+    Args:
+        first, second: attention probabilities > 0, [positions].
+        rho: Pearson correlation of their logarithms.
+        information: I = -1/2 log(1 - rho^2), in nats.
+        title: what the reader sees.
+    """
+    figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
+    ends = [min(first.min(), second.min()) / 1.5, max(first.max(), second.max()) * 1.5]
+    axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
+    axes.loglog(first, second, "o", color=BLUE, alpha=0.5, markersize=5)
+    axes.set_xlabel("attention probability, first view")
+    axes.set_ylabel("attention probability, second view")
+    axes.set_title(f"{title}\nρ = {rho:.3f}, I = {information:.2f} nats")
+    axes.legend(loc="upper left")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
+    """Spearman against the number of training sentences: mean and s.d. over seeds.
+
+    Solid, band: the checkpoint that the development pairs chose; dotted, hollow, bar: the end of
+    training.
+
+    Args:
+        runs: one row a run: `start` (one panel each), `method`, `size`, `before`, `best`, `last`.
+        title: what the reader sees.
+    """
+    starts = list(runs["start"].unique())
+    width = 4.4 * len(starts) + 1.6
+    figure, panels = plt.subplots(
+        1, len(starts), figsize=(width, 4.2), squeeze=False, layout="constrained"
+    )
+    for axes, start in zip(panels[0], starts, strict=True):
+        chosen = runs[runs["start"] == start]
+        before = chosen["before"].mean()
+        axes.axhline(before, color=GREY, linestyle="--", label="before training")
+        for method, rows in chosen.groupby("method", sort=False):
+            style = METHODS[method]
+            scores = rows.groupby("size")[["best", "last"]].agg(["mean", "std"]).fillna(0)
+            last = style | {"label": None, "linestyle": ":", "mfc": "white", "markersize": 10}
+            bars = {"fmt": "none", "ecolor": style["color"], "capsize": 4, "zorder": 1.5}
+            axes.errorbar(scores.index, scores["last", "mean"], yerr=scores["last", "std"], **bars)
+            axes.plot(scores.index, scores["last", "mean"], **last)  # larger: seen where both meet
+            axes.plot(scores.index, scores["best", "mean"], **style)
+            low, high = (scores["best", "mean"] + sign * scores["best", "std"] for sign in (-1, 1))
+            axes.fill_between(scores.index, low, high, color=style["color"], alpha=0.2)
+        sizes = sorted(chosen["size"].unique())
+        axes.set_xscale("log")
+        if len(sizes) == 1:
+            axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+        axes.set_xlabel("training sentences")
+        axes.set_title(start)
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("Spearman × 100, development pairs")
+    handles, _ = panels[0][0].get_legend_handles_labels()
+    end = {"color": GREY, "marker": "o", "mfc": "white", "markersize": 10, "linestyle": ":"}
+    handles.append(Line2D([], [], **end, label="at the end of training"))
+    seeds = runs.groupby(["start", "method", "size"]).size().max()
+    if seeds > 1:
+        handles.append(Patch(color=GREY, alpha=0.2, label=f"band, bar: s.d. over {seeds} seeds"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 * len(starts) + 1)
+    figure.suptitle(title)
+    return figure
+
+
+def training_course(histories: pd.DataFrame, *, title: str) -> Figure:
+    """Spearman and AMI over the steps of training, one line per run.
+
+    Args:
+        histories: one row an evaluation: `method`, `seed`, `step`, `spearman`, `ami`.
+        title: what the reader sees.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    labels = {"spearman": "Spearman × 100, development pairs", "ami": "AMI of two views, nats"}
+    for axes, (column, label) in zip(panels, labels.items(), strict=True):
+        for method, runs in histories.groupby("method", sort=False):
+            for number, (_, run) in enumerate(runs.groupby("seed")):
+                style = METHODS[method] | ({"label": None} if number else {})
+                axes.plot(run["step"], run[column], alpha=0.8, **style)
+        axes.set_xlabel("training step")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    figure.suptitle(title)
+    return figure
+
+
+def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
+    """Spearman of each encoder on each task, with its 95 % interval, and as a number at the right.
+
+    All panels have the same scale, so that intervals can be compared.
+
+    Args:
+        scores: columns `encoder`, `task`, `spearman`, `low`, `high`, all x 100.
+        title: what the reader sees.
+    """
+    encoders, tasks = list(scores["encoder"].unique()), list(scores["task"].unique())
+    height = 0.32 * len(encoders) + 1.6
+    figure, panels = plt.subplots(
+        1, len(tasks), figsize=(2.6 + 2.8 * len(tasks), height), sharex=True, sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axes, task in zip(panels[0], tasks, strict=True):
+        rows = scores[scores["task"] == task].set_index("encoder").reindex(encoders)
+        middle, places = rows["spearman"], range(len(encoders))
+        reach = [middle - rows["low"], rows["high"] - middle]
+        axes.errorbar(middle, places, xerr=reach, fmt="o", color=BLUE, capsize=3)
+        for place, value in zip(places, middle, strict=True):
+            beside, shown = axes.get_yaxis_transform(), "" if np.isnan(value) else f"{value:.1f}"
+            axes.text(1.02, place, shown, transform=beside, va="center")
+        axes.set_yticks(places, encoders)
+        axes.set_xlabel("Spearman × 100")
+        axes.set_title(task)
+        axes.grid(alpha=0.3)
+    panels[0][0].invert_yaxis()
+    figure.get_layout_engine().set(wspace=0.06)
+    figure.suptitle(title)
+    return figure
+
+
+def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
+    """Spearman of each subset, of all pairs pooled, and the means, one panel per task.
+
+    Args:
+        scores: of `evaluate_sts`, tasks with subsets only.
+        title: what the reader sees.
+    """
+    tasks = list(scores["task"].unique())
+    counts = [(scores["task"] == task).sum() for task in tasks]
+    figure, panels = plt.subplots(
+        len(tasks), 1, figsize=(8, 0.34 * sum(counts) + 0.7 * len(tasks) + 0.6), squeeze=False,
+        height_ratios=counts, layout="constrained",
+    )  # fmt: skip
+    whole = {"all": (BLUE, "o"), "mean": (ORANGE, "D"), "weighted mean": (ORANGE, "s")}
+    for axes, task in zip(panels[:, 0], tasks, strict=True):
+        rows = scores[scores["task"] == task].set_index("subset")
+        rows = rows.loc[[*rows.index.drop(list(whole)), *whole]]  # the parts first
+        for place, row in enumerate(rows.itertuples()):
+            colour, marker = whole.get(row.Index, (GREY, "o"))
+            reach = [[row.spearman - row.low], [row.high - row.spearman]]  # NaN for the means
+            axes.errorbar(row.spearman, place, xerr=reach, fmt=marker, color=colour, capsize=3)
+        names = ["all pairs pooled" if name == "all" else name for name in rows.index]
+        values = rows["spearman"].map("{:.2f}".format)
+        axes.set_yticks(range(len(rows)), [f"{n}: {v}" for n, v in zip(names, values, strict=True)])
+        axes.axhline(len(rows) - len(whole) - 0.5, color=GREY, lw=1)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_title(task)
+        axes.grid(axis="x", alpha=0.3)
+    panels[-1, 0].set_xlabel("Spearman × 100 (bar: 95 % interval; the means have none)")
+    figure.suptitle(title)
+    return figure
+
+
+def predicted_against_gold(
+    cosines: Mapping[str, np.ndarray], gold: np.ndarray, *, title: str
+) -> Figure:
+    """Cosine of each pair against its gold score, one panel per encoder.
+
+    Args:
+        cosines: [n] by encoder.
+        gold: scores, [n].
+        title: what the reader sees.
+    """
+    figure, panels = _panels(len(cosines))
+    wiggle = np.random.default_rng(0).uniform(-0.1, 0.1, len(gold)) * np.ptp(gold) / 5
+    for axes, (name, values) in zip(panels, cosines.items(), strict=True):
+        axes.plot(gold + wiggle, values, "o", color=BLUE, alpha=0.25, markersize=3, mew=0)
+        axes.set_xlabel("gold score (jittered)")
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("cosine similarity")
+    figure.suptitle(title)
+    return figure
+
+
+def cosines_by_band(
+    cosines: Mapping[str, np.ndarray],
+    gold: np.ndarray,
+    *,
+    title: str,
+    label: str = "gold score, rounded",
+) -> Figure:
+    """Distribution of the cosines in each band of the gold score, one panel per encoder.
+
+    Under each band stands how many pairs it has.
+
+    Args:
+        cosines: [n] by encoder.
+        gold: scores, [n]; rounded, they make the bands.
+        title: what the reader sees.
+        label: of the axis of the bands.
+    """
+    bands = np.round(gold)
+    names, counts = np.unique(bands, return_counts=True)
+    figure, panels = _panels(len(cosines))
+    for axes, (name, values) in zip(panels, cosines.items(), strict=True):
+        drawn = axes.violinplot([values[bands == band] for band in names], names, showmedians=True)
+        for body in drawn["bodies"]:
+            body.set_facecolor(BLUE)
+        ticks = [f"{name:g}\n({count:,})" for name, count in zip(names, counts, strict=True)]
+        axes.set_xticks(names, ticks)
+        axes.set_xlabel(f"{label} (and pairs)")
+        axes.set_title(name)
+        axes.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("cosine similarity")
+    figure.suptitle(title)
+    return figure
+
+
+def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
+    """Alignment against uniformity of encoders, each with its Spearman (Wang & Isola 2020, fig. 3).
+
+    Args:
+        table: columns `encoder`, `alignment`, `uniformity`, `spearman`.
+        title: what the reader sees.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    axes.plot(
+        table["uniformity"],
+        table["alignment"],
+        "o",
+        color=BLUE,
+        alpha=0.6,
+        markersize=10,
+        mec="black",
+    )
+    middle = (table["uniformity"].min() + table["uniformity"].max()) / 2
+    for index, row in enumerate(table.sort_values("alignment").itertuples()):
+        left = row.uniformity > middle  # names run towards the middle, above and below in turn
+        axes.annotate(
+            f"{row.encoder}: {row.spearman:.1f}", (row.uniformity, row.alignment),
+            textcoords="offset points", xytext=(-8 if left else 8, 6 if index % 2 else -14),
+            ha="right" if left else "left",
+        )  # fmt: skip
+    axes.margins(x=0.2, y=0.12)
+    axes.set_xlabel("uniformity (smaller: vectors spread more evenly)")
+    axes.set_ylabel("alignment (smaller: similar pairs lie closer)")
+    axes.set_title(f"{title}\n(numbers: Spearman × 100)")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+    """Panels side by side that share their vertical axis."""
+    figure, panels = plt.subplots(
+        1, count, figsize=(3.6 * count + 0.6, 3.8), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    return figure, panels[0]

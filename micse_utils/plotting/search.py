@@ -1,0 +1,104 @@
+"""Figures of search with an index: colour-blind safe, titled, legible at half width."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from micse_utils.plotting.similarity import BLUE, GREY, ORANGE, SERIES
+
+MARKERS = "osD^"
+
+
+def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str) -> Figure:
+    """Recall against queries per second, one line per index; each point is a search effort.
+
+    Args:
+        sweep: columns `format` (one line each), `effort`, `recall` (0 to 1) and `per_second`. The
+            points of the first format are labelled with their effort.
+        exact: queries per second of exact searches, by name; they have a recall of 1.
+        title: what the reader sees.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
+    groups = sweep.groupby("format", sort=False)
+    for colour, marker, (name, rows) in zip(SERIES, MARKERS, groups, strict=False):
+        axes.plot(rows["recall"], rows["per_second"], color=colour, marker=marker, label=name)
+    for row in sweep[sweep["format"] == sweep["format"].iloc[0]].itertuples():
+        axes.annotate(
+            row.effort, (row.recall, row.per_second), textcoords="offset points",
+            xytext=(-14, -20), ha="right", color=SERIES[0],
+            arrowprops={"arrowstyle": "-", "color": SERIES[0], "shrinkA": 0},
+        )  # fmt: skip
+    for fill, (name, rate) in zip(("black", "white"), exact.items(), strict=False):
+        style = {"color": "black", "markerfacecolor": fill, "markersize": 13}
+        axes.plot([1], [rate], "*", label=name, clip_on=False, zorder=3, **style)
+    axes.set_yscale("log")
+    axes.margins(x=0.1, y=0.12)
+    _numbers(axes)
+    axes.set_xlabel("recall@10 (numbers at the points: candidates kept)")
+    axes.set_ylabel("queries per second, one at a time")
+    axes.set_title(title)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
+    """Stacked bars: bytes per vector of each index, for the vector itself and for its links.
+
+    Args:
+        sizes: columns `format`, `vector` and `links` (bytes), and `recall` (0 to 1).
+        title: what the reader sees.
+    """
+    figure, axes = plt.subplots(figsize=(8, 0.6 * len(sizes) + 1.6), layout="constrained")
+    axes.barh(sizes["format"], sizes["vector"], color=BLUE, label="vector")
+    bars = axes.barh(
+        sizes["format"], sizes["links"], left=sizes["vector"], color=ORANGE, label="links"
+    )
+    axes.bar_label(bars, [f"recall@10 {value:.3f}" for value in sizes["recall"]], padding=5)
+    axes.set_xlim(0, 1.25 * (sizes["vector"] + sizes["links"]).max())
+    axes.invert_yaxis()
+    axes.set_xlabel("bytes per vector in the index")
+    axes.set_title(title)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
+    """Milliseconds per query against the number of vectors searched in, on logarithmic axes.
+
+    Args:
+        times: column `vectors`, and one column of milliseconds for each way to search, named such
+            as `exact, in one batch`: one colour for what stands before the comma, one style of
+            line for what stands behind.
+        title: what the reader sees.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.4), layout="constrained")
+    names = times.columns.drop("vectors")
+    searches, ways = (
+        list(dict.fromkeys(part)) for part in zip(*names.str.split(", "), strict=True)
+    )
+    for name in names:
+        search, way = name.split(", ")
+        number, dashes = searches.index(search), ("-", "--")[ways.index(way)]
+        style = {"color": SERIES[number], "marker": MARKERS[number], "linestyle": dashes}
+        axes.loglog(times["vectors"], times[name], label=name, **style)
+    axes.set_xticks(times["vectors"], [f"{count:,}" for count in times["vectors"]])
+    axes.minorticks_off()
+    _numbers(axes)
+    axes.set_xlabel("vectors searched in")
+    axes.set_ylabel("milliseconds per query")
+    axes.set_title(title)
+    axes.grid(alpha=0.3, color=GREY)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _numbers(axes: Axes) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 of each power of ten, in plain numbers."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))

@@ -1,0 +1,163 @@
+"""SentEval's data folder from the hub: one archive, fetched once, checked and unpacked."""
+
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, TypeVar
+
+from filelock import FileLock, Timeout
+
+from micse_utils.results import sha256_of
+from micse_utils.settings import cache_folder
+from micse_utils.sources import hub
+from micse_utils.sources.hub import HubError, hub_problem
+
+REPOSITORY = "princeton-nlp/datasets-for-simcse"
+FILE = "senteval.tar"
+FOLDERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
+"""Folders that the kit reads; what else the archive holds (SNLI) is not unpacked."""
+MOST_BYTES = 1_000_000_000
+"""Largest total size that is unpacked. The real archive takes about 90 MB; ten times that is a
+different archive, or one made to fill a disk."""
+MOST_MEMBERS = 10_000
+"""Most files and folders that are unpacked. The real archive has a few hundred."""
+LOCK_SECONDS = 900
+
+Found = TypeVar("Found")
+
+
+class ArchiveError(HubError):
+    """The hub's archive cannot be used or lacks something; the message says why and the way out."""
+
+    def __init__(self, reason: str) -> None:
+        """Name the archive, the reason and the way out."""
+        ConnectionError.__init__(
+            self,
+            f"{FILE} of {REPOSITORY}: {reason}. Way out: name a SentEval folder as source or in "
+            "MICSE_SENTEVAL.",
+        )
+        self.reason = reason
+
+
+def from_hub(read: Callable[[Path], Found], revision: str | None = None) -> Found:
+    """Read a task from the hub's copy of SentEval's folder.
+
+    Args:
+        read: reads the task from a SentEval folder; what it returns has a `provenance`.
+        revision: commit, tag or branch of the hub repository.
+
+    Raises:
+        HubError: the archive cannot be fetched or used, or lacks the task.
+        ValueError: a file of it is damaged, from `read`.
+    """
+    folder, commit = _unpacked(revision)
+    try:
+        found = read(folder)
+    except FileNotFoundError as error:
+        raise ArchiveError(str(error)) from error
+    provenance = replace(found.provenance, source="hub", origin=REPOSITORY, revision=commit)
+    return replace(found, provenance=provenance)
+
+
+def _unpacked(revision: str | None) -> tuple[Path, str]:
+    """Return the unpacked archive and its commit; fetch and unpack it only the first time."""
+    snapshot, commit = hub.snapshot(REPOSITORY, [FILE], repo_type="dataset", revision=revision)
+    archive, cache = snapshot / FILE, cache_folder() / "senteval"
+    if not archive.is_file():
+        raise HubError(f"{REPOSITORY}/{FILE}", hub_problem() or "the repository does not have it")
+    blob = archive.resolve().name  # the hub's client names large files by their SHA-256
+    sha256 = blob if re.fullmatch("[0-9a-f]{64}", blob) else None
+    done = f"{commit}-{sha256[:16] if sha256 else '*'}"  # no link in a bundle or on Windows
+    if folder := next(cache.glob(done), None):
+        return folder, commit
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / "lock", timeout=LOCK_SECONDS):
+            if folder := next(cache.glob(done), None):  # another process was faster
+                return folder, commit
+            return _unpack(archive, sha256, cache, commit), commit
+    except Timeout as error:
+        raise ArchiveError(
+            f"another process has been unpacking it into {cache} for {LOCK_SECONDS} s; end it and "
+            "try again"
+        ) from error
+    except HubError:
+        raise
+    except OSError as error:
+        raise ArchiveError(
+            f"it could not be unpacked into {cache} ({error.strerror or error}); make room there, "
+            "make it writable, or set MICSE_CACHE to a different folder"
+        ) from error
+
+
+def _unpack(archive: Path, expected: str | None, cache: Path, commit: str) -> Path:
+    """Check the archive and unpack it into `cache` atomically; return the folder."""
+    for leftover in cache.glob(".unpack-*"):
+        shutil.rmtree(leftover, ignore_errors=True)  # of a killed process; we hold the lock
+    sha256 = sha256_of([archive])
+    damaged = f"it is damaged or not a plain tar file; delete {archive.resolve()} and try again"
+    if expected not in (None, sha256):
+        raise ArchiveError(damaged)
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=cache) as scratch:
+        new = Path(scratch, "senteval")  # not `scratch` itself, which only its owner may read
+        try:
+            # Plain tar only ("r:"), as its name says: a compressed one could hide any size.
+            with archive.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+                members = _checked_members(tar)
+                _check_end(stream)
+                top = _top(members)
+                wanted = [m for m in members if _is_wanted(PurePosixPath(m.name), top)]
+                safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # < 3.11.4
+                tar.extractall(new, wanted, **safely)
+        except OSError:  # the disk's, or an ArchiveError
+            raise
+        except Exception as error:  # damaged headers raise anything, MemoryError too
+            raise ArchiveError(damaged) from error
+        return (new / top).replace(cache / f"{commit}-{sha256[:16]}")
+
+
+def _checked_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """Return the files and folders of an archive, none of which is unsafe to unpack."""
+    members, total = [], 0
+    for member in tar:
+        members.append(member)
+        total += member.size
+        place = PurePosixPath(member.name)
+        if member.size < 0 or total > MOST_BYTES or len(members) > MOST_MEMBERS:
+            raise ArchiveError(
+                f"it would unpack to more than {MOST_BYTES / 1e9:g} GB or {MOST_MEMBERS:,} files"
+            )
+        if not (member.isreg() or member.isdir()):
+            raise ArchiveError(f"unsafe, {member.name[:200]!a} is a link or a device")
+        if place.is_absolute() or ".." in place.parts or {":", "\\", "\0"} & set(member.name):
+            raise ArchiveError(f"unsafe, the path {member.name[:200]!a} leads out of it")
+        member.mode = 0o755 if member.isdir() else 0o644
+    return members
+
+
+def _check_end(stream: BinaryIO) -> None:
+    """Check that the archive was read to its end, which is at least two blocks of zeros.
+
+    tarfile takes a damaged header, or a cut between two files, for the end.
+    """
+    rest = stream.read(MOST_BYTES)
+    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
+        raise tarfile.ReadError("unexpected end of data")
+
+
+def _top(members: list[tarfile.TarInfo]) -> PurePosixPath:
+    """Return the outermost folder of the archive with one of `FOLDERS` in it."""
+    paths = {p for m in members for p in (PurePosixPath(m.name), *PurePosixPath(m.name).parents)}
+    tops = {path.parent for path in paths if path.name in FOLDERS}
+    if not tops:
+        raise ArchiveError(f"it is not SentEval's data: it has none of {', '.join(FOLDERS)}")
+    return min(tops, key=lambda top: (len(top.parts), top))
+
+
+def _is_wanted(place: PurePosixPath, top: PurePosixPath) -> bool:
+    """Whether `place` is one of `FOLDERS` of `top`, or in it."""
+    return place.is_relative_to(top) and place.relative_to(top).parts[:1] in {(f,) for f in FOLDERS}

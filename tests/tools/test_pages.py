@@ -1,0 +1,226 @@
+"""The pages: whole without a network, wherever their folder lies."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+
+import nbformat
+import numpy as np
+import pytest
+
+from micse_utils.plotting import similarity as plotting
+from tools.pages import HEADLINES, cleaned, main, markdown_to_html, write_site
+from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT
+
+NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
+TWEETS, SCORING = "02_tweet_clustering", "05_senteval"
+LOADING = {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "background"}
+FROM_ELSEWHERE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
+LOADED_BY_CODE = re.compile(  # of style sheets and scripts
+    r"""url\(\s*["']?(?:https?:)?//|\b(?:import|from)\s*\(?\s*["'](?:https?:)?//""", re.IGNORECASE
+)
+
+
+class Page(HTMLParser):
+    """What a page loads, where it leads, and the text of its prose."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loaded, self.links, self.code, self.prose, self.images = [], [], "", "", []
+        self.open = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = {name: value or "" for name, value in attributes}
+        if tag not in ("meta", "link", "img", "br", "hr", "input", "path"):
+            self.open.append(tag)
+        for name in LOADING & attributes.keys():
+            (self.links if tag == "a" else self.loaded).append(attributes[name])
+        if tag == "img":
+            self.images.append(attributes)
+        self.code += attributes.get("style", "") + "\n"
+        if "srcdoc" in attributes:  # a page in the page
+            inner = Page(attributes["srcdoc"])
+            self.loaded += inner.loaded
+            self.code += inner.code
+            self.inner = inner
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if {"script", "style"} & set(self.open):
+            self.code += data
+        elif not {"pre", "code", "table"} & set(self.open):
+            self.prose += data
+
+
+def put_run(results, name, source=lambda text: text):
+    """A run of a notebook with parameters from outside and, of the tweets, the interactive map."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    notebook.cells[0].source = source(notebook.cells[0].source)
+    given = nbformat.v4.new_code_cell(f'# Parameters\nseed = 7\nresults = "{results}"\n')
+    given.metadata["tags"] = ["injected-parameters"]
+    notebook.cells.insert(2, given)
+    for cell in notebook.cells:
+        if "interactive_map" in cell.source:
+            colours = {"a": "#56B4E9", "b": "#E69F00"}
+            page = plotting.interactive_map(
+                np.eye(2), ["one", "two"], ["a", "b"], colours=colours, title="Map"
+            )
+            escaped = page.replace("&", "&amp;").replace('"', "&quot;")
+            html = f'<div><iframe srcdoc="{escaped}" width="920" height="640"></iframe></div>'
+            cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": html})]
+    (results / name).mkdir()
+    nbformat.write(notebook, results / name / f"{name}.ipynb")
+    shutil.copy(FIGURES / "01_pooling.png", results / name / f"{HEADLINES[name[:2]]}.png")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages after their folder was moved; the tweets from a run, scoring's run is outdated."""
+    results = tmp_path_factory.mktemp("results")
+    put_run(results, TWEETS)
+    put_run(results, SCORING, lambda text: text.replace("**Time**", "**Time** once"))
+    assert main(["--results", str(results)]) == 0
+    return (results / "html").rename(tmp_path_factory.mktemp("stick") / "pages")
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {path.stem: Page(path.read_text(encoding="utf-8")) for path in site.glob("*.html")}
+
+
+def test_there_is_an_index_a_page_a_notebook_and_one_for_teachers(pages):
+    assert sorted(pages) == sorted([*NAMES, "TEACHING", "index"])
+    for page in pages.values():
+        assert {f"{name}.html" for name in pages} <= set(page.links)
+
+
+def test_nothing_is_loaded_from_the_network(site, pages):
+    for name, page in pages.items():
+        assert page.loaded, name
+        assert not [target for target in page.loaded if FROM_ELSEWHERE.match(target)], name
+        assert not LOADED_BY_CODE.search(page.code), name
+    assert not LOADED_BY_CODE.search((site / "style.css").read_text(encoding="utf-8"))
+
+
+def test_the_check_for_the_network_finds_what_nbconverts_own_frame_loads():
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.v4.new_notebook()
+    page = Page(HTMLExporter().from_notebook_node(notebook)[0])
+    assert [target for target in page.loaded if FROM_ELSEWHERE.match(target)]
+    assert LOADED_BY_CODE.search(page.code)
+
+
+def test_every_link_and_picture_lies_beside_the_pages(site, pages):
+    for name, page in pages.items():
+        for target in page.links:
+            inside = target.startswith("#") or (site / target).is_file()
+            assert inside or target.startswith("https://"), f"{name}: {target}"
+        for target in page.loaded:
+            assert target.startswith("data:") or (site / target).is_file(), f"{name}: {target}"
+            assert not target.startswith("/")
+
+
+def test_no_formula_is_left_as_tex_and_none_is_lost(site, pages):
+    assert not [name for name, page in pages.items() if re.search(r"\$|\\\(|\\\[", page.prose)]
+    drawn = 0
+    for name in NAMES:
+        cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+        prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        written = re.findall(r"\$([^$\n]+)\$", re.sub(r"`[^`\n]*`", "", prose))
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        assert html.count('class="formula"') == len(written), name
+        assert all(f'aria-label="{tex}"' in html for tex in written), name
+        drawn += len(written)
+    assert drawn >= 5
+
+
+def test_no_page_bears_a_path_of_this_machine(site, pages):
+    path = re.compile(r"/(?:home|root|Users|tmp|work)/\w")
+    for name, page in pages.items():
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        assert str(ROOT) not in html
+        assert not path.search(page.prose)
+        assert not path.search(re.sub(r'(?s)<iframe.*?</iframe>|base64,[^"]*"', "", html))
+
+
+def test_a_run_goes_before_the_committed_page_if_its_cells_are_the_same(site, pages):
+    tweets = (site / f"{TWEETS}.html").read_text(encoding="utf-8")
+    assert pages[TWEETS].inner.code.count("bokeh") > 10
+    assert re.search(r"seed</span> <span[^>]*>=</span> <span[^>]*>7<", tweets)
+    picture = (site / "figures" / f"{TWEETS}.png").read_bytes()
+    assert picture == (FIGURES / "01_pooling.png").read_bytes()
+
+    scoring = (site / f"{SCORING}.html").read_text(encoding="utf-8")
+    assert "once" not in pages["index"].prose and "<strong>Time</strong> once" not in scoring
+    picture = (site / "figures" / f"{SCORING}.png").read_bytes()
+    assert picture == (FIGURES / "05_scores.png").read_bytes()
+
+
+def test_the_index_says_of_each_notebook_its_question_minutes_and_headline(pages):
+    index = " ".join(pages["index"].prose.split())
+    for name in NAMES:
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        first, *_ = notebook.cells[0].source.split("\n", 1)
+        assert first.removeprefix("# ") in index
+        [cell] = [c for c in notebook.cells if c.source.endswith("print(headline)")]
+        assert " ".join(cell.outputs[-1].text.split()) in index
+    assert "Do two sentences mean the same? (half a minute on 2 CPU cores)" in index
+    assert index.count("?") == index.count(" on 2 CPU cores") == len(NAMES)
+
+
+def test_every_picture_is_described_and_every_solution_folded(site, pages):
+    for name, page in pages.items():
+        assert all(image.get("alt") for image in page.images), name
+        assert not any("No description" in image["alt"] for image in page.images), name
+    for name in NAMES:
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        folded = re.findall(r"(?s)<details><summary>(.*?)</summary>(.*?)</details>", html)
+        assert [summary for summary, _ in folded] == re.findall(r"# (Solution to \d): ", html)
+        assert folded and all(f"# {summary}: " in cell for summary, cell in folded)
+
+
+def test_cleaning_leaves_the_committed_cells_and_outputs_as_they_are():
+    name = NOTEBOOKS / f"{TWEETS}.ipynb"
+    before, after = nbformat.read(name, as_version=4), cleaned(name)
+    assert [c.source for c in after.cells] == [c.source for c in before.cells]
+    assert [len(c.get("outputs", [])) for c in after.cells] == [
+        len(c.get("outputs", [])) for c in before.cells
+    ]
+
+
+def test_pages_can_be_written_elsewhere_and_again(tmp_path):
+    for _ in range(2):
+        assert write_site(tmp_path / "a" / "b", tmp_path / "no results") == []
+    assert (tmp_path / "a" / "b" / "index.html").is_file()
+
+
+def test_a_damaged_page_of_results_is_named(tmp_path):
+    (folder := tmp_path / "01_similarity").mkdir()
+    (folder / "01_similarity.ipynb").write_text('{"a":', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"01_similarity\.ipynb is damaged; make run"):
+        write_site(tmp_path / "html", tmp_path)
+
+
+def test_markdown_draws_formulas_in_a_line_and_on_their_own():
+    for written in ("with $a$ in it", "$$a$$"):
+        shown = markdown_to_html(written)
+        assert "<svg" in shown and "$" not in shown
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[next](02_a.ipynb)", '<a href="02_a.html">next</a>'),
+        ("[plan](TEACHING.md)", '<a href="TEACHING.html">plan</a>'),
+        ("[web](https://sbert.net)", '<a href="https://sbert.net">web</a>'),
+        ("[read me](../README.md)", "read me"),
+    ],
+)
+def test_links_stay_among_the_pages_or_lead_to_the_web(written, shown):
+    assert markdown_to_html(written).strip() == f"<p>{shown}</p>"

@@ -1,0 +1,254 @@
+"""The runner on two small notebooks: killed, beside another one, on a full disk, without a kernel.
+
+What the real notebooks show is held in `test_notebooks`.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from micse_utils.results import write_json
+from tools import run_notebooks
+from tools.run_notebooks import main
+
+CELLS = [
+    'seed = 0  # of the numbers\nresults = "."  # folder',
+    "import time\nimport numpy as np\nimport pandas as pd\nimport matplotlib.pyplot as plt",
+    "from micse_utils.results import Provenance, save_figure, save_table, write_metrics\n"
+    "numbers = np.random.default_rng(seed).normal(size=50)\ntime.sleep(0.3)",
+    'save_table(results, "numbers", pd.DataFrame({"number": numbers}))\ntime.sleep(0.3)',
+    'save_figure(results, "numbers", plt.plot(numbers)[0].figure)\ntime.sleep(0.3)',
+    'source = Provenance("numbers", "kit", "this page")\n'
+    'headline = f"mean {numbers.mean():.3f}"\n'
+    'write_metrics(results, {"mean": numbers.mean()}, headline=headline, model=source,'
+    " data=source, seed=seed)\nprint(headline)",
+]
+FIGURES = ("metrics.json", "numbers.csv", "numbers.png")
+NAMES = ("01_first", "02_second")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A folder with two notebooks that take a few seconds."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    for name in NAMES:
+        cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+        cells[0].metadata["tags"] = ["parameters"]
+        cells.insert(0, nbformat.v4.new_markdown_cell("# Numbers\n\n**Time** a moment"))
+        notebook = nbformat.v4.new_notebook(
+            cells=cells, metadata={"kernelspec": run_notebooks.KERNEL}
+        )
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder
+
+
+def start(pages, results, *arguments, first=""):
+    """Start the runner on these notebooks, after some code of its own."""
+    code = f"""
+import pathlib, sys
+{first}
+from tools import run_notebooks
+run_notebooks.NOTEBOOKS = pathlib.Path({str(pages)!r})
+sys.exit(run_notebooks.main(["--results", {str(results)!r}, *{arguments!r}]))
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=run_notebooks.ROOT,
+    )  # fmt: skip
+
+
+def figures(results):
+    return {(n, file): (results / n / file).read_bytes() for n in NAMES for file in FIGURES}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pages, tmp_path_factory):
+    """Results of a run to the end."""
+    results = tmp_path_factory.mktemp("results")
+    process = start(pages, results)
+    said, complaints = process.communicate()
+    assert process.returncode == 0, said + complaints
+    assert said.count("mean ") == 2
+    return results
+
+
+def stamps(results):
+    """When each file was changed; those that come and go meanwhile are none."""
+    with contextlib.suppress(FileNotFoundError):
+        return {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+
+
+@pytest.mark.slow
+def test_killed_at_random_points_it_goes_on_and_ends_with_the_same_figures(
+    pages, undisturbed, tmp_path
+):
+    chance, kills = random.Random(0), 0
+    for _ in range(5):
+        process = start(pages, tmp_path, "--force")
+        changes, before = chance.randint(1, 16), stamps(tmp_path)
+        while changes and process.poll() is None:
+            time.sleep(0.01)
+            now = stamps(tmp_path)
+            changes, before = changes - (now != before), now
+        time.sleep(chance.uniform(0, 0.3))
+        process.kill()  # its kernel is not told, and ends by itself
+        process.communicate()
+        kills += process.returncode < 0
+        for file in (path for name in FIGURES for path in tmp_path.glob(f"*/{name}")):
+            assert file.read_bytes() == (undisturbed / file.relative_to(tmp_path)).read_bytes()
+    assert kills >= 3
+    process = start(pages, tmp_path)
+    said, complaints = process.communicate()
+    assert process.returncode == 0, said + complaints
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_what_a_person_adds_is_left_and_what_is_lost_or_damaged_is_made_again(
+    undisturbed, tmp_path, begun
+):
+    """A copy of results, as from a CI cache, has other times; only what the files hold counts."""
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    folder = tmp_path / NAMES[0]
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert {"metrics.json", "numbers.csv", "numbers.png", "01_first.ipynb"} == set(record["files"])
+    assert run_notebooks._unchanged(record["files"], folder)
+    assert ": stands" in run_notebooks.run(NAMES[0], folder, {})
+
+    for name in record["files"]:
+        content = (folder / name).read_bytes()
+        for damage in (Path.unlink, lambda file: file.write_text("{", encoding="utf-8")):
+            damage(folder / name)
+            with pytest.raises(PapermillExecutionError):
+                run_notebooks.run(NAMES[0], folder, {})
+            (folder / name).write_bytes(content)
+    assert len(begun) == 2 * len(record["files"])
+    assert ": stands" in run_notebooks.run(NAMES[0], folder, {})
+
+
+@pytest.mark.slow
+def test_two_runners_of_one_folder_wait_for_each_other(pages, undisturbed, tmp_path):
+    """As where `make` was killed and called again, while what it had started goes on."""
+    both = [start(pages, tmp_path) for _ in range(2)]
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    lines = "".join(out for out, _ in said).splitlines()
+    assert len([line for line in lines if ": stands" in line]) == 2
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_was_never_registered_is_started_all_the_same(pages, tmp_path):
+    nowhere = f"sys.prefix = {str(tmp_path / 'nowhere')!r}"
+    process = start(pages, tmp_path, NAMES[0], first=nowhere)
+    said, complaints = process.communicate()
+    assert process.returncode == 0, said + complaints
+    assert "01_first: " in said and "mean " in said
+
+
+def test_a_kernel_that_is_not_installed_is_one_sentence(pages, tmp_path):
+    """Neither its registration nor ipykernel itself is there."""
+    gone = f"sys.prefix = {str(tmp_path / 'nowhere')!r}\nsys.modules['ipykernel'] = None"
+    process = start(pages, tmp_path, NAMES[0], first=gone)
+    said, complaints = process.communicate()
+    assert process.returncode == 1
+    assert "01_first: FAILED, No such kernel named python3" in said
+    assert "Traceback" not in said + complaints
+
+
+def test_a_kernel_that_does_not_come_up_is_one_sentence_and_ends_the_run(pages, tmp_path):
+    """It dies at once; one that cannot be reached raises the same error after a minute."""
+    broken = tmp_path / "broken"
+    (spec := broken / "share" / "jupyter" / "kernels" / "python3").mkdir(parents=True)
+    starts = {
+        "argv": [sys.executable, "-c", "exit(1)", "{connection_file}"],
+        **run_notebooks.KERNEL,
+    }
+    (spec / "kernel.json").write_text(json.dumps(starts), encoding="utf-8")
+    process = start(pages, tmp_path, *NAMES, first=f"sys.prefix = {str(broken)!r}")
+    said, complaints = process.communicate()
+    assert process.returncode == 1
+    assert "01_first: FAILED, Kernel died before replying" in said
+    assert "make doctor" in said and "02_" not in said
+    assert "Traceback" not in said + complaints
+
+
+@pytest.fixture
+def here(pages, monkeypatch):
+    """The runner in this process, on these notebooks."""
+    monkeypatch.setattr(run_notebooks, "NOTEBOOKS", pages)
+    monkeypatch.setattr(run_notebooks, "_use_own_kernel", lambda: None)
+    return monkeypatch
+
+
+@pytest.fixture
+def begun(here):
+    """Calls of papermill, each of which ends at once as where a cell fails."""
+    calls = []
+
+    def stop(*arguments, **options):
+        calls.append(arguments)
+        raise PapermillExecutionError(0, 1, "", "Stop", "it began", [])
+
+    here.setattr(run_notebooks.papermill, "execute_notebook", stop)
+    return calls
+
+
+@pytest.mark.parametrize("edited", ["micse_utils/core.py", "micse_utils/training/losses.py"])
+def test_editing_any_module_of_the_package_makes_a_page_out_of_date(
+    begun, tmp_path, monkeypatch, edited
+):
+    modules = ("micse_utils/core.py", "micse_utils/training/losses.py")
+    for file in (*modules, "data/pairs.csv", "requirements.lock"):
+        (tmp_path / "kit" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "kit" / file).write_text("", encoding="utf-8")
+    monkeypatch.setattr(run_notebooks, "ROOT", tmp_path / "kit")
+    folder = tmp_path / NAMES[0]
+    write_json(folder / "metrics.json", {"headline": "mean 0"})
+    record = {"fingerprint": run_notebooks._fingerprint(NAMES[0], {}), "seconds": 1}
+    write_json(folder / "run.json", record | {"files": run_notebooks._files(folder)})
+    assert run_notebooks.run(NAMES[0], folder, {}).endswith("mean 0")
+    assert not begun
+
+    (tmp_path / "kit" / edited).write_text("temperature = 0.1\n", encoding="utf-8")
+    with pytest.raises(PapermillExecutionError):
+        run_notebooks.run(NAMES[0], folder, {})
+    assert len(begun) == 1
+
+
+def test_results_that_cannot_be_written_are_one_sentence(here, tmp_path, capsys):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["--results", str(tmp_path / "file")])
+    assert "file cannot be a folder for results (it is a file)" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_sentence_and_the_next_call_begins_anew(here, tmp_path, capsys):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    here.setattr(run_notebooks.papermill, "execute_notebook", full)
+    assert main(["--results", str(tmp_path), NAMES[0]]) == 1
+    assert "01_first: FAILED, [Errno 28] No space left on device" in capsys.readouterr().out
+    assert not (tmp_path / NAMES[0] / "run.json").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\x00"])
+def test_a_damaged_record_of_a_run_counts_as_none(begun, tmp_path, damage):
+    """A power cut may leave an empty file; the notebook is then run again."""
+    (tmp_path / f"{NAMES[0]}.ipynb").write_text("{}", encoding="utf-8")
+    (tmp_path / "run.json").write_bytes(damage)
+    with pytest.raises(PapermillExecutionError):
+        run_notebooks.run(NAMES[0], tmp_path, {})
+    assert begun

@@ -1,0 +1,130 @@
+"""What is recorded of the attention, against the library's own eager attention."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, DistilBertConfig, ElectraConfig, RobertaConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from micse_utils.training.attention import attention_modules, attention_rows, recorded_attention
+
+
+def transformer_of(config):
+    torch.manual_seed(0)
+    return AutoModel.from_config(config).train()
+
+
+CONFIGS = {
+    "bert": None,  # the tiny BERT of the fixture
+    "roberta": RobertaConfig(
+        vocab_size=120, hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=40,
+    ),
+    "distilbert": DistilBertConfig(
+        vocab_size=120, dim=32, n_layers=4, n_heads=4, hidden_dim=64, max_position_embeddings=40
+    ),
+}  # fmt: skip
+ELECTRA = ElectraConfig(
+    vocab_size=120, hidden_size=32, embedding_size=32, num_hidden_layers=2, num_attention_heads=4,
+    intermediate_size=64,
+)  # fmt: skip
+
+
+@pytest.fixture(params=CONFIGS)
+def backbone(request, tiny_bert):
+    """One small transformer of each architecture, in training mode."""
+    config = CONFIGS[request.param]
+    if config is None:
+        return AutoModel.from_pretrained(tiny_bert).train()
+    return transformer_of(config)
+
+
+@pytest.fixture
+def batch():
+    """Token ids of three sentences, the last two padded."""
+    ids = torch.arange(10, 31).reshape(3, 7)
+    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] * 3 + [0] * 4])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def test_recorded_maps_are_those_of_eager_attention_and_change_nothing(backbone, batch):
+    backbone.eval()
+    maps = []
+    with torch.no_grad():
+        expected = backbone(**batch).last_hidden_state
+        with recorded_attention(attention_modules(backbone), maps):
+            output = backbone(**batch).last_hidden_state
+        eager = type(backbone)(backbone.config)
+        eager.load_state_dict(backbone.state_dict())
+        eager.set_attn_implementation("eager")
+        attentions = eager.eval()(**batch, output_attentions=True).attentions
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(output[real], expected[real], atol=1e-5, rtol=1e-5)
+    assert len(maps) == len(attentions) == len(attention_modules(backbone))
+    for recorded, attention in zip(maps, attentions, strict=True):
+        torch.testing.assert_close(recorded.exp(), attention, atol=1e-6, rtol=1e-4)
+        padding = ~batch["attention_mask"].bool()[:, None, None].expand_as(recorded)
+        assert recorded[padding].isneginf().all()
+    assert backbone.config._attn_implementation != "recorded"
+
+
+def test_only_the_chosen_layers_record(backbone, batch):
+    maps = []
+    modules = attention_modules(backbone)
+    with recorded_attention(modules[1:2], maps):
+        backbone(**batch)
+    assert len(maps) == 1
+    backbone(**batch)
+    assert len(maps) == 1
+
+
+def test_dropped_positions_are_lost_to_the_recorded_map_and_to_the_output(backbone, batch):
+    """The output of the layer is made of the very probabilities that are recorded."""
+    module = attention_modules(backbone)[0]
+    module.dropout.p = 0.5
+    maps = []
+    query = key = value = torch.eye(7).expand(3, 4, 7, 7)
+    with recorded_attention([module], maps):
+        output, _ = ALL_ATTENTION_FUNCTIONS["recorded"](
+            module, query, key, value, None, scaling=1.0, dropout=0.5
+        )
+    kept = maps[0].isfinite()
+    assert 0.3 < kept.float().mean() < 0.7
+    torch.testing.assert_close(output.transpose(1, 2), maps[0].exp() * 2)  # value: the identity
+
+
+def test_another_architecture_is_refused():
+    with pytest.raises(ValueError, match=r"attention of a electra model cannot be recorded; bert"):
+        attention_modules(transformer_of(ELECTRA))
+
+
+@pytest.mark.parametrize("padding", ["counted", "ignored"])
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 6])
+def test_rows_are_sentence_head_and_one_of_two_chunks(layers, padding):
+    n, heads, tokens, chunks = 3, 2, 5, min(2, layers)
+    rng = np.random.default_rng(layers)
+    maps = rng.normal(size=(layers, 2 * n, heads, tokens, tokens))
+    mask = np.array([[1] * 5, [1] * 3 + [0] * 2, [1] * 2 + [0] * 3])
+    first, second, positions = attention_rows(
+        [torch.tensor(m) for m in maps],
+        torch.tensor(np.concatenate([mask, mask])),
+        padding=padding,
+    )
+    if padding == "counted" and layers in (1, 2, 4, 6):
+        assert positions is None
+        positions = torch.ones_like(first, dtype=torch.bool)
+    row = 0
+    for sentence in range(n):
+        for head in range(heads):
+            for chunk in range(chunks):
+                of_chunk = maps[chunk::2]  # every second layer
+                for view, rows in ((0, first), (n, second)):
+                    expected = of_chunk[:, view + sentence, head].ravel()
+                    np.testing.assert_array_equal(rows[row][: len(expected)], expected)
+                    assert rows[row][len(expected) :].isneginf().all()
+                size = len(of_chunk) * tokens**2
+                real = len(of_chunk) * mask[sentence].sum() ** 2
+                assert positions[row].sum() == (size if padding == "counted" else real)
+                assert not positions[row][size:].any()
+                row += 1
+    assert len(first) == len(second) == len(positions) == row

@@ -1,0 +1,88 @@
+import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from micse_utils.training.config import PRESETS, LowShotConfig, configure, default_preset
+from micse_utils.training.losses import MiCSELoss
+
+
+@pytest.fixture(scope="module")
+def model_of_depth(tiny_bert, tmp_path_factory):
+    """A random sentence encoder with so many layers."""
+
+    def make(layers):
+        folder = tmp_path_factory.mktemp("deep")
+        sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+        BertModel(BertConfig(num_hidden_layers=layers, **sizes)).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+        return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(8, "cls")])
+
+    return make
+
+
+def test_the_presets_are_the_papers_recipes(model_of_depth):
+    recipe = {
+        "10%": (10, 5e-4, 500),
+        "1%": (50, 1e-4, 500),
+        "0.1%": (500, 1e-3, 500),
+        "0.01%": (2500, 1e-3, 250),
+    }
+    twelve_layers = model_of_depth(12)
+    for split, (epochs, weight, eval_steps) in recipe.items():
+        preset = PRESETS[split]
+        assert (preset.epochs, preset.steps, preset.ami_weight) == (epochs, None, weight)
+        assert (preset.batch_size, preset.max_length, preset.learning_rate) == (64, 32, 1e-5)
+        assert (preset.temperature, preset.eval_steps) == (0.05, eval_steps)
+        assert (preset.ami_padding, preset.seed, preset.bf16) == ("counted", 42, False)
+        loss = MiCSELoss(twelve_layers, min_layer=preset.min_layer, max_layer=preset.max_layer)
+        assert (loss.min_layer, loss.max_layer, loss.padding) == (7, 11, "counted")
+
+
+def test_a_recipe_belongs_to_the_nominal_size_of_a_split(model_of_depth):
+    model = model_of_depth(12)
+    names = {
+        64: "0.01%", 100: "0.01%", 500: "0.01%", 999: "0.1%", 1_000: "0.1%", 5_000: "0.1%",
+        9_990: "1%", 10_000: "1%", 50_000: "1%", 99_900: "10%", 10**6: "10%",
+    }  # fmt: skip
+    assert {count: default_preset(model, count) for count in names} == names
+
+
+def test_the_packaged_encoder_has_presets_of_its_own(model_of_depth):
+    for layers, name in {4: "packaged-raw", 6: "packaged"}.items():
+        model = model_of_depth(layers)
+        assert default_preset(model, 1_000) == name
+        MiCSELoss(model, min_layer=PRESETS[name].min_layer, max_layer=PRESETS[name].max_layer)
+
+
+def test_settings_replace_those_of_a_preset():
+    config = configure("packaged", seed=7, ami_weight=0.5)
+    assert (config.seed, config.ami_weight) == (7, 0.5)
+    assert config.learning_rate == PRESETS["packaged"].learning_rate
+    assert configure("packaged", epochs=3).steps is None  # steps would win over epochs
+    assert configure("packaged", epochs=3, steps=5).steps == 5
+    assert configure(LowShotConfig(seed=3), method="simcse") == LowShotConfig("simcse", seed=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"preset": "2%"}, ValueError),
+        ({"method": "simsce"}, ValueError),
+        ({"learning_rat": 1}, TypeError),
+        ({"batch_size": 1}, ValueError),
+        ({"steps": 0}, ValueError),
+        ({"steps": 2.5}, ValueError),
+        ({"eval_steps": True}, ValueError),
+        ({"learning_rate": float("nan")}, ValueError),
+        ({"learning_rate": "fast"}, ValueError),
+        ({"ami_weight": None}, ValueError),
+        ({"ami_padding": "left out"}, ValueError),
+        ({"select_from": "best"}, ValueError),
+        ({"bf16": None}, ValueError),
+        ({"seed": -1}, ValueError),
+    ],
+)
+def test_invalid_settings_are_rejected_by_name(settings, error):
+    with pytest.raises(error, match=next(iter(settings))):
+        configure(**{"preset": "packaged", **settings})

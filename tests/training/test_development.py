@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+from micse_utils.datasets.sts import load_sample
+from micse_utils.models import keep_first_layers, load_model
+from micse_utils.training.development import DevelopmentEvaluator
+
+
+def test_spearman_is_that_of_the_librarys_evaluator(encoder):
+    pairs = load_sample()
+    library = EmbeddingSimilarityEvaluator(
+        pairs.first, pairs.second, pairs.gold, main_similarity="cosine", write_csv=False
+    )
+    measured = DevelopmentEvaluator(pairs)(encoder)["dev_spearman"]
+    assert measured == pytest.approx(100 * library(encoder)["spearman_cosine"], abs=0.01)
+
+
+def test_vectors_that_all_but_coincide_are_still_told_apart():
+    """A raw start's cosines differ after the sixth digit; squared distances keep them apart."""
+    raw = keep_first_layers(load_model(source="package", pooling="cls", device="cpu"), 3)
+    pairs = load_sample()
+    first, second = (
+        raw.encode(texts, normalize_embeddings=False, convert_to_numpy=True).astype("float64")
+        for texts in (pairs.first, pairs.second)
+    )
+    first, second = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (first, second))
+    distances = ((first - second) ** 2).sum(axis=1)
+    assert distances.max() < 1e-4
+    expected = 100 * spearmanr(-distances, pairs.gold)[0]
+    assert DevelopmentEvaluator(pairs)(raw)["dev_spearman"] == pytest.approx(expected, abs=0.05)
+
+
+def test_pairs_are_read_whole_while_training_cuts_sentences(encoder):
+    evaluator = DevelopmentEvaluator(load_sample())
+    whole, usual = evaluator(encoder), encoder.max_seq_length
+    encoder.max_seq_length = 5
+    try:
+        assert evaluator(encoder) == whole
+        assert encoder.max_seq_length == 5
+    finally:
+        encoder.max_seq_length = usual

@@ -1,0 +1,416 @@
+"""The objective against NumPy in float64, closed forms and one process against two."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from transformers import AutoModel
+
+from micse_utils.training import losses
+from micse_utils.training.losses import (
+    MiCSELoss,
+    attention_mutual_information,
+    gaussian_mutual_information,
+    info_nce,
+)
+
+SENTENCES = ["a dog runs", "the cat sat on the warm mat", "a man plays a guitar on the street"]
+
+
+def log_attention(rng, rows=6, tokens=9, dropout=0.1):
+    """Random log attention of two views after dropout, each [rows, tokens * tokens]."""
+    scores = rng.normal(size=(rows, tokens, tokens)) + rng.normal(size=(2, rows, tokens, tokens))
+    logs = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    logs[rng.random(logs.shape) < dropout] = -np.inf
+    return logs.reshape(2, rows, -1)
+
+
+def information(first, second):
+    """-1/2 log(1 - rho^2) by NumPy's correlation."""
+    return -0.5 * np.log(1 - np.corrcoef(first, second)[0, 1] ** 2)
+
+
+# --- InfoNCE
+
+
+def test_info_nce_is_the_softmax_of_cosines():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 5, 7))
+    cosine = np.array(
+        [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in second] for a in first]
+    )
+    odds = np.exp(cosine / 0.05)
+    expected = -np.log(np.diag(odds) / odds.sum(axis=1)).mean()
+    assert info_nce(torch.tensor(first), torch.tensor(second)).item() == pytest.approx(expected)
+
+
+# --- AMI, the mathematics
+
+
+def test_ami_agrees_with_numpy_where_every_position_is_drawn():
+    """As many samples as the rows have positions: no chance is left in it."""
+    rng = np.random.default_rng(1)
+    first, second = log_attention(rng, dropout=0)
+    first[:, 10:20] = -np.inf  # keys that fall away in one view, and others in the other
+    second[:, 15:30] = -np.inf
+    kept = np.isfinite(first) & np.isfinite(second)
+    expected = np.mean(
+        [information(a[k], b[k]) for a, b, k in zip(first, second, kept, strict=True)]
+    )
+    ami = attention_mutual_information(torch.tensor(first), torch.tensor(second))
+    assert kept.sum(axis=1).max() < 150
+    assert ami.item() == pytest.approx(expected * (kept.mean() ** 2 + 1e-6), rel=1e-9)
+
+
+def test_ami_of_a_sample_agrees_with_numpy_in_the_mean():
+    """Rows with at least 150 kept positions count, others are left out; dropout in both views."""
+    rng = np.random.default_rng(2)
+    first, second = log_attention(rng, rows=8, tokens=20)
+    first[6:, 100:] = -np.inf  # two rows have fewer than 150 positions
+    kept = np.isfinite(first) & np.isfinite(second)
+    drawn = []
+    for _ in range(400):
+        for a, b, k in zip(first[:6], second[:6], kept[:6], strict=True):
+            positions = rng.choice(np.flatnonzero(k), 150, replace=False)
+            drawn.append(information(a[positions], b[positions]))
+    expected = np.mean(drawn) * (kept[:6].mean() ** 2 + 1e-6)
+    views = torch.tensor(first), torch.tensor(second)
+    chance = torch.Generator().manual_seed(0)
+    amis = [attention_mutual_information(*views, generator=chance).item() for _ in range(400)]
+    assert np.mean(amis) == pytest.approx(expected, rel=0.02)
+    assert np.std(amis) > 1e-4  # it is a sample
+    once, again = (
+        attention_mutual_information(*views, generator=torch.Generator().manual_seed(3))
+        for _ in range(2)
+    )
+    assert once == again
+
+
+def test_two_gaussians_have_the_information_of_their_correlation():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 1, 200_000, generator=generator, dtype=torch.float64)
+    for rho in (0.0, 0.3, -0.8, 0.99):
+        second = rho * noise[0] + (1 - rho**2) ** 0.5 * noise[1]
+        measured = gaussian_mutual_information(noise[0], second).item()
+        assert measured == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.01)
+        # Log-normal attention: a scale of the probabilities, as dropout's, changes nothing.
+        scaled = attention_mutual_information(noise[0] * 3 - 8, second - 1, samples=200_000)
+        assert scaled.item() == pytest.approx(measured, rel=1e-5)
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    first, second = torch.tensor(
+        log_attention(np.random.default_rng(4), rows=3, tokens=4, dropout=0)
+    )
+    first[0, 3] = -torch.inf
+    first.requires_grad_(), second.requires_grad_()
+
+    def ami(first, second):
+        generator = torch.Generator().manual_seed(0)
+        return attention_mutual_information(first, second, samples=9, generator=generator)
+
+    assert torch.autograd.gradcheck(gaussian_mutual_information, (first[1:], second[1:]))
+    finite = torch.where(first.isfinite(), first, 0).detach().requires_grad_()
+    hole = torch.zeros_like(first).masked_fill(first.isinf(), -torch.inf).detach()
+    assert torch.autograd.gradcheck(lambda a, b: ami(a + hole, b), (finite, second))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_stays_finite_with_its_gradient_at_the_edges(dtype):
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randn(1, 400, generator=generator, dtype=dtype)
+    constant = torch.full_like(row, -3.4657359)
+    tiny = row * 1e-7 - 3
+    steep = row * 300
+    lost = torch.full_like(row, -torch.inf)
+    one = lost.clone()
+    one[0, 5] = -1.0
+    cases = [(row, row), (row, row + 1e-6), (constant, row), (constant, constant), (tiny, row)]
+    cases += [(steep, steep + row), (lost, row), (one, row), (row[:, :9], row[:, 9:18])]
+    for first, second in cases:
+        first, second = first.clone().requires_grad_(), second.clone().requires_grad_()
+        ami = attention_mutual_information(first, second)
+        ami.backward()
+        assert 0 <= ami.item() < 7
+        assert first.grad.isfinite().all() and second.grad.isfinite().all()
+    identical = attention_mutual_information(row, row)
+    assert identical.item() == pytest.approx(-0.5 * np.log(1e-6), rel=1e-3)  # its largest value
+    for nothing in (constant, lost, one):
+        assert attention_mutual_information(nothing, row).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_views_of_different_shape_are_refused():
+    with pytest.raises(
+        ValueError, match=r"two equal \[rows, positions\], not \(2, 3\) and \(2, 4\)"
+    ):
+        attention_mutual_information(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+# --- The loss
+
+
+@pytest.fixture
+def model(tiny_bert):
+    """A fresh tiny sentence encoder with [CLS] pooling."""
+    return SentenceTransformer(
+        modules=[Transformer(str(tiny_bert)), Pooling(32, "cls")], device="cpu"
+    )
+
+
+def features(model, sentences, length=None):
+    padding = "max_length" if length else True
+    return dict(model.tokenizer(sentences, padding=padding, max_length=length, return_tensors="pt"))
+
+
+def without_dropout(model):
+    """Training mode in which chance plays no part: attention and hidden states are all kept."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model.train()
+
+
+def test_without_ami_it_is_simcse(model):
+    """InfoNCE of dense + tanh on [CLS], computed by hand with the same dropout."""
+    loss = MiCSELoss(model, 0).train()
+    batch = features(model, SENTENCES)
+    torch.manual_seed(1)
+    value = loss([batch], None)
+    torch.manual_seed(1)
+    twice = {name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}
+    cls = model.transformers_model(**twice).last_hidden_state[:, 0]
+    dense = torch.nn.functional.linear(cls, loss.head[0].weight, loss.head[0].bias)
+    first, second = torch.tanh(dense).chunk(2)
+    assert value.item() == pytest.approx(info_nce(first, second).item(), abs=1e-6)
+    assert set(loss.components) == {"loss", "info_nce"}
+    assert not torch.allclose(first, second)  # the views differ
+
+
+def test_the_loss_is_info_nce_minus_lambda_ami(model):
+    loss = MiCSELoss(model, 0.3, min_layer=0, max_layer=2).train()
+    value = loss([features(model, SENTENCES)], None)
+    parts = loss.components
+    assert value.item() == pytest.approx((parts["info_nce"] - 0.3 * parts["ami"]).item())
+    assert parts["ami"] > 0
+    value.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in loss.parameters())
+
+
+def test_the_order_of_the_batch_does_not_matter(model):
+    """All rows have the same number of positions, so that all are drawn."""
+    sentences = ["a cat sat", "the dog ran", "red park mat", "big blue dog"]
+    loss = MiCSELoss(without_dropout(model), 0.5, min_layer=0, max_layer=2).train()
+    value = loss([features(model, sentences)], None).item()
+    assert loss([features(model, sentences[::-1])], None).item() == pytest.approx(value, rel=1e-5)
+
+
+def test_padding_lowers_ami_unless_it_is_ignored(model):
+    """The views are equal without dropout, so that only the fraction of kept positions differs."""
+    sentences = ["a cat sat", "the dog ran", "red park mat", "big blue dog"]  # five tokens each
+    amis = {}
+    for padding in ("counted", "ignored"):
+        loss = MiCSELoss(without_dropout(model), 0.5, min_layer=0, max_layer=2, padding=padding)
+        for length in (5, 24):
+            loss.train()([features(model, sentences, length=length)], None)
+            amis[padding, length] = loss.components["ami"].item()
+    full = -0.5 * np.log(1e-6)  # the largest value, of equal views
+    assert amis["ignored", 5] == amis["counted", 5] == pytest.approx(full, rel=1e-3)
+    assert amis["ignored", 24] == pytest.approx(full, rel=1e-3)
+    # All 24 queries look at 5 of 24 keys.
+    assert amis["counted", 24] == pytest.approx(full * ((5 / 24) ** 2 + 1e-6), rel=1e-3)
+
+
+def test_the_layer_range_decides_which_attention_is_compared(tiny_bert):
+    def ami(**layers):
+        torch.manual_seed(0)
+        model = SentenceTransformer(modules=[Transformer(str(tiny_bert)), Pooling(32, "cls")])
+        loss = MiCSELoss(model, 1.0, **layers).train()
+        torch.manual_seed(0)
+        loss([features(model, SENTENCES)], None)
+        return loss.components["ami"].item()
+
+    assert ami(min_layer=0, max_layer=1) != ami(min_layer=1, max_layer=2)
+    assert ami(min_layer=1, max_layer=2) == ami()  # 7 to 11 of 12, in proportion
+
+
+@pytest.mark.parametrize("sentences", [["a"], [""], ["a cat"] * 2])
+def test_small_batches_and_short_sentences_are_finite(model, sentences):
+    loss = MiCSELoss(model, 2.0, min_layer=0, max_layer=2).train()
+    value = loss([features(model, sentences)], None)
+    value.backward()
+    assert value.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in loss.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ami_weight": -1}, r"ami_weight=-1 is not a number from 0"),
+        ({"ami_weight": float("nan")}, r"ami_weight=nan is not a number from 0"),
+        ({"temperature": 0}, r"temperature=0 is not a number above 0"),
+        ({"samples": 1}, r"samples=1: a correlation needs 2 or more"),
+        ({"min_layer": 7, "max_layer": 11}, r"7 to 11 \(not included\) .* this model's 2 layers"),
+        ({"min_layer": 1, "max_layer": 1}, r"1 to 1 \(not included\)"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        MiCSELoss(model, **settings)
+
+
+def test_two_columns_are_refused(model):
+    batch = features(model, SENTENCES)
+    with pytest.raises(ValueError, match=r"one column of sentences, not 2"):
+        MiCSELoss(model)([batch, batch], None)
+
+
+def test_ami_is_measured_from_a_seed_of_its_own(model):
+    loss = MiCSELoss(model, 0, min_layer=0, max_layer=2)
+    model.eval()
+    state = torch.get_rng_state()
+    once, again = loss.measure_ami(SENTENCES), loss.measure_ami(SENTENCES)
+    assert once == again > 0
+    assert loss.measure_ami(SENTENCES, seed=1) != once
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+
+
+def test_the_head_reads_the_raw_embedding_also_of_a_model_that_normalises(model, tiny_bert):
+    modules = [Transformer(str(tiny_bert)), Pooling(32, "cls"), Normalize()]
+    normalising = SentenceTransformer(modules=modules, device="cpu")
+    values = []
+    for candidate in (model, normalising):
+        torch.manual_seed(0)
+        loss = MiCSELoss(candidate, 0.1).train()
+        values.append(loss([features(candidate, SENTENCES)], None).item())
+    assert values[0] == values[1]
+
+
+def test_it_drops_into_the_trainer_and_the_saved_model_needs_no_conversion(model, tmp_path):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    loss = MiCSELoss(model, 0.1)
+    head = loss.head[0].weight.clone()
+    args = SentenceTransformerTrainingArguments(
+        tmp_path / "run", num_train_epochs=2, per_device_train_batch_size=3, learning_rate=1e-2,
+        report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    data = Dataset.from_dict({"sentence": [*SENTENCES, "the red cat", "a blue park", "dogs ran"]})
+    SentenceTransformerTrainer(model, args, train_dataset=data, loss=loss).train()
+    assert any(not torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not torch.equal(head, loss.head[0].weight)  # the head is trained, too
+
+    model.save_pretrained(str(tmp_path / "model"))
+    assert not any("head" in name for name in model.state_dict())
+    expected = model.encode(SENTENCES)
+    again = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    np.testing.assert_allclose(again.encode(SENTENCES), expected, atol=1e-6)
+    bare = AutoModel.from_pretrained(tmp_path / "model").eval()
+    assert bare.config._attn_implementation == "sdpa"
+    with torch.no_grad():
+        cls = bare(**features(model, SENTENCES)).last_hidden_state[:, 0]
+    np.testing.assert_allclose(cls.numpy(), expected, atol=1e-5)
+
+
+def make_second_view_differ(module, inputs, output):
+    """In place of dropout, which two processes would draw otherwise than one."""
+    n = len(output) // 2
+    scale = 1 + 0.5 * torch.sin(torch.arange(output.shape[-1]))
+    return torch.cat([output[:n], output[n:] * scale])
+
+
+def first_kept(kept, samples, generator):
+    """In place of a draw by chance, which two processes would make otherwise than one."""
+    return kept.long().argsort(dim=1, descending=True, stable=True)[:, :samples]
+
+
+def joint_step(rank, world, folder, sentences, queue):
+    """Loss and gradients of one process's share of the batch, averaged as DDP does."""
+    torch.set_num_threads(1)
+    losses._draw = first_kept
+    if world > 1:
+        store = f"file://{folder}/store"
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+    model = without_dropout(SentenceTransformer(str(folder / "model"), device="cpu"))
+    model.transformers_model.embeddings.register_forward_hook(make_second_view_differ)
+    torch.manual_seed(0)
+    loss = MiCSELoss(model, 0.5, min_layer=0, max_layer=2).train()
+    share = len(sentences) // world
+    batch = features(model, sentences[rank * share : (rank + 1) * share])
+    if world > 1:
+        loss.model = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    value = loss([batch], None)
+    value.backward()
+    gradients = {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
+    gradients |= {f"head.{n}": p.grad.numpy() for n, p in loss.head.named_parameters()}
+    queue.put((value.item(), loss.components["ami"].item(), gradients))
+    if world > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joint_batch(model, tmp_path):
+    model.save_pretrained(str(tmp_path / "model"))
+    # Four tokens in the one process's share, six in the other's: one batch has them all in six.
+    words = ["cat", "dog", "mat", "park", "sat", "ran", "red", "big"]
+    pairs = [f"{a} {b}" for a in words for b in words]
+    sentences = [*pairs[:32], *(f"the {pair} ." for pair in pairs[32:])]
+    context = multiprocessing.get_context("spawn")
+    results = {}
+    for world in (1, 2):
+        queue = context.Queue()
+        processes = [
+            context.Process(target=joint_step, args=(rank, world, tmp_path, sentences, queue))
+            for rank in range(world)
+        ]
+        for process in processes:
+            process.start()
+        results[world] = [queue.get(timeout=120) for _ in processes]
+        for process in processes:
+            process.join(timeout=60)
+
+    [(value, ami, gradients)] = results[1]
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    assert 0.01 < ami < 5  # neither nothing nor the ceiling
+    for other, other_ami, other_gradients in results[2]:
+        assert other == pytest.approx(value, rel=1e-5)
+        assert other_ami == pytest.approx(ami, rel=1e-5)
+        assert other_gradients.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            # Some are zero but for rounding: that of a key's bias, which softmax ignores.
+            np.testing.assert_allclose(
+                other_gradients[name], gradient, rtol=1e-3, atol=1e-6 * largest
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_heavy_ami_trains_500_steps_without_nan(model, dtype):
+    """Lambda 2 at a high learning rate, where taking the logarithm of probabilities diverges."""
+    torch.manual_seed(0)
+    loss = MiCSELoss(model, 2.0, min_layer=0, max_layer=2).train()
+    sentences = [
+        f"the {a} {b} on the red mat and the {a} sat" for a in ("cat", "dog") for b in "xyz"
+    ]
+    batch = features(model, sentences)
+    optimizer = torch.optim.AdamW(loss.parameters(), lr=1e-3)
+    amis = []
+    for _ in range(500):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            value = loss([batch], None)
+        optimizer.zero_grad()
+        value.backward()
+        norm = torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
+        assert value.isfinite() and norm.isfinite()
+        optimizer.step()
+        amis.append(loss.components["ami"].item())
+    assert np.mean(amis[-20:]) > 1.2 * np.mean(amis[:20])  # it learns what it is paid for

@@ -1,0 +1,4 @@
+"""What works on a checkout of the kit, called by the Makefile as `python -m tools.x`.
+
+The package imports nothing from here, and its wheel does not hold it.
+"""

@@ -1,0 +1,175 @@
+"""The notebooks as web pages that need no network: `python -m tools.pages --help`.
+
+nbconvert makes a page of each notebook, in a frame of ours: its own frames load scripts from the
+network. Formulas are drawings, so no script has to set them.
+"""
+
+import argparse
+import math
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+
+from micse_utils.results import output_folder, write_text
+from tools.formula import formula
+from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time, page
+
+HEADLINES = {"01": "similarity", "02": "topics", "03": "wrong_pooling"}
+HEADLINES |= {"04": "learning_curves", "05": "scores", "06": "recall_speed"}
+"""Of each notebook's figures, the one for the index."""
+STYLE, FRAME = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".html.j2"))
+ABOUT = """# miCSE kit
+
+Six notebooks on **miCSE** sentence embeddings (Klein & Nabi, ACL 2023), with their outputs, to
+read in any browser without a network. They go from two sentences and their similarity to a map of
+tweets, training from a handful of sentences, scores with their uncertainty, and fast search."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the pages where the command line says; 0 if they stand."""
+    parser = argparse.ArgumentParser(prog="python -m tools.pages", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="default: html/ in the results")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="results folder")
+    options = parser.parse_args(arguments)
+    folder = options.folder or options.results / "html"
+    try:
+        runs = write_site(output_folder(folder), options.results)
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    print(f"run here: {', '.join(runs) or 'none'}; any other page is as committed")
+    print(f"open {folder / 'index.html'}")
+    return 0
+
+
+def write_site(folder: Path, results: Path) -> list[str]:
+    """Write index, a page a notebook, and the notes for teachers.
+
+    Args:
+        folder: gets the pages; their links are relative, so it can be moved and copied.
+        results: results folder. A notebook's last run there goes before the committed one, if its
+            cells are still the same.
+
+    Returns:
+        Names of the notebooks whose run was taken.
+
+    Raises:
+        ValueError: a notebook is damaged, or a formula is not in the part of TeX that matplotlib
+            draws.
+    """
+    notebooks, runs = {}, []
+    index = [ABOUT]
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        name, figure = path.stem, HEADLINES[path.stem[:2]]
+        run, picture = results / name / path.name, results / name / f"{figure}.png"
+        notebook = cleaned(path)
+        if run.is_file() and sources(ran := cleaned(run)) == sources(notebook):
+            notebook = ran
+            runs.append(name)
+        if name not in runs or not picture.is_file():
+            picture = FIGURES / f"{name[:2]}_{figure}.png"
+        shutil.copy(picture, folder / "figures" / f"{name}.png")
+        notebooks[name] = notebook
+        index.append(entry(name, notebook))
+    index.append("[For teachers](TEACHING.html): plans for 90 minutes and half a day.")
+
+    teaching = (NOTEBOOKS / "TEACHING.md").read_text(encoding="utf-8")
+    pages = {"index": "miCSE kit", **{name: title(n) for name, n in notebooks.items()}}
+    pages["TEACHING"] = "For teachers"
+    for name, text in (("index", "\n\n".join(index)), ("TEACHING", teaching)):
+        cells = [nbformat.v4.new_markdown_cell(text)]
+        notebooks[name] = nbformat.v4.new_notebook(cells=cells)
+    filters = {"markdown2html": markdown_to_html}
+    frame = FRAME.read_text(encoding="utf-8")
+    exporter = HTMLExporter(raw_template=frame, template_name="basic", filters=filters)
+    for name, notebook in notebooks.items():
+        resources = {"title": pages[name], "pages": pages}
+        html, _ = exporter.from_notebook_node(notebook, resources)
+        write_text(folder / f"{name}.html", html)
+    write_text(folder / "style.css", stylesheet())
+    return runs
+
+
+def cleaned(path: Path) -> nbformat.NotebookNode:
+    """An executed notebook as a page: with its maps, without bars and paths, figures described."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged; make run makes it anew") from error
+    heading = ""
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = re.sub(r"""(?m)^\w+ = ["'](/|\w:\\).*\n?""", "", cell.source).strip()
+            if "=" in cell.source:  # what was set from outside decides the figures
+                cell.metadata.tags = ["given"]
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"(?m)^#+ (.*)", cell.source) or [heading])[-1]
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.metadata["image/png"] = {"alt": f"Figure of the section: {heading}"}
+    page(notebook, largest=math.inf)
+    return notebook
+
+
+def sources(notebook: nbformat.NotebookNode) -> list[str]:
+    """Its cells as they were written, without parameters set from outside."""
+    return [c.source for c in notebook.cells if c.metadata.get("tags") != ["given"]]
+
+
+def title(notebook: nbformat.NotebookNode) -> str:
+    """Its first heading."""
+    return re.search(r"(?m)^# (.*)", notebook.cells[0].source)[1]
+
+
+def entry(name: str, notebook: nbformat.NotebookNode) -> str:
+    """A notebook's part of the index, in Markdown: title, question, minutes, figure, headline."""
+    opening = notebook.cells[0].source
+    question = re.search(r"(?:^|(?<=[.?!] ))[^.?!\n]*\?", opening, re.MULTILINE)[0]
+    [last] = [c for c in notebook.cells if c.source.rstrip().endswith("print(headline)")]
+    headline = last.outputs[-1].text.strip()
+    return (
+        f"## [{title(notebook)}]({name}.html)\n\n{question} *({expected_time(opening)})*\n\n"
+        f"[![{headline}](figures/{name}.png)]({name}.html)\n\n{headline}"
+    )
+
+
+def markdown_to_html(source: str) -> str:
+    """Markdown as HTML, in place of nbconvert's filter: formulas drawn, links among the pages."""
+    return MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True)).render(source)
+
+
+class Renderer(IPythonRenderer):
+    """Links to notebooks become links to their pages, those to other files plain text."""
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        """A link to a page of the site or of the web."""
+        url = re.sub(r"\.(ipynb|md)$", ".html", url)
+        inside = "/" not in url or url.startswith("http")
+        return super().link(text, url, title) if inside else text
+
+    def inline_math(self, body: str) -> str:
+        """A formula in a line."""
+        return formula(body)
+
+    def block_math(self, body: str) -> str:
+        """A formula on a line of its own."""
+        return f"<p>{formula(body.strip())}</p>"
+
+
+def stylesheet() -> str:
+    """The style of all pages, with the colours of code for light and dark screens."""
+    light = HtmlFormatter(style="xcode").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="monokai").get_style_defs(".highlight")
+    night = f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
+    return "\n".join([light, night, STYLE.read_text(encoding="utf-8")])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
