@@ -31,7 +31,8 @@ from micse_utils.evaluation.metrics import alignment, spearman_interval, uniform
 from micse_utils.evaluation.published import markdown, score_row
 from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.plotting import similarity as plotting
+from micse_utils.plotting.search import search_scores
+from micse_utils.plotting.similarity import similarity_heatmap
 from micse_utils.results import Provenance, kept_json, write_metrics
 from micse_utils.search import nearest, pairs_above, queries_per_second
 from micse_utils.sources.choose import is_source
@@ -522,8 +523,8 @@ def test_a_formula_is_drawn_or_refused(tex):
 def test_a_readers_text_stands_in_a_figure_as_it_is(text):
     hits = pd.DataFrame({"query": [text], "rank": [1], "cosine": [0.5]})
     with warnings.catch_warnings(action="ignore"):  # letters that the font does not have
-        heatmap = plotting.similarity_heatmap(np.eye(2), [text, "b"], ["a", "b"], title="t")
-        for figure in (heatmap, plotting.search_scores(hits, title="t")):
+        heatmap = similarity_heatmap(np.eye(2), [text, "b"], ["a", "b"], title="t")
+        for figure in (heatmap, search_scores(hits, title="t")):
             figure.canvas.draw()
             plt.close(figure)
 

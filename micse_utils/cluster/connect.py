@@ -34,7 +34,7 @@ from micse_utils.datasets.tables import TEXT, open_source
 from micse_utils.device import pick_device
 from micse_utils.encoding import WINDOW, encode
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.plotting.scores import learning_curves
+from micse_utils.plotting.training import learning_curves
 from micse_utils.results import output_folder, records, save_figure, save_table, write_metrics
 from micse_utils.sources.choose import absolute
 from micse_utils.training.config import METHODS, LowShotConfig

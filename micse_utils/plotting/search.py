@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from micse_utils.plotting.similarity import BLUE, GREY, ORANGE, SERIES
+from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, literal
 
 MARKERS = "osD^"
 
@@ -102,3 +102,26 @@ def _numbers(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+
+
+def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
+    """Cosine of each query's hits by rank, one line per query.
+
+    Args:
+        hits: columns `query`, `rank` (from 1) and `cosine`.
+        title: what the reader sees.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    markers = "osD^v"
+    for index, (query, rows) in enumerate(hits.groupby("query", sort=False)):
+        style = {"marker": markers[index % 5], "color": SERIES[index % 4]}
+        axes.plot(rows["rank"], rows["cosine"], label=literal(query), **style)
+    axes.set_xlabel("rank of the sentence found")
+    axes.set_ylabel("cosine similarity")
+    lowest, highest = hits["cosine"].min(), hits["cosine"].max()
+    axes.set_ylim(min(0, lowest), 1.05 * highest)  # from 0, so that no small drop looks steep
+    axes.set_xticks(sorted(hits["rank"].unique()))
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure

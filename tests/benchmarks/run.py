@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from compare import machine
 
-from micse_utils.plotting.similarity import BLUE, GREY, ORANGE
+from micse_utils.plotting.style import BLUE, GREY, ORANGE
 from micse_utils.results import save_figure, versions, write_json
 
 ITEMS = (

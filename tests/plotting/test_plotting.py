@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micse_utils.plotting import similarity as plotting
+from micse_utils.plotting.maps import cluster_map, interactive_map
+from micse_utils.plotting.scores import accuracy_bars
+from micse_utils.plotting.search import search_scores
+from micse_utils.plotting.similarity import (
+    similarity_by_group,
+    similarity_distributions,
+    similarity_heatmap,
+)
+from micse_utils.plotting.style import text_table
 
 matplotlib.use("Agg")
 
@@ -19,7 +27,7 @@ def close_figures():
 
 def test_a_table_of_texts_has_its_headers_over_its_texts():
     table = pd.DataFrame({"sentence": ["The tide comes."], "cosine": [0.5]})
-    html = plotting.text_table(table, cosine="{:.2f}").to_html(table_uuid="t")
+    html = text_table(table, cosine="{:.2f}").to_html(table_uuid="t")
     assert re.search(r"#T_t th \{\s*text-align: left;", html)
     assert re.search(r"#T_t_row0_col0, #T_t_row0_col1 \{\s*text-align: left;", html)
     assert ">0.50<" in html and "row_heading" not in html
@@ -28,7 +36,7 @@ def test_a_table_of_texts_has_its_headers_over_its_texts():
 def test_the_heat_map_prints_every_cosine_and_names_every_sentence():
     similarity = np.array([[1, 0.5, -0.004], [0.5, 1, 0.25], [-0.004, 0.25, 1]])
     sentences = ["one cat", "two dogs", "three seas"]
-    figure = plotting.similarity_heatmap(similarity, sentences, ["a", "a", "b"], title="All")
+    figure = similarity_heatmap(similarity, sentences, ["a", "a", "b"], title="All")
     axes = figure.axes[0]
     printed = [text.get_text() for text in axes.texts]
     assert printed == ["100", "50", "0", "50", "100", "25", "0", "25", "100"]
@@ -45,9 +53,7 @@ def test_similarity_by_group_draws_each_pair_once_with_its_mean():
     table = pd.DataFrame(
         {"kind": ["x", "x", "y"] * 2, "cosine": [0.1, 0.3, 0.9, 0.2, 0.4, 0.8], "p": list("aaabbb")}
     )
-    figure = plotting.similarity_by_group(
-        table, value="cosine", group="kind", series="p", title="Pairs"
-    )
+    figure = similarity_by_group(table, value="cosine", group="kind", series="p", title="Pairs")
     axes = figure.axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     bars = [line for line in axes.lines if line.get_marker() != "o"]
@@ -60,13 +66,13 @@ def test_similarity_by_group_draws_each_pair_once_with_its_mean():
 
 def test_distributions_mark_their_means():
     scores = {"right": np.array([0.0, 0.1]), "wrong": np.array([0.5, 0.7])}
-    axes = plotting.similarity_distributions(scores, title="t").axes[0]
+    axes = similarity_distributions(scores, title="t").axes[0]
     assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([0.05, 0.6])
     assert [text.get_text() for text in axes.get_legend().texts] == ["right", "wrong"]
 
 
 def test_accuracy_bars_are_in_per_cent_with_the_baseline():
-    figure = plotting.accuracy_bars({"a": 0.5, "b": 0.75}, baseline=0.4, title="t")
+    figure = accuracy_bars({"a": 0.5, "b": 0.75}, baseline=0.4, title="t")
     [axes] = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [50, 75]
     assert axes.lines[0].get_xdata()[0] == 40
@@ -75,7 +81,7 @@ def test_accuracy_bars_are_in_per_cent_with_the_baseline():
 
 def test_search_scores_draw_one_line_a_query():
     hits = pd.DataFrame({"query": ["q", "q", "r"], "rank": [1, 2, 1], "cosine": [0.9, 0.5, 0.4]})
-    axes = plotting.search_scores(hits, title="t").axes[0]
+    axes = search_scores(hits, title="t").axes[0]
     assert [list(line.get_ydata()) for line in axes.lines] == [[0.9, 0.5], [0.4]]
     assert axes.get_ylim()[0] == 0
 
@@ -90,7 +96,7 @@ def test_the_cluster_map_names_its_clusters_without_asking_the_internet(monkeypa
     centres = [(0, 0), (5, 0), (0, 5), (5, 5)]
     points = np.concatenate([random.normal(centre, 0.3, (60, 2)) for centre in centres])
     labels = np.repeat(["rain, snow", "cats, dogs", "tea, milk", "none"], 60)
-    figure = plotting.cluster_map(points, labels, noise="none", title="Map")
+    figure = cluster_map(points, labels, noise="none", title="Map")
     written = {text.get_text().replace("\n", " ") for text in figure.findobj(plt.Text)}
     assert {"rain, snow", "cats, dogs", "tea, milk"} <= written
     assert "none" not in written
@@ -102,7 +108,7 @@ def test_names_of_crowded_clusters_neither_overlap_nor_leave_the_map():
     points = random.normal(0, 1, (800, 2))
     points[:20] += 100  # far off, and of no cluster: the map is drawn without them
     labels = np.array(["none"] * 20 + [f"first {i % 12}, second, third" for i in range(780)])
-    figure = plotting.cluster_map(points, labels, noise="none", title="Map")
+    figure = cluster_map(points, labels, noise="none", title="Map")
     figure.draw_without_rendering()
     [axes] = figure.axes
     boxes = [text.get_window_extent() for text in axes.texts if "second" in text.get_text()]
@@ -117,7 +123,7 @@ def test_names_of_crowded_clusters_neither_overlap_nor_leave_the_map():
 def test_a_map_with_hardly_a_cluster_is_drawn_all_the_same(names):
     labels = np.array([*names, "none"] * 4)
     points = np.random.default_rng(0).normal(size=(len(labels), 2))
-    axes = plotting.cluster_map(points, labels, noise="none", title="Map").axes[0]
+    axes = cluster_map(points, labels, noise="none", title="Map").axes[0]
     assert [text.get_text() for text in axes.get_legend().texts] == [*names, "none"]
     assert sum(len(dots.get_offsets()) for dots in axes.collections) == len(points)
 
@@ -125,9 +131,7 @@ def test_a_map_with_hardly_a_cluster_is_drawn_all_the_same(names):
 def test_the_interactive_map_holds_every_text_escaped_and_loads_nothing():
     texts = ["<script>alert(1)</script>", "plain & simple"]
     colours = {"neg": "#56B4E9", "pos": "#E69F00"}
-    page = plotting.interactive_map(
-        np.zeros((2, 2)), texts, ["neg", "pos"], colours=colours, title="Map"
-    )
+    page = interactive_map(np.zeros((2, 2)), texts, ["neg", "pos"], colours=colours, title="Map")
     assert all(colour in page for colour in colours.values())
     assert "<script>alert(1)" not in page
     assert "plain &amp; simple" in page or "plain & simple" in page

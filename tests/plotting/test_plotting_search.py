@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micse_utils.plotting import search as plotting
+from micse_utils.plotting.search import index_bytes, recall_speed, search_growth
 
 matplotlib.use("Agg")
 
@@ -20,7 +20,7 @@ def test_recall_is_drawn_against_speed_with_exact_search_at_one():
         "format": ["float32"] * 2 + ["int8"] * 2, "effort": [10, 64] * 2,
         "recall": [0.8, 0.9, 0.7, 0.85], "per_second": [9000.0, 3000.0, 9500.0, 3500.0],
     })  # fmt: skip
-    figure = plotting.recall_speed(sweep, exact={"exact": 300.0}, title="Trade")
+    figure = recall_speed(sweep, exact={"exact": 300.0}, title="Trade")
     [axes] = figure.axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines == {
@@ -38,7 +38,7 @@ def test_bytes_are_stacked_and_say_their_recall():
         "format": ["float32", "int8"], "vector": [1536, 384], "links": [150.0, 150.0],
         "recall": [0.98, 0.9512],
     })  # fmt: skip
-    [axes] = plotting.index_bytes(sizes, title="Memory").axes
+    [axes] = index_bytes(sizes, title="Memory").axes
     spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
     assert spans == [(0, 1536), (0, 384), (1536, 1686), (384, 534)]
     assert [text.get_text() for text in axes.texts] == ["recall@10 0.980", "recall@10 0.951"]
@@ -49,7 +49,7 @@ def test_growth_draws_a_line_a_search_on_logarithmic_axes():
     names = ["exact, alone", "exact, in a batch", "index, alone"]
     rows = [[1000, 0.1, 0.02, 0.05], [2000, 0.2, 0.04, 0.06]]
     times = pd.DataFrame(rows, columns=["vectors", *names])
-    figure = plotting.search_growth(times, title="Growth")
+    figure = search_growth(times, title="Growth")
     [axes] = figure.axes
     assert axes.get_xscale() == axes.get_yscale() == "log"
     np.testing.assert_array_equal([line.get_ydata() for line in axes.lines], times[names].T)

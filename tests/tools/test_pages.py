@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from micse_utils.plotting import similarity as plotting
+from micse_utils.plotting.maps import interactive_map
 from tools.pages import HEADLINES, cleaned, main, markdown_to_html, write_site
 from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT
 
@@ -67,7 +67,7 @@ def put_run(results, name, source=lambda text: text):
     for cell in notebook.cells:
         if "interactive_map" in cell.source:
             colours = {"a": "#56B4E9", "b": "#E69F00"}
-            page = plotting.interactive_map(
+            page = interactive_map(
                 np.eye(2), ["one", "two"], ["a", "b"], colours=colours, title="Map"
             )
             escaped = page.replace("&", "&amp;").replace('"', "&quot;")

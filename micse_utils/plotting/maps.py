@@ -1,0 +1,130 @@
+"""Maps of texts in two dimensions, as a figure and as a page: titled, legible at half width."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from micse_utils.plotting.style import BLUE, GREY, ORANGE
+
+
+def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
+    """Map of texts with the names of the clusters on it; of more than 40, those of the largest.
+
+    The view is on the clusters: texts of none that lie far off may be outside it.
+
+    Args:
+        points: positions, [n, 2].
+        labels: n cluster names; `noise` marks the texts of no cluster, drawn in grey.
+        noise: that name.
+        title: what the reader sees.
+    """
+    names = [name for name in dict.fromkeys(labels) if name != noise]
+    if len(names) < 3:  # too few to choose colours by
+        return _plain_map(points, np.asarray(labels), [*names, noise], title)
+
+    import datamapplot  # here, because it takes ten seconds that the other figures do not need
+
+    labels = np.asarray(labels)
+    figure, axes = datamapplot.create_plot(
+        points,
+        labels,
+        noise_label=noise,
+        noise_color="#C8C8C8",
+        title=title,
+        title_keywords={"fontsize": 17, "fontweight": "bold"},
+        font_family="DejaVu Sans",
+        use_system_fonts=True,  # the default asks a font server in the internet
+        show_labels=False,  # it would set them far around the map
+        palette_hue_radius_dependence=0.4,  # less pale in the middle than the default
+        point_size=min(12, 50_000 / len(points)),
+        glow_keywords={"kernel": "gaussian", "kernel_bandwidth": 0.15},
+        figsize=(10, 8),
+    )
+    shown = points[labels != noise]
+    low, high = shown.min(axis=0), shown.max(axis=0)
+    (left, bottom), (right, top) = low - 0.08 * (high - low), high + 0.08 * (high - low)
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="auto")
+    largest = pd.Series(labels[labels != noise]).value_counts().index[:40]
+    _write_names(axes, [(np.median(points[labels == name], axis=0), name) for name in largest])
+    return figure
+
+
+def _write_names(axes: Axes, names: list[tuple[np.ndarray, str]]) -> None:
+    """Write each name at its place in the axes, and push apart those that would overlap."""
+    style = {"ha": "center", "va": "center", "fontsize": 13, "linespacing": 1.05}
+    outline = [withStroke(linewidth=3, foreground="white")]
+    texts = [
+        axes.text(*place, fill(name, 12, break_long_words=False), **style, path_effects=outline)
+        for place, name in names
+    ]
+    axes.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in texts]
+    size = np.array([(box.width + 12, box.height + 4) for box in boxes])
+    centre = np.array([(box.x0 + box.x1, box.y0 + box.y1) for box in boxes]) / 2
+    low, high = axes.bbox.min + size / 2, axes.bbox.max - size / 2
+    for _ in range(500):
+        centre = np.clip(centre, low, high)
+        away = centre[:, None] - centre
+        overlap = (size[:, None] + size) / 2 - np.abs(away)  # in pixels; touching: in both axes
+        touching = (overlap > 0).all(axis=2) & ~np.eye(len(texts), dtype=bool)
+        shorter = overlap == overlap.min(axis=2, keepdims=True)
+        step = np.where(touching[..., None] & shorter, np.sign(away) * overlap, 0).sum(axis=1)
+        centre += step / 4
+    for text, place in zip(texts, axes.transData.inverted().transform(centre), strict=True):
+        text.set_position(place)
+
+
+def _plain_map(points: np.ndarray, labels: np.ndarray, names: list[str], title: str) -> Figure:
+    figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
+    for colour, name in zip((BLUE, ORANGE, GREY)[-len(names) :], names, strict=True):
+        axes.scatter(*points[labels == name].T, s=8, color=colour, label=name)
+    axes.set_title(title)
+    axes.set_axis_off()
+    axes.legend()
+    return figure
+
+
+def interactive_map(
+    points: np.ndarray,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    colours: Mapping[str, str],
+    title: str,
+) -> str:
+    """A map to pan and zoom with each text under the pointer, as one HTML page.
+
+    The page carries its script, so it opens without internet.
+
+    Args:
+        points: positions, [n, 2].
+        texts: n texts, shown on hover.
+        labels: n class names; a click in the legend hides a class.
+        colours: of each class, as hexadecimal.
+        title: of the page.
+    """
+    from bokeh.embed import file_html
+    from bokeh.models import ColumnDataSource
+    from bokeh.plotting import figure
+    from bokeh.resources import INLINE
+
+    tooltips = '<div style="max-width:24em"><b>@label</b><br>@text</div>'
+    page = figure(
+        title=title, tools="pan,wheel_zoom,box_zoom,reset,hover", active_scroll="wheel_zoom",
+        tooltips=tooltips, width=860, height=600, output_backend="webgl",
+    )  # fmt: skip
+    table = pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "text": texts, "label": labels})
+    for name, rows in table.groupby("label", sort=True):
+        page.scatter(
+            "x", "y", source=ColumnDataSource(rows), color=colours[name], alpha=0.6, size=5,
+            legend_label=name,
+        )  # fmt: skip
+    page.axis.visible = page.grid.visible = False
+    page.legend.click_policy = "hide"
+    return file_html(page, INLINE, title)

@@ -1,0 +1,27 @@
+"""What all figures share: colours that all can tell apart, and texts as readers wrote them."""
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+# Okabe & Ito's palette, told apart by all common kinds of colour vision.
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
+SERIES = (BLUE, ORANGE, GREEN, PINK)
+
+
+def text_table(table: pd.DataFrame, **formats: str) -> Styler:
+    """A table for reading: texts and headers to the left, without row numbers.
+
+    Args:
+        table: what is shown.
+        formats: of its columns with numbers, such as `cosine="{:.2f}"`.
+    """
+    left = {"text-align": "left"}
+    headers = {"selector": "th", "props": list(left.items())}  # pandas sets only cells by itself
+    shown = table.style.hide(axis="index").format(formats)
+    return shown.set_properties(**left).set_table_styles([headers])
+
+
+def literal(text: str) -> str:
+    """A reader's text as it stands: dollar signs start no formula, half an emoji is U+FFFD."""
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole.replace("$", r"\$")
