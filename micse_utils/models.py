@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from micse_utils.checks import shown
 from micse_utils.device import pick_device
-from micse_utils.results import Provenance, sha256_of
+from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import folder_at
 from micse_utils.sources import hub
 from micse_utils.sources.choose import choose

@@ -8,14 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micse_utils.results import (
-    Provenance,
-    save_figure,
-    save_table,
-    sha256_of,
-    write_atomically,
-    write_metrics,
-)
+from micse_utils.provenance import Provenance, sha256_of
+from micse_utils.results import save_figure, save_table, write_atomically, write_metrics
 
 MODEL = Provenance("all-MiniLM-L6-v2", "package", "gt==0.1", sha256="ab" * 32, pooling="mean")
 DATA = Provenance("tweets", "hub", "owner/tweets", revision="0123456789abcdef")

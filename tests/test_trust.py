@@ -33,7 +33,8 @@ from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
 from micse_utils.models import keep_first_layers, load_model
 from micse_utils.plotting.search import search_scores
 from micse_utils.plotting.similarity import similarity_heatmap
-from micse_utils.results import Provenance, kept_json, write_metrics
+from micse_utils.provenance import Provenance
+from micse_utils.results import kept_json, write_metrics
 from micse_utils.search import nearest, pairs_above, queries_per_second
 from micse_utils.sources.choose import is_source
 from micse_utils.training.config import LowShotConfig, configure

@@ -25,7 +25,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from micse_utils.results import kept_json, output_folder, sha256_of, write_atomically, write_json
+from micse_utils.provenance import sha256_of
+from micse_utils.results import kept_json, output_folder, write_atomically, write_json
 from tools.parameters import expected, read_value
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from micse_utils.cluster.worker import METADATA, TEXTS, Recipe, Worker, write_whole
 from micse_utils.datasets.tables import Source
-from micse_utils.results import versions
+from micse_utils.provenance import versions
 
 RECORD = "_encoding.json"
 

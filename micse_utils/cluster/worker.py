@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from micse_utils.encoding import WINDOW, encode
 from micse_utils.models import load_model, quiet
-from micse_utils.results import Provenance
+from micse_utils.provenance import Provenance
 
 TEXTS = "__texts"
 """Column of a block on its way to a worker: what to encode of each row, null where nothing."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 from micse_utils.checks import listed, shown, whole
 from micse_utils.datasets.texts import Corpus, package_provenance, read_lines
 from micse_utils.datasets.wikitext import wikipedia_sentences
-from micse_utils.results import Provenance, sha256_of
+from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import file_at, folder_at
 from micse_utils.sources import hub
 from micse_utils.sources.choose import choose

@@ -9,7 +9,7 @@ import pandas as pd
 
 from micse_utils.checks import numbers, shown
 from micse_utils.datasets.texts import package_provenance, read_lines
-from micse_utils.results import Provenance, sha256_of
+from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import KIT_DATA
 from micse_utils.sources.choose import choose
 from micse_utils.sources.packaged import fetch

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from micse_utils.checks import shown, whole
-from micse_utils.results import Provenance, sha256_of
+from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.sources import hub
 from micse_utils.sources.choose import choose
 from micse_utils.sources.packaged import MANIFEST, fetch

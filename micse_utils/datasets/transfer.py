@@ -8,7 +8,7 @@ import numpy as np
 from micse_utils.checks import shown
 from micse_utils.datasets.sts import senteval_path
 from micse_utils.datasets.texts import load_rated
-from micse_utils.results import Provenance, sha256_of
+from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.sources.choose import choose
 from micse_utils.sources.senteval_archive import from_hub
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from micse_utils.datasets.sts import STS_TASKS
 from micse_utils.datasets.transfer import TRANSFER_TASKS
-from micse_utils.results import Provenance
+from micse_utils.provenance import Provenance
 
 
 @dataclass(frozen=True)

@@ -46,14 +46,8 @@ from micse_utils.evaluation.published import (
     score_row,
 )
 from micse_utils.models import load_model
-from micse_utils.results import (
-    output_folder,
-    records,
-    save_table,
-    versions,
-    write_json,
-    write_text,
-)
+from micse_utils.provenance import versions
+from micse_utils.results import output_folder, records, save_table, write_json, write_text
 
 FOLDS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)

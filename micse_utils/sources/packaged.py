@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from micse_utils.results import sha256_of
+from micse_utils.provenance import sha256_of
 from micse_utils.settings import KIT_DATA, cache_folder
 
 LOCK_SECONDS = 900

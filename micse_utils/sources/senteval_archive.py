@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
 
-from micse_utils.results import sha256_of
+from micse_utils.provenance import sha256_of
 from micse_utils.settings import cache_folder
 from micse_utils.sources import hub
 from micse_utils.sources.hub import HubError, hub_problem

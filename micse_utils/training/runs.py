@@ -21,15 +21,8 @@ from transformers import PrinterCallback
 
 from micse_utils.datasets.sts import Pairs
 from micse_utils.models import quiet
-from micse_utils.results import (
-    Provenance,
-    kept_json,
-    records,
-    sha256_of,
-    versions,
-    write_atomically,
-    write_json,
-)
+from micse_utils.provenance import Provenance, sha256_of, versions
+from micse_utils.results import kept_json, records, write_atomically, write_json
 from micse_utils.settings import process
 from micse_utils.training.batches import JointBatches
 from micse_utils.training.config import LowShotConfig

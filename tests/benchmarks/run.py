@@ -17,7 +17,8 @@ import pandas as pd
 from compare import machine
 
 from micse_utils.plotting.style import BLUE, GREY, ORANGE
-from micse_utils.results import save_figure, versions, write_json
+from micse_utils.provenance import versions
+from micse_utils.results import save_figure, write_json
 
 ITEMS = (
     "encoding", "ami_term", "training_step", "training_format", "sts_overhead", "tweet_map",

@@ -12,7 +12,7 @@ from micse_utils.evaluation.published import (
     published_for,
     score_row,
 )
-from micse_utils.results import Provenance
+from micse_utils.provenance import Provenance
 
 
 def test_the_published_averages_are_those_the_papers_print():

@@ -25,7 +25,8 @@ from tools.run_notebooks import main
 CELLS = [
     'seed = 0  # of the numbers\nresults = "."  # folder',
     "import time\nimport numpy as np\nimport pandas as pd\nimport matplotlib.pyplot as plt",
-    "from micse_utils.results import Provenance, save_figure, save_table, write_metrics\n"
+    "from micse_utils.provenance import Provenance\n"
+    "from micse_utils.results import save_figure, save_table, write_metrics\n"
     "numbers = np.random.default_rng(seed).normal(size=50)\ntime.sleep(0.3)",
     'save_table(results, "numbers", pd.DataFrame({"number": numbers}))\ntime.sleep(0.3)',
     'save_figure(results, "numbers", plt.plot(numbers)[0].figure)\ntime.sleep(0.3)',

@@ -10,7 +10,7 @@ import pytest
 from micse_utils.datasets.sts import Pairs
 from micse_utils.datasets.texts import Corpus
 from micse_utils.models import load_model
-from micse_utils.results import Provenance
+from micse_utils.provenance import Provenance
 from micse_utils.training import grid
 from micse_utils.training.grid import train_grid
 from micse_utils.training.monitor import TrainingDivergedError

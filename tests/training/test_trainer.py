@@ -22,7 +22,7 @@ from transformers import AutoModel
 from micse_utils.datasets.sentences import load_low_shot, read_sentences
 from micse_utils.datasets.sts import Pairs, load_sample
 from micse_utils.models import load_model
-from micse_utils.results import Provenance
+from micse_utils.provenance import Provenance
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.development import DevelopmentEvaluator
 from micse_utils.training.losses import MiCSELoss
