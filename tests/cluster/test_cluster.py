@@ -177,7 +177,7 @@ def test_a_run_that_fails_is_kept_with_its_error_and_made_again(cluster, tiny_be
     options |= {"progress": False, "each": on_ray(1), **FAST}
     sentences = {(4, 1): Corpus(["the same"] * 4, SOURCE), (4, 2): Corpus(TEXTS[:4], SOURCE)}
     table = train_grid(model, sentences, tmp_path, **options)
-    assert "ValueError: 1 sentences make no batch of 4" in table["error"][0]
+    assert "ValueError: training needs 2 sentences or more, got 1" in table["error"][0]
     assert np.isnan(table["best"][0]) and table["best"][1] > -101 and table["error"].isna()[1]
     record = json.loads((tmp_path / "4-simcse-1.json").read_text(encoding="utf-8"))
     assert record["error"] == table["error"][0]
