@@ -1,7 +1,53 @@
 """Learn, use, train and reproduce miCSE sentence embeddings (Klein & Nabi, ACL 2023).
 
-One idea per module. Start with `models.load_model`, `encoding.encode`,
-`training.trainer.train_low_shot` and `evaluation.senteval.evaluate_sts`.
+`training` holds the paper: its loss, recipes and trainer. `datasets`, `sources`, `encoding` and
+`evaluation` load, embed and score texts; `cluster` does so on many machines. The names below are
+imported on first use, so that `import micse_utils` stays quick.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from micse_utils.datasets.sentences import read_sentences as read_sentences
+    from micse_utils.datasets.sts import load_sts as load_sts
+    from micse_utils.device import pick_device as pick_device
+    from micse_utils.encoding import encode as encode
+    from micse_utils.evaluation.senteval import evaluate_sts as evaluate_sts
+    from micse_utils.evaluation.senteval import evaluate_transfer as evaluate_transfer
+    from micse_utils.models import load_model as load_model
+    from micse_utils.training.losses import MiCSELoss as MiCSELoss
+    from micse_utils.training.losses import (
+        attention_mutual_information as attention_mutual_information,
+    )
+    from micse_utils.training.trainer import train_low_shot as train_low_shot
+
 __version__ = "0.1.0"
+
+_MODULES = {
+    "MiCSELoss": "training.losses",
+    "attention_mutual_information": "training.losses",
+    "encode": "encoding",
+    "evaluate_sts": "evaluation.senteval",
+    "evaluate_transfer": "evaluation.senteval",
+    "load_model": "models",
+    "load_sts": "datasets.sts",
+    "pick_device": "device",
+    "read_sentences": "datasets.sentences",
+    "train_low_shot": "training.trainer",
+}
+__all__ = ["__version__", *_MODULES]
+
+
+def __getattr__(name: str) -> object:
+    """Import one of the names above."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'micse_utils' has no attribute {name!r}")
+    value = getattr(import_module(f"micse_utils.{_MODULES[name]}"), name)
+    globals()[name] = value  # the next use finds it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the names above too, for tab completion."""
+    return sorted({*globals(), *__all__})
