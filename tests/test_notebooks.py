@@ -140,6 +140,15 @@ def test_every_result_says_what_made_it(results, name):
 
 
 @pytest.mark.slow
+def test_the_training_page_records_the_padding_rule(results):
+    recipes = metrics(results, TRAINING)["provenance"]["settings"]["recipes"]
+    assert {start: recipe["ami_padding"] for start, recipe in recipes.items()} == {
+        "whole encoder": "counted",
+        "first four layers": "counted",
+    }
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_executed_notebook_is_clean(results, name):
     notebook = nbformat.read(results / name / f"{name}.ipynb", as_version=4)

@@ -37,7 +37,7 @@ from micse_utils.models import keep_first_layers, load_model
 from micse_utils.plotting.training import learning_curves
 from micse_utils.results import output_folder, records, save_figure, save_table, write_metrics
 from micse_utils.sources.choose import absolute
-from micse_utils.training.config import METHODS, LowShotConfig
+from micse_utils.training.config import METHODS, PRESETS, LowShotConfig, default_preset
 from micse_utils.training.grid import GridRun, Trainer, train_grid
 
 CPUS = 8
@@ -220,6 +220,10 @@ def grid_command(options: argparse.Namespace) -> None:
         options.results, {"runs": records(table)}, headline=headline, model=model.provenance,
         data=corpora[options.sizes[0], options.seeds[0]].provenance, seed=options.seeds[0],
         seeds=options.seeds, dev=str(dev.provenance), independent=str(lee.provenance),
+        recipes={
+            name: vars(PRESETS[default_preset(start, max(options.sizes))])
+            for name, start in starts.items()
+        },
     )  # fmt: skip
     figures = ["before", "best", "last"]
     print(runs.groupby(["start", "size", "method"], sort=False)[figures].mean().round(2))
