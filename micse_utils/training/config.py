@@ -108,7 +108,7 @@ PRESETS = {
         ami_weight=1.0, min_layer=2, max_layer=6, learning_rate=1e-4, steps=20, eval_steps=5
     ),
     "packaged-raw": LowShotConfig(
-        ami_weight=0.1, min_layer=2, max_layer=4, learning_rate=1e-4, steps=15, eval_steps=5
+        ami_weight=0.1, min_layer=2, max_layer=4, learning_rate=1e-4, steps=20, eval_steps=5
     ),
 }
 SPLITS = {100_000: "10%", 10_000: "1%", 1_000: "0.1%"}

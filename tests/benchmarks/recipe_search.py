@@ -33,7 +33,7 @@ STARTS = {
 def settings(start):
     """Yield the settings of each arm: three arms of nine."""
     _, (first, last), weights = STARTS[start]
-    shared = {"min_layer": first, "max_layer": last, "steps": 20, "eval_steps": 5}
+    shared = {"min_layer": first, "max_layer": last, "steps": 20, "eval_steps": 10}
     for rate in RATES:
         yield "SimCSE", LowShotConfig("simcse", learning_rate=rate, **shared)
     arms = {"miCSE": "counted", "miCSE, padding ignored": "ignored"}
