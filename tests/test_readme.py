@@ -103,27 +103,25 @@ SLOW = {  # two at a time, after `make run`
         says="04_low_shot_training: .* whole encoder, simcse",
         leaves="results/grid/04_low_shot_training/runs/whole encoder/64-micse-48.json",
     ),
-    ".venv/bin/python -m micse_utils.training.trainer my-sentences.txt --output my-encoder": Short(
+    ".venv/bin/micse train my-sentences.txt --output my-encoder": Short(
         add="--source package --steps 2 --batch-size 8",
         says=r"before training, .*\. Model: my-encoder/model",
         leaves="my-encoder/model/model.safetensors",
     ),
     "accelerate launch": Short(
         {"accelerate": ".venv/bin/accelerate"},
-        add="--cpu --num_processes 2 -m micse_utils.training.trainer my-sentences.txt "
+        add="--cpu --num_processes 2 -m micse_utils train my-sentences.txt "
         "--output shared --model small --steps 2 --batch-size 8 "
         "--min-layer 0 --max-layer 2",
         says=r"before training, .*\. Model: shared/model",
         leaves="shared/model/model.safetensors",
     ),
-    "MICSE_SENTEVAL=/path/to/SentEval .venv/bin/python -m micse_utils.evaluation.senteval "
-    "all-MiniLM-L6-v2 --tasks sts": Short(
+    "MICSE_SENTEVAL=/path/to/SentEval .venv/bin/micse score all-MiniLM-L6-v2 --tasks sts": Short(
         {"/path/to": "."},
         says=r"\| all-MiniLM-L6-v2, mean \| \d(?s:.*)\| published \(MTEB",
         leaves="results/senteval/all-MiniLM-L6-v2/sts.md",
     ),
-    ".venv/bin/python -m micse_utils.cluster.connect grid results/cluster --sizes 64 1000 "
-    "--seeds 48 49 50": Short(
+    ".venv/bin/micse grid results/cluster --sizes 64 1000 --seeds 48 49 50": Short(
         {"64 1000": "64", "48 49 50": "48"},
         add="--model small --steps 1 --cpus 1",
         says="2 runs, 0 failed",
@@ -152,8 +150,9 @@ ELSEWHERE = {  # and the tests that run what they do
     'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7 --results results/small"': (
         "test_notebooks.test_the_topics_account_for_every_tweet_and_the_map_shows_each"
     ),
-    ".venv/bin/python -m micse_utils.cluster.connect encode my-sentences.csv my-embeddings "
-    "--column text": ("test_cluster.test_a_kill_costs_a_block_and_no_row"),
+    ".venv/bin/micse encode my-sentences.csv my-embeddings --column text": (
+        "test_cluster.test_a_kill_costs_a_block_and_no_row"
+    ),
     "torchrun": "test_trainer.test_two_processes_train_what_one_trains",
 }
 WINDOWS = {  # as other systems have them

@@ -1,13 +1,10 @@
-"""The STS and transfer tasks and their scores; `python -m micse_utils.evaluation.senteval --help`.
+"""The STS and transfer tasks and their scores.
 
 STS in the "all" setting of SimCSE (Gao et al. 2021, appendix B): the pairs of all subsets of a year
 are pooled, and one Spearman is taken of the cosines of the raw embeddings; no regressor. Transfer
 tasks with the classifier of its "test" mode.
 """
 
-import argparse
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,9 +42,8 @@ from micse_utils.evaluation.published import (
     published_for,
     score_row,
 )
-from micse_utils.models import load_model
 from micse_utils.provenance import versions
-from micse_utils.results import output_folder, records, save_table, write_json, write_text
+from micse_utils.results import records, save_table, write_json, write_text
 
 FOLDS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -231,55 +227,6 @@ def _logistic(features: np.ndarray, data: Classification, seed: int) -> tuple[fl
 CLASSIFIERS = {"senteval": _senteval, "logistic": _logistic}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Score a model as the command line says; 0 if all went well."""
-    parser = argparse.ArgumentParser(
-        prog="python -m micse_utils.evaluation.senteval",
-        description="Score a sentence encoder on the STS or transfer tasks.",
-    )
-    parser.add_argument("model", help="auto, miCSE, a hub repository or a folder")
-    parser.add_argument("--tasks", default="sts", choices=["sts", "transfer"], help="default: sts")
-    parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
-    parser.add_argument("--pooling", help="cls or mean, in place of the model's own")
-    parser.add_argument(
-        "--output", type=Path, help="folder (default: results/senteval/ and the model's name)"
-    )
-    parser.add_argument(
-        "--classifier",
-        default="senteval",
-        choices=list(CLASSIFIERS),
-        help="of the transfer tasks (default: senteval, as in published figures)",
-    )
-    parser.add_argument("--limit", type=int, help="sentences of each transfer task")
-    parser.add_argument("--seed", type=int, default=0, help="of bootstrap and samples")
-    parser.add_argument(
-        "--fast", action="store_true", help="bfloat16 where the hardware has units for it"
-    )
-    options = parser.parse_args(arguments)
-    name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.")
-    name += f"-{options.pooling}" if options.pooling else ""
-    settings = {
-        "source": options.source,
-        "dtype": None if options.fast else torch.float32,
-        "seed": options.seed,
-    }
-    try:
-        folder = output_folder(options.output or Path("results/senteval", name))
-        # A folder with the tasks need not hold the model, too.
-        place = options.source if options.source in ("hub", "package") else "auto"
-        model = load_model(options.model, source=place, pooling=options.pooling)
-        if options.tasks == "sts":
-            table = evaluate_sts(model, **settings)
-        else:
-            settings |= {"classifier": options.classifier, "limit": options.limit}
-            table = evaluate_transfer(model, **settings)
-        report(table, model, folder, options.tasks, settings)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 def report(
     table: pd.DataFrame,
     model: SentenceTransformer,
@@ -337,7 +284,3 @@ def report(
     }
     write_json(folder / f"{name}.json", record)
     print(f"results: {folder}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

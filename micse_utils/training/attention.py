@@ -18,10 +18,6 @@ def two_views(features: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-PADDING = ("counted", "ignored")
-"""What `attention_rows` can do with padding: count it, as the authors do, or leave it out."""
-
-
 def attention_rows(
     maps: list[Tensor], attention_mask: Tensor, *, padding: str = "counted"
 ) -> tuple[Tensor, Tensor, Tensor | None]:

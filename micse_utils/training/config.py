@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass, fields, replace
-
-from sentence_transformers import SentenceTransformer
+from typing import TYPE_CHECKING
 
 from micse_utils.checks import shown
-from micse_utils.training.attention import PADDING
+
+if TYPE_CHECKING:  # the command line reads the settings' names, and should not wait for torch
+    from sentence_transformers import SentenceTransformer
 
 METHODS = ("micse", "simcse")
+PADDING = ("counted", "ignored")
 SELECTIONS = ("all", "authors")
 
 
@@ -117,7 +119,7 @@ DUPLICATES = 0.05
 """Share of a split that may be missing, because duplicates were dropped, without changing it."""
 
 
-def default_preset(model: SentenceTransformer, sentences: int) -> str:
+def default_preset(model: "SentenceTransformer", sentences: int) -> str:
     """Return the name of the preset for a model and a number of distinct sentences.
 
     The kit's own for encoders of six and of four layers. All others get the paper's, which has

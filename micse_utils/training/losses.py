@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from micse_utils.checks import shown
 from micse_utils.training.attention import (
-    PADDING,
     attention_modules,
     attention_rows,
     recorded_attention,
     two_views,
 )
+from micse_utils.training.config import PADDING
 
 SMALLEST_DISTANCE = 1e-6
 """Least 1 - rho^2, which keeps I finite where two views agree entirely: at most 6.9 nats."""

@@ -1,28 +1,19 @@
-"""Low-shot training: `train_low_shot`, or `python -m micse_utils.training.trainer --help`.
+"""Low-shot training: `train_low_shot`.
 
-Runs unchanged under `torchrun` and `accelerate launch`: the batch is that of all processes
+Runs unchanged under `torchrun` and `accelerate launch`: the batch is the one of all processes
 together, and so are loss and gradients.
 """
 
-import argparse
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.checks import shown
-from micse_utils.datasets.sentences import read_sentences
 from micse_utils.datasets.sts import Pairs, load_stsb
-from micse_utils.models import keep_first_layers, load_model
-from micse_utils.results import output_folder
+from micse_utils.models import load_model
 from micse_utils.settings import expanded, process
-from micse_utils.training.attention import PADDING
 from micse_utils.training.config import (
-    METHODS,
-    PRESETS,
-    SELECTIONS,
     LowShotConfig,
     configure,
     default_preset,
@@ -116,66 +107,3 @@ def _distinct(sentences: Sequence[str]) -> list[str]:
     if duplicates := len(there) - len(distinct):
         print(f"{duplicates} duplicates were dropped: in one batch they are false negatives")
     return distinct
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Train on a file, as the command line says; 0 if it ran to its end."""
-    parser = argparse.ArgumentParser(
-        prog="python -m micse_utils.training.trainer", description=__doc__
-    )
-    parser.add_argument(
-        "file", type=Path, help="sentences: .txt (one a line), .csv, .tsv, .parquet"
-    )
-    parser.add_argument("--column", help="of a table, the column with the sentences")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument(
-        "--model", default="start",
-        help="a name or folder to start from (default: bert-base-uncased, or the packaged encoder)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--overwrite", action="store_true", help="delete another run that the folder holds"
-    )
-    parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
-    parser.add_argument("--layers", type=int, help="keep only this many of the first layers")
-    parser.add_argument(
-        "--preset", choices=PRESETS, help="recipe (default: by the model and the sentences)"
-    )
-    kinds = {
-        "method": {"choices": METHODS},
-        "ami_padding": {"choices": PADDING},
-        "select_from": {"choices": SELECTIONS},
-        "bf16": {"action": argparse.BooleanOptionalAction},
-        **{name: {"type": float} for name in ("ami_weight", "temperature", "learning_rate")},
-    }
-    for field in fields(LowShotConfig):
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            default=argparse.SUPPRESS,
-            help=f"in place of the preset's {field.name}",
-            **kinds.get(field.name, {"type": int}),
-        )
-    options = vars(parser.parse_args(arguments))
-    file, column, output = (options.pop(name) for name in ("file", "column", "output"))
-    name, source, layers = (options.pop(name) for name in ("model", "source", "layers"))
-    try:
-        sentences = read_sentences(file, column=column).texts
-        output_folder(output)
-        model = load_model(name, source=source, pooling="cls")
-        if layers is not None:
-            keep_first_layers(model, layers)
-        trained = train_low_shot(
-            sentences, model, options.pop("method", "micse"), output=output, **options
-        )
-    except (ValueError, TypeError, OSError, RuntimeError, ArithmeticError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    if process()[0] == 0:
-        print(f"{trained}. Model: {output / 'model'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,10 +16,11 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from micse_utils.cli import main
 from micse_utils.datasets.sts import YEARS, load_lee
 from micse_utils.datasets.transfer import TRANSFER_TASKS
 from micse_utils.evaluation import classifier
-from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer, main, report
+from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer, report
 from micse_utils.models import load_model
 
 SENTEVAL = Path(
@@ -308,7 +309,7 @@ def test_an_unknown_classifier_and_too_few_sentences_are_refused(tmp_path):
 def test_the_command_prints_the_row_and_writes_three_formats(tiny_bert, tmp_path, capsys):
     written = write_year(tmp_path / "senteval")
     call = [str(tiny_bert), "--source", str(tmp_path / "senteval"), "--pooling", "mean"]
-    assert main([*call, "--output", str(tmp_path / "out")]) == 0
+    assert main(["score", *call, "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "sts.json").read_text(encoding="utf-8"))
     [pooled] = [row for row in record["scores"] if row["subset"] == "all"]
@@ -325,7 +326,7 @@ def test_the_command_says_why_a_sampled_task_has_no_average(tiny_bert, tmp_path,
     write_transfer(tmp_path / "senteval")
     call = [str(tiny_bert), "--source", str(tmp_path / "senteval"), "--tasks", "transfer"]
     call += ["--pooling", "mean", "--limit", "50", "--output", str(tmp_path / "out")]
-    assert main(call) == 0
+    assert main(["score", *call]) == 0
     said = capsys.readouterr().out
     assert "without an average: MR (a sample of 50 sentences)\n" in said  # MRPC is not sampled
     record = json.loads((tmp_path / "out" / "transfer.json").read_text(encoding="utf-8"))
@@ -339,7 +340,7 @@ def test_the_command_records_which_classifier_it_used(tiny_bert, tmp_path, capsy
     for name in ("senteval", "logistic"):
         out = tmp_path / name
         chosen = [] if name == "senteval" else ["--classifier", name]
-        assert main([*call, *chosen, "--output", str(out)]) == 0
+        assert main(["score", *call, *chosen, "--output", str(out)]) == 0
         record = json.loads((out / "transfer.json").read_text(encoding="utf-8"))
         assert record["settings"]["classifier"] == name
         assert {row["classifier"] for row in record["scores"]} == {name}
@@ -376,7 +377,7 @@ def test_a_wrong_call_is_one_sentence_and_writes_nothing(
     tiny_bert, tmp_path, capsys, call, message
 ):
     call = [str(tiny_bert) if word == "TINY" else word for word in call]
-    assert main([*call, "--output", str(tmp_path / "out")]) == 1
+    assert main(["score", *call, "--output", str(tmp_path / "out")]) == 1
     complaint = capsys.readouterr().err
     assert message in complaint and "Traceback" not in complaint
     assert not (tmp_path / "out").exists()

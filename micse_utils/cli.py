@@ -1,0 +1,323 @@
+"""The command `micse`: train, score, encode, and the low-shot grid.
+
+Exit status: 0; 1 for a refusal, said in a sentence on stderr; 2 for wrong usage; 130 for Ctrl-C.
+Libraries are imported by the command that needs them, so that `--help` answers at once.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+from micse_utils import __version__
+from micse_utils.settings import process
+from micse_utils.training.config import (
+    METHODS,
+    PADDING,
+    PRESETS,
+    SELECTIONS,
+    LowShotConfig,
+)
+
+EXAMPLES = {
+    "train": "micse train my-sentences.txt --output my-encoder --steps 100",
+    "score": "micse score all-MiniLM-L6-v2 --tasks sts",
+    "encode": "micse encode tweets.csv embeddings/ --column text",
+    "grid": "micse grid results/grid --sizes 64 1000 --seeds 48 49 50",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line asks for; return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        return _refuse("Ray is not installed here; install the extra: pip install -e '.[cluster]'")
+    except (OSError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        return _refuse(f"micse {options.command}: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _refuse(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="micse", description="miCSE sentence embeddings.")
+    parser.add_argument("--version", action="version", version=f"micse {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (run, add_arguments) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=run.__doc__, description=run.__doc__, epilog=f"Example: {EXAMPLES[name]}"
+        )
+        command.set_defaults(run=run)
+        add_arguments(command)
+    return parser
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """Return a kind of argument: a whole number from `least`."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
+        return int(text)
+
+    return read
+
+
+_count, _size, _seed = _whole(1), _whole(LowShotConfig.batch_size), _whole(0)
+
+
+# --- train
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train an encoder on a file of unlabelled sentences."""
+    from micse_utils.datasets.sentences import read_sentences
+    from micse_utils.models import keep_first_layers, load_model
+    from micse_utils.results import output_folder
+    from micse_utils.training.trainer import train_low_shot
+
+    names = {field.name for field in fields(LowShotConfig)} - {"method"}
+    settings = {name: value for name, value in vars(options).items() if name in names}
+    sentences = read_sentences(options.file, column=options.column).texts
+    output_folder(options.output)
+    model = load_model(options.model, source=options.source, pooling="cls")
+    if options.layers is not None:
+        keep_first_layers(model, options.layers)
+    trained = train_low_shot(
+        sentences, model, options.method, output=options.output, preset=options.preset,
+        overwrite=options.overwrite, **settings,
+    )  # fmt: skip
+    if process()[0] == 0:
+        print(f"{trained}. Model: {options.output / 'model'}")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="sentences: .txt, .csv, .tsv or .parquet")
+    parser.add_argument("--column", help="of a table, the column with the sentences")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--model", default="start", help="what to start from: a name or folder")
+    parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
+    parser.add_argument("--layers", type=_count, help="keep only so many of the first layers")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    parser.add_argument("--preset", choices=PRESETS, help="recipe (default: by model and size)")
+    parser.add_argument("--method", choices=METHODS, default="micse", help="(default: micse)")
+    recipe = parser.add_argument_group("in place of the recipe's settings")
+    kinds = {
+        "ami_padding": {"choices": PADDING},
+        "select_from": {"choices": SELECTIONS},
+        "bf16": {"action": argparse.BooleanOptionalAction},
+        **{name: {"type": float} for name in ("ami_weight", "temperature", "learning_rate")},
+    }
+    for field in fields(LowShotConfig):
+        if field.name != "method":
+            kind = kinds.get(field.name, {"type": int, "metavar": "N"})
+            option = f"--{field.name.replace('_', '-')}"
+            recipe.add_argument(option, default=argparse.SUPPRESS, **kind)
+
+
+# --- score
+
+
+def score(options: argparse.Namespace) -> None:
+    """Score an encoder on the STS or the transfer tasks."""
+    import torch
+
+    from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer, report
+    from micse_utils.models import load_model
+    from micse_utils.results import output_folder
+
+    name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.")
+    name += f"-{options.pooling}" if options.pooling else ""
+    settings = {
+        "source": options.source,
+        "dtype": None if options.fast else torch.float32,
+        "seed": options.seed,
+    }
+    folder = output_folder(options.output or Path("results/senteval", name))
+    # A folder with the tasks need not hold the model, too.
+    place = options.source if options.source in ("hub", "package") else "auto"
+    model = load_model(options.model, source=place, pooling=options.pooling)
+    if options.tasks == "sts":
+        table = evaluate_sts(model, **settings)
+    else:
+        settings |= {"classifier": options.classifier, "limit": options.limit}
+        table = evaluate_transfer(model, **settings)
+    report(table, model, folder, options.tasks, settings)
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="auto, miCSE, a hub repository or a folder")
+    parser.add_argument("--tasks", default="sts", choices=["sts", "transfer"], help="default: sts")
+    parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
+    parser.add_argument("--pooling", help="cls or mean, in place of the model's own")
+    parser.add_argument("--output", type=Path, help="folder (default: in results/senteval)")
+    parser.add_argument(
+        "--classifier", default="senteval",
+        help="of the transfer tasks: senteval (default, as in published figures) or logistic",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=_count, help="sentences of each transfer task")
+    parser.add_argument("--seed", type=_seed, default=0, help="of bootstrap and samples")
+    parser.add_argument(
+        "--fast", action="store_true", help="bfloat16 where the hardware has units for it"
+    )
+
+
+# --- encode and grid, on Ray
+
+
+def encode(options: argparse.Namespace) -> None:
+    """Write a table of any size with its embeddings beside it, on Ray."""
+    from micse_utils.cluster.connect import connected, shares
+    from micse_utils.cluster.encode import encode_files
+    from micse_utils.cluster.worker import Recipe
+    from micse_utils.datasets.tables import open_source
+    from micse_utils.encoding import WINDOW
+    from micse_utils.encoding import encode as encode_texts
+    from micse_utils.models import load_model
+    from micse_utils.sources.choose import absolute
+
+    options.source, options.model = absolute(options.source), absolute(options.model)
+    source = open_source(options.input, options.column)
+    model = load_model(options.model, source=options.source)
+    max_length = options.max_length or min(128, model.get_max_seq_length() or 128)
+    encode_texts(model, ["refuse a wrong length before any worker starts"], max_length=max_length)
+    recipe = Recipe(
+        options.model,
+        options.source,
+        model.provenance,
+        into=options.into,
+        half=options.half,
+        max_length=max_length,
+        block_rows=options.block_rows or WINDOW,
+    )
+    del model  # the workers have their own
+    with connected(options.address):
+        workers, cpus, gpus = shares(options.workers)
+        print(f"workers: {workers}, each with {cpus} CPU cores and {gpus} GPUs")
+        done = encode_files(source, options.output, recipe, workers=workers, cpus=cpus, gpus=gpus)
+    memory = ", ".join(f"{most:,}" for most in done["worker MiB"]) or "none"
+    print(f"{done['rows']:,} rows are in {options.output}, {done['encoded']:,} of them encoded now")
+    print(f"without a text, and so without an embedding: {done['without text']:,}")
+    if done["blocks with warnings"]:
+        print(
+            f"{done['blocks with warnings']:,} of {done['blocks']:,} blocks had warnings, "
+            f"the first: {done['first warning']}"
+        )
+    print(f"largest memory of each worker, MiB: {memory}")
+
+
+def _ray_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address", help="of a running Ray cluster, such as 10.0.0.1:6379, or auto"
+    )
+    parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
+
+
+def _encode_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input", help="file, folder, pattern or URL: Parquet, CSV, JSON lines, text"
+    )
+    parser.add_argument("output", help="folder or URL for the Parquet files")
+    parser.add_argument("--column", default="text", help="the one with the texts (default: text)")
+    parser.add_argument("--into", default="embedding", help="name of the new column")
+    parser.add_argument("--model", default="auto", help="a name or folder, as for load_model")
+    parser.add_argument("--half", action="store_true", help="float16 instead of float32")
+    parser.add_argument("--max-length", type=_count, help="tokens kept of a text (default: 128)")
+    parser.add_argument("--block-rows", type=_count, help="rows a crash costs (default: 4096)")
+    parser.add_argument("--workers", type=_count, help="default: one a GPU, or one for 8 CPU cores")
+    _ray_arguments(parser)
+
+
+def grid(options: argparse.Namespace) -> None:
+    """Train sizes x methods x seeds from each start, on Ray."""
+    import copy
+
+    import pandas as pd
+
+    from micse_utils.cluster.connect import check_room, connected, on_ray
+    from micse_utils.datasets.sentences import load_low_shot
+    from micse_utils.datasets.sts import load_lee, load_stsb
+    from micse_utils.models import keep_first_layers, load_model
+    from micse_utils.plotting.training import learning_curves
+    from micse_utils.results import output_folder, records, save_figure, save_table, write_metrics
+    from micse_utils.sources.choose import absolute
+    from micse_utils.training.config import default_preset
+    from micse_utils.training.grid import train_grid
+
+    options.source, options.model = absolute(options.source), absolute(options.model)
+    output_folder(options.results)
+    model = load_model(options.model, source=options.source, pooling="cls")
+    starts = {"whole encoder": model}
+    if model.transformers_model.config.num_hidden_layers == 6:  # the packaged one: a raw start, too
+        starts["first four layers"] = keep_first_layers(copy.deepcopy(model), 4)
+    corpora = load_low_shot(options.sizes, seeds=options.seeds, source=options.source)
+    dev, lee = load_stsb("dev", source=options.source), load_lee()
+    steps = {} if options.steps is None else {"steps": options.steps}
+    with connected(options.address):
+        check_room(options.cpus, options.gpus)
+        tables = [
+            train_grid(
+                start, corpora, options.results / "runs" / name, sizes=options.sizes,
+                methods=options.methods, seeds=options.seeds, dev=dev, independent=lee,
+                each=on_ray(options.cpus, options.gpus), **steps,
+            ).assign(start=name)
+            for name, start in starts.items()
+        ]  # fmt: skip
+    runs = pd.concat(tables, ignore_index=True)
+    table = runs.drop(columns="history")
+    failed = table[table["error"].notna()]
+    save_table(options.results, "runs", table)
+    if len(failed) < len(runs):
+        figure = learning_curves(
+            runs[runs["error"].isna()], title="What a handful of sentences teaches [CLS]"
+        )
+        save_figure(options.results, "learning_curves", figure)
+    headline = f"{len(runs) - len(failed)} runs, {len(failed)} failed"
+    write_metrics(
+        options.results, {"runs": records(table)}, headline=headline, model=model.provenance,
+        data=corpora[options.sizes[0], options.seeds[0]].provenance, seed=options.seeds[0],
+        seeds=options.seeds, dev=str(dev.provenance), independent=str(lee.provenance),
+        recipes={
+            name: vars(PRESETS[default_preset(start, max(options.sizes))])
+            for name, start in starts.items()
+        },
+    )  # fmt: skip
+    figures = ["before", "best", "last"]
+    print(runs.groupby(["start", "size", "method"], sort=False)[figures].mean().round(2))
+    for run in failed.to_dict("records"):
+        print(
+            f"FAILED: {run['start']}, {run['size']}, {run['method']}, {run['seed']}: {run['error']}"
+        )
+    print(f"{headline}; results: {options.results}")
+
+
+def _grid_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, help="folder of the runs, the table and the figure")
+    parser.add_argument("--model", default="start", help="what to start from")
+    parser.add_argument("--sizes", type=_size, nargs="+", default=[64, 100, 500, 1000])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", type=_seed, nargs="+", default=[48, 49, 50, 51, 52])
+    parser.add_argument("--steps", type=_count, help="default: those of the recipe")
+    parser.add_argument("--cpus", type=float, default=2, help="CPU cores of a run")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs of a run")
+    _ray_arguments(parser)
+
+
+COMMANDS = {
+    "train": (train, _train_arguments),
+    "score": (score, _score_arguments),
+    "encode": (encode, _encode_arguments),
+    "grid": (grid, _grid_arguments),
+}

@@ -1,0 +1,64 @@
+"""The command `micse` itself; what its commands do is tested beside the modules they call."""
+
+import subprocess
+import sys
+
+import pytest
+
+import micse_utils
+from micse_utils.cli import COMMANDS, EXAMPLES, _parser, main
+
+
+def run(*arguments, **options):
+    call = [sys.executable, "-m", "micse_utils", *arguments]
+    return subprocess.run(call, capture_output=True, text=True, **options)
+
+
+def test_the_version_is_that_of_the_package():
+    done = run("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"micse {micse_utils.__version__}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_screen_and_ends_with_an_example_that_parses(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    lines = capsys.readouterr().out.rstrip().splitlines()
+    assert stopped.value.code == 0 and len(lines) <= 50
+    assert lines[-1] == f"Example: {EXAMPLES[command]}"
+    options = _parser().parse_args(EXAMPLES[command].split()[1:])
+    assert options.command == command
+
+
+def test_help_loads_no_torch():
+    code = "import sys; from micse_utils.cli import main\ntry: main(['train', '--help'])\n"
+    code += "finally: print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [[], ["learn"], ["train"], ["train", "a.txt", "--steps"], ["score", "m", "--limit", "0"]],
+)
+def test_wrong_usage_ends_with_2(call, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(call)
+    assert stopped.value.code == 2
+    assert "usage: micse" in capsys.readouterr().err
+
+
+def test_a_refusal_is_one_sentence_on_stderr_and_ends_with_1(tmp_path):
+    done = run("train", str(tmp_path / "none.txt"), "--output", str(tmp_path / "out"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.strip().splitlines()) == 1 and "none.txt" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in [name for name in sys.modules if name.startswith("micse_utils.cluster")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["grid", str(tmp_path / "out")]) == 1
+    assert "install the extra" in capsys.readouterr().err
