@@ -41,6 +41,8 @@ def test_the_wheel_holds_the_whole_package_its_data_and_nothing_else(installed):
         for path in files
         if not path.parts[0].endswith(".dist-info") and path.suffix != ".pyc"
     }
+    assert "bin/micse" in shipped
+    shipped.remove("bin/micse")
     package = {name for name in _kit_files() if name.startswith("micse_utils/")}
     extra = {"micse_utils/extra/__init__.py", "micse_utils/extra/module.py"}
     data = {f"micse_utils/{n}" for n in _kit_files() if n.startswith("data/") and n[-3:] != ".md"}
@@ -57,6 +59,11 @@ for module in pkgutil.walk_packages(micse_utils.__path__, "micse_utils."):
 from micse_utils.encoding import encode
 from micse_utils.models import load_model
 embeddings = encode(load_model(source="package", device="cpu"), ["A man plays a guitar."])
+from micse_utils.cli import main
+try:
+    main(["--help"])
+except SystemExit as ended:
+    assert ended.code == 0
 print(micse_utils.__file__, *embeddings.shape)
 """
     done = subprocess.run(

@@ -288,9 +288,8 @@ def _fingerprint(name: str, parameters: dict) -> str:
     cells = [[c.cell_type, c.source] for c in nbformat.read(_path(name), as_version=4).cells]
     settings = {k: v for k, v in os.environ.items() if k.startswith("MICSE_") and v}
     digest = hashlib.sha256(json.dumps([cells, parameters, settings], sort_keys=True).encode())
-    for file in sorted(
-        [*ROOT.glob("micse_utils/**/*.py"), *ROOT.glob("data/*"), ROOT / "requirements.lock"]
-    ):
+    places = [*ROOT.glob("micse_utils/**/*.py"), *ROOT.glob("data/**/*")]
+    for file in sorted([*(p for p in places if p.is_file()), ROOT / "requirements.lock"]):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
