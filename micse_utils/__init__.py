@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from micse_utils.evaluation.senteval import evaluate_sts as evaluate_sts
     from micse_utils.evaluation.senteval import evaluate_transfer as evaluate_transfer
     from micse_utils.models import load_model as load_model
-    from micse_utils.training.losses import MiCSELoss as MiCSELoss
-    from micse_utils.training.losses import (
+    from micse_utils.training.ami import (
         attention_mutual_information as attention_mutual_information,
     )
+    from micse_utils.training.losses import MiCSELoss as MiCSELoss
     from micse_utils.training.trainer import train_low_shot as train_low_shot
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "MiCSELoss": "training.losses",
-    "attention_mutual_information": "training.losses",
+    "attention_mutual_information": "training.ami",
     "encode": "encoding",
     "evaluate_sts": "evaluation.senteval",
     "evaluate_transfer": "evaluation.senteval",

@@ -37,15 +37,11 @@ from micse_utils.provenance import Provenance
 from micse_utils.results import kept_json, write_metrics
 from micse_utils.search import nearest, pairs_above, queries_per_second
 from micse_utils.sources.choose import is_source
+from micse_utils.training.ami import attention_mutual_information, gaussian_mutual_information
 from micse_utils.training.config import LowShotConfig, configure
 from micse_utils.training.development import DevelopmentEvaluator
 from micse_utils.training.grid import train_grid
-from micse_utils.training.losses import (
-    MiCSELoss,
-    attention_mutual_information,
-    gaussian_mutual_information,
-    info_nce,
-)
+from micse_utils.training.losses import MiCSELoss, info_nce
 from micse_utils.training.trainer import train_low_shot
 from tools import bundle
 from tools.formula import formula

@@ -1,5 +1,5 @@
 """Training a sentence encoder on a handful of sentences: the paper.
 
-`losses` holds the objective and `attention` the maps it reads; `config` the settings, `trainer`
-one run, `grid` many.
+`losses` holds the objective, `ami` its mutual information of `attention`; `config` the recipes,
+`trainer` one run, `grid` many.
 """

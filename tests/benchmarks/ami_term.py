@@ -5,8 +5,8 @@ from functools import partial
 import torch
 from compare import interleaved, peak_mebibytes, speed_rows
 
+from micse_utils.training.ami import attention_mutual_information
 from micse_utils.training.attention import attention_rows
-from micse_utils.training.losses import attention_mutual_information
 
 SENTENCES, HEADS, LAYERS, LENGTH, SAMPLES = 64, 12, 4, 32, 150
 

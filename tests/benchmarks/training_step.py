@@ -8,6 +8,7 @@ from micse_utils.datasets.sentences import load_low_shot
 from micse_utils.device import pick_dtype
 from micse_utils.models import load_model
 from micse_utils.training import losses
+from micse_utils.training.ami import attention_mutual_information
 
 BATCH, LENGTH = 64, 32
 
@@ -25,7 +26,7 @@ def stepper(method: str):
             sentences, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
         )
     )
-    ours = losses.attention_mutual_information
+    ours = attention_mutual_information
     rough = pick_dtype("cpu") == torch.bfloat16
 
     def step():

@@ -15,13 +15,12 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import AutoModel
 
-from micse_utils.training import losses
-from micse_utils.training.losses import (
-    MiCSELoss,
+from micse_utils.training import ami
+from micse_utils.training.ami import (
     attention_mutual_information,
     gaussian_mutual_information,
-    info_nce,
 )
+from micse_utils.training.losses import MiCSELoss, info_nce
 
 SENTENCES = ["a dog runs", "the cat sat on the warm mat", "a man plays a guitar on the street"]
 
@@ -66,9 +65,9 @@ def test_ami_agrees_with_numpy_where_every_position_is_drawn():
     expected = np.mean(
         [information(a[k], b[k]) for a, b, k in zip(first, second, kept, strict=True)]
     )
-    ami = attention_mutual_information(torch.tensor(first), torch.tensor(second))
+    measured = attention_mutual_information(torch.tensor(first), torch.tensor(second))
     assert kept.sum(axis=1).max() < 150
-    assert ami.item() == pytest.approx(expected * (kept.mean() ** 2 + 1e-6), rel=1e-9)
+    assert measured.item() == pytest.approx(expected * (kept.mean() ** 2 + 1e-6), rel=1e-9)
 
 
 def test_ami_of_a_sample_agrees_with_numpy_in_the_mean():
@@ -138,9 +137,9 @@ def test_it_stays_finite_with_its_gradient_at_the_edges(dtype):
     cases += [(steep, steep + row), (lost, row), (one, row), (row[:, :9], row[:, 9:18])]
     for first, second in cases:
         first, second = first.clone().requires_grad_(), second.clone().requires_grad_()
-        ami = attention_mutual_information(first, second)
-        ami.backward()
-        assert 0 <= ami.item() < 7
+        value = attention_mutual_information(first, second)
+        value.backward()
+        assert 0 <= value.item() < 7
         assert first.grad.isfinite().all() and second.grad.isfinite().all()
     identical = attention_mutual_information(row, row)
     assert identical.item() == pytest.approx(-0.5 * np.log(1e-6), rel=1e-3)  # its largest value
@@ -335,7 +334,7 @@ def first_kept(kept, samples, generator):
 def joint_step(rank, world, folder, sentences, queue):
     """Loss and gradients of one process's share of the batch, averaged as DDP does."""
     torch.set_num_threads(1)
-    losses._draw = first_kept
+    ami._draw = first_kept
     if world > 1:
         store = f"file://{folder}/store"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)

@@ -11,7 +11,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from micse_utils.training import losses
+from micse_utils.training import ami, losses
+from micse_utils.training.ami import attention_mutual_information
 from micse_utils.training.attention import attention_rows
 
 MIXED = [20, 13, 9, 5]
@@ -78,14 +79,14 @@ def reference_ami(first, second, lengths, drawn, *, samples=150, padding="counte
 @pytest.fixture
 def drawn(monkeypatch):
     """The positions that the package draws, a list of rows for each call."""
-    calls, draw = [], losses._draw
+    calls, draw = [], ami._draw
 
     def recording(*arguments):
         positions = draw(*arguments)
         calls.append(positions.tolist())
         return positions
 
-    monkeypatch.setattr(losses, "_draw", recording)
+    monkeypatch.setattr(ami, "_draw", recording)
     return calls
 
 
@@ -96,7 +97,7 @@ def package_ami(scores, lengths, dropped, padding):
     logs = scores.masked_fill(~mask[:, None, None], -torch.inf).log_softmax(dim=-1)
     logs = logs.masked_fill(torch.tensor(dropped), -torch.inf)
     first, second, positions = attention_rows(list(logs), mask.long(), padding=padding)
-    return losses.attention_mutual_information(
+    return attention_mutual_information(
         first, second, positions=positions, generator=torch.Generator().manual_seed(0)
     )
 
@@ -116,8 +117,8 @@ def test_ami_and_its_gradient_are_those_of_the_plain_reading(layers, lengths, pa
     scores, dropped = scores[least:most], dropped[least:most]
 
     tensor = torch.tensor(scores, requires_grad=True)
-    ami = package_ami(tensor, lengths, dropped, padding)
-    ami.backward()
+    value = package_ami(tensor, lengths, dropped, padding)
+    value.backward()
 
     def reference(scores):
         views = [
@@ -126,7 +127,7 @@ def test_ami_and_its_gradient_are_those_of_the_plain_reading(layers, lengths, pa
         ]
         return reference_ami(*views, lengths, drawn[0], padding=padding)
 
-    assert ami.item() == pytest.approx(reference(scores), rel=1e-9)
+    assert value.item() == pytest.approx(reference(scores), rel=1e-9)
     if padding == "counted":
         short = max(lengths) < 10
         assert short or len(drawn[0][0]) == 150
@@ -204,10 +205,10 @@ def test_the_whole_loss_is_that_of_the_plain_reading(small_bert, monkeypatch, dr
         odds = np.exp(np.array(cosines) / 0.05)
         info_nce -= np.log(odds[i] / odds.sum()) / n
     views = [[layer[half] for layer in seen["maps"]] for half in (slice(0, n), slice(n, None))]
-    ami = reference_ami(*views, lengths, drawn[0])
+    expected = reference_ami(*views, lengths, drawn[0])
     assert loss.components["info_nce"].item() == pytest.approx(info_nce, abs=1e-6)
-    assert loss.components["ami"].item() == pytest.approx(ami, abs=1e-6)
-    assert value == pytest.approx(info_nce - 0.3 * ami, abs=2e-6)
+    assert loss.components["ami"].item() == pytest.approx(expected, abs=1e-6)
+    assert value == pytest.approx(info_nce - 0.3 * expected, abs=2e-6)
 
 
 def test_the_head_starts_as_berts_layers_do(small_bert):
