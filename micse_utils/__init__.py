@@ -43,9 +43,7 @@ def __getattr__(name: str) -> object:
     """Import one of the names above."""
     if name not in _MODULES:
         raise AttributeError(f"module 'micse_utils' has no attribute {name!r}")
-    value = getattr(import_module(f"micse_utils.{_MODULES[name]}"), name)
-    globals()[name] = value  # the next use finds it without coming here
-    return value
+    return getattr(import_module(f"micse_utils.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
