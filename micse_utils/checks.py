@@ -57,3 +57,11 @@ def shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else reprlib.repr(value)
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def repaired(text: str) -> str:
+    """Return the text as valid Unicode: half of a surrogate pair becomes U+FFFD.
+
+    Emoji that were cut in two leave such halves behind.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,41 +1,44 @@
-"""Texts become embeddings, fast: sorted by length, packed by a token budget, in the order given."""
+"""Texts become embeddings, fast: sorted by length, packed by a token budget, in the order given.
 
+The forward pass runs on a twin of the model's transformer, so that the model is never touched and
+several threads may encode with it at once.
+"""
+
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from micse_utils.checks import shown, whole
+from micse_utils.checks import repaired, shown, whole
 from micse_utils.device import pick_dtype
-from micse_utils.inference import ready_to_encode
+from micse_utils.twin import forward_of
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
 """Tokens of one batch, padding included, by device: enough to keep it busy, and on a CPU few
 enough to stay in its caches."""
 WINDOW = 4096
 """Texts that are sorted by length together: what `encode` holds at a time besides the result."""
-
-
-class Encoder(Protocol):
-    """Anything that turns n strings into an array [n, d]."""
-
-    def encode(self, sentences: list[str]) -> np.ndarray:
-        """Embeddings, [n, d], in the order given."""
+LONGEST = 128
+"""Tokens kept of a text by default."""
+FEW = 64
+"""Texts up to which a thread that tokenises ahead, and a bar, cost more than they save."""
 
 
 def encode(
     model: SentenceTransformer,
     texts: Iterable[str],
     *,
-    max_length: int = 128,
+    max_length: int | None = None,
+    prompt_name: str | None = None,
     token_budget: int | None = None,
     dtype: torch.dtype | None = None,
     out: np.ndarray | None = None,
@@ -44,10 +47,14 @@ def encode(
     """Embed texts; each vector is the one the text would get alone, whatever it is batched with.
 
     Args:
-        model: any `SentenceTransformer` over text; it is left as it was.
+        model: a `SentenceTransformer` that begins with a transformer; it is left as it was.
         texts: n strings, from a list or from any iterable, which is read a window at a time. A
-            lone surrogate is read as U+FFFD; an empty text is encoded as such, with a warning.
-        max_length: tokens kept of each text, special tokens included; a warning counts the cut.
+            lone surrogate is read as U+FFFD. A warning counts the texts that are empty, of which
+            the tokeniser knows no word, or that hold control tokens such as [SEP].
+        max_length: tokens kept of each text, special tokens included, by default 128 or the
+            model's limit; a warning counts the texts that were cut.
+        prompt_name: key of `model.prompts`, for what stands before each text; by default the
+            model's own `default_prompt_name`.
         token_budget: tokens of one batch (texts times the longest of them); by default the
             `TOKEN_BUDGET` of the model's device.
         dtype: number format of the forward pass; by default `pick_dtype` of the model's device.
@@ -56,40 +63,47 @@ def encode(
         progress: show a bar once it takes longer than a second.
 
     Returns:
-        Embeddings, float32, [n, d], in the order of `texts`; `out`, where one was given.
+        Embeddings, float32, [n, d], in the order of `texts`; `out`, where one was given. d is
+        `truncate_dim` of a model that has one.
 
     Raises:
-        ValueError: no texts, `max_length` out of the model's range, `token_budget` that is no
-            positive whole number, or `out` of another shape.
-        TypeError: `texts` is one string, or holds something that is none (the message says where);
-            a model, number format or `out` that is none.
+        ValueError: no texts, `max_length` out of the model's range, an unknown prompt, `out` of
+            another shape, or a model that gives NaN or infinity.
+        TypeError: `texts` is not a sequence of strings (the message says where); a model, number
+            format or `out` that is none.
     """
-    if not isinstance(model, SentenceTransformer):
-        raise TypeError(f"model={shown(model)} is no SentenceTransformer; load_model gives one")
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise TypeError(f"dtype={shown(dtype)} is no number format such as torch.float32")
-    if out is not None and getattr(getattr(out, "dtype", None), "kind", None) != "f":
-        raise TypeError(f"out={shown(out)} is no array of floats")
-    total = _counted(texts)
-    limit = model.get_max_seq_length()
-    is_whole = isinstance(max_length, (int, np.integer))
-    if not is_whole or not 2 < max_length <= (limit or max_length):
-        raise ValueError(
-            f"max_length={shown(max_length)} is out of this model's range, 3 to {limit} tokens"
+    if not isinstance(model, SentenceTransformer) or not isinstance(model[0], Transformer):
+        raise TypeError(
+            f"model must be a SentenceTransformer that begins with a transformer, got "
+            f"{shown(model)}; load_model gives one"
         )
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a number format such as torch.float32, got {shown(dtype)}")
+    if out is not None and getattr(getattr(out, "dtype", None), "kind", None) != "f":
+        raise TypeError(f"out must be an array of floats, got {shown(out)}")
+    total = _counted(texts)
     if out is not None and total not in (None, len(out)):
         raise ValueError(f"out has {len(out)} rows for {total} texts")
+    tokenise = _Tokeniser(model, max_length, prompt_name)
     budget = TOKEN_BUDGET.get(model.device.type, 8192)
     if token_budget is not None:
         budget = whole("token_budget", token_budget, 1)
-    windows = _ahead(lambda window: _tokenise(model, window, max_length), _windows(texts))
-    pieces, seen, empty, cut = [], 0, 0, 0
+    few = total is not None and total <= FEW
+    windows = map(tokenise, _windows(texts)) if few else _ahead(tokenise, _windows(texts))
+    forward = forward_of(model, dtype or pick_dtype(model.device))
+    pieces, seen = [], 0
     with (
-        ready_to_encode(model, dtype or pick_dtype(model.device)),
-        tqdm(total=total, desc="encode", unit="text", delay=1, disable=not progress) as bar,
+        torch.inference_mode(),
+        tqdm(total=total, desc="encode", unit="text", delay=1, disable=few or not progress) as bar,
     ):
-        for features, empty_here, cut_here in windows:
-            vectors = _encode_window(model, features, budget, bar)
+        for features in windows:
+            vectors = _encode_window(model, forward, features, budget, bar)
+            finite = np.isfinite(vectors).all(axis=1)
+            if not finite.all():
+                raise ValueError(
+                    f"the model gives NaN or infinity for texts[{seen + int(np.argmin(finite))}]; "
+                    "its weights are damaged, or too large for this number format"
+                )
             rows = slice(seen, seen + len(vectors))
             if out is None:
                 pieces.append(vectors)
@@ -100,76 +114,38 @@ def encode(
                 )
             else:
                 out[rows] = vectors
-            seen, empty, cut = rows.stop, empty + empty_here, cut + cut_here
+            seen = rows.stop
     if not seen:
         raise ValueError("no texts to encode")
     if out is not None and seen < len(out):
         raise ValueError(f"out has {len(out)} rows for {seen} texts; those were written")
-    if empty:
-        warnings.warn(
-            f"{empty} of {seen} texts are empty; their vector is that of the empty text",
-            stacklevel=2,
-        )
-    if cut:
-        warnings.warn(
-            f"{cut} of {seen} texts are longer than max_length={max_length} tokens and were cut",
-            stacklevel=2,
-        )
+    for warning in tokenise.warnings(seen):
+        warnings.warn(warning, stacklevel=2)
     if out is not None:
         return out
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def encode_distinct(
-    model: SentenceTransformer | Encoder,
-    texts: Mapping[str, Iterable[str]],
-    *,
-    dtype: torch.dtype | None = None,
-    progress: bool = True,
-) -> tuple[np.ndarray, dict[str, int]]:
-    """Encode the distinct texts of several tasks together, once.
-
-    Args:
-        model: a `SentenceTransformer`, or any object with `encode(list of strings)`.
-        texts: those of each task.
-        dtype, progress: as for `encode`.
-
-    Returns:
-        Embeddings, [n, d], and the row of each text in them.
-
-    Raises:
-        ValueError: the encoder gives another shape, NaN, infinity or one and the same vector.
-    """
-    task_of = {text: task for task, group in texts.items() for text in group}
-    distinct = list(task_of)
-    if isinstance(model, SentenceTransformer):
-        longest = model.get_max_seq_length() or 512
-        vectors = encode(model, distinct, max_length=longest, dtype=dtype, progress=progress)
-    else:
-        vectors = np.asarray(model.encode(distinct))
-    if vectors.ndim != 2 or len(vectors) != len(distinct) or vectors.dtype.kind not in "fiu":
-        raise ValueError(
-            f"the encoder gave an array of shape {vectors.shape} for {len(distinct)} sentences; "
-            f"expected numbers, ({len(distinct)}, dimensions)"
-        )
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        text = distinct[int(np.argmin(finite))]
-        raise ValueError(
-            f"{task_of[text]}: the encoder gave NaN or infinity for {(~finite).sum()} of "
-            f"{len(distinct)} sentences, the first of them '{text}'"
-        )
-    if len(distinct) > 1 and (vectors == vectors[0]).all():
-        raise ValueError("the encoder gave one and the same vector for every sentence")
-    return vectors, {text: index for index, text in enumerate(distinct)}
+def token_limit(model: SentenceTransformer) -> int:
+    """Return how many tokens a model can read: its `max_seq_length`, or its positions if fewer."""
+    config = model.transformers_model.config
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # they count from the padding
+        positions -= config.pad_token_id + 1
+    return min(model.get_max_seq_length() or positions, positions)
 
 
 def _counted(texts: Iterable[str]) -> int | None:
-    """How many texts there are, if that can be known; those of a list are checked at once."""
+    """Return how many texts there are, if that can be known; those of a list are checked first."""
     if isinstance(texts, str):
-        raise TypeError("texts is one string; give a list of strings, such as [text]")
+        raise TypeError("texts must be a list of strings, got one string; give [text]")
+    if isinstance(texts, (Mapping, set, frozenset)) or hasattr(texts, "columns"):
+        raise TypeError(
+            f"texts must be a sequence of strings, got a {type(texts).__name__}; give one column, "
+            "or a list"
+        )
     if not isinstance(texts, Iterable):
-        raise TypeError(f"texts={shown(texts)} is no list of strings")
+        raise TypeError(f"texts must be a list of strings, got {shown(texts)}")
     if not isinstance(texts, Sized):
         return None
     if not len(texts):
@@ -181,32 +157,86 @@ def _counted(texts: Iterable[str]) -> int | None:
 
 def _check(text: object, position: int) -> None:
     if not isinstance(text, str):
-        raise TypeError(f"texts[{position}] is {shown(text)} ({type(text).__name__}), not a string")
+        raise TypeError(
+            f"texts[{position}] must be a string, got {shown(text)} ({type(text).__name__})"
+        )
 
 
 def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts, `WINDOW` at a time, as strings that the tokeniser accepts."""
+    """Yield the texts, `WINDOW` at a time, as strings that the tokeniser accepts."""
     source, seen = iter(texts), 0
     while window := list(islice(source, WINDOW)):
         for position, text in enumerate(window, start=seen):
             _check(text, position)
         seen += len(window)
-        # Half of a surrogate pair, as cut-off emoji leave behind, is not valid Unicode.
-        yield [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in window]
+        yield [repaired(text) for text in window]
 
 
-def _tokenise(
-    model: SentenceTransformer, texts: list[str], max_length: int
-) -> tuple[dict[str, list[Tensor]], int, int]:
-    """Features of a window, a tensor [tokens] a text; how many texts are empty, and were cut."""
-    tokens = model.tokenizer(texts, truncation=True, max_length=max_length)
-    lengths = [len(ids) for ids in tokens["input_ids"]]
-    features = {
-        name: list(torch.from_numpy(np.concatenate(values)).split(lengths))
-        for name, values in tokens.items()
-    }
-    cut = sum(bool(encoding.overflowing) for encoding in tokens.encodings or [])
-    return features, sum(not text.strip() for text in texts), cut
+class _Tokeniser:
+    """Turns windows of texts into features, and counts what a reader should hear of."""
+
+    lock = threading.Lock()  # the tokeniser cannot be used by two threads at once
+
+    def __init__(
+        self, model: SentenceTransformer, max_length: int | None, prompt_name: str | None
+    ) -> None:
+        limit = token_limit(model)
+        self.max_length = min(LONGEST, limit) if max_length is None else max_length
+        is_whole = isinstance(self.max_length, (int, np.integer))
+        if not is_whole or not 2 < self.max_length <= limit:
+            raise ValueError(
+                f"max_length must be from 3 to {limit} tokens for this model, got "
+                f"{shown(max_length)}"
+            )
+        prompts = model.prompts | {None: ""}
+        if (name := prompt_name or model.default_prompt_name) not in prompts:
+            raise ValueError(
+                f"prompt_name must be one of {', '.join(model.prompts)}, got {shown(name)}"
+            )
+        self.prompt = prompts[name]
+        # For poolings that leave the prompt out.
+        prompted = model.preprocess(["text"], prompt=self.prompt) if self.prompt else {}
+        self.extra = {k: v for k, v in prompted.items() if k == "prompt_length"}
+        self.tokenizer = model.tokenizer
+        self.lower = model[0].do_lower_case
+        self.empty = self.unknown = self.control = self.cut = 0
+
+    def __call__(self, texts: list[str]) -> dict[str, list[Tensor] | int]:
+        """Return the features of a window: of each text, a tensor [tokens]."""
+        if self.prompt:
+            texts = [self.prompt + text for text in texts]
+        if self.lower:
+            texts = [text.lower() for text in texts]
+        with self.lock:
+            tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length)
+        lengths = np.array([len(ids) for ids in tokens["input_ids"]])
+        flat = {name: np.concatenate(values) for name, values in tokens.items()}
+        self._count(flat["input_ids"], lengths, tokens.encodings or [])
+        features = {name: torch.from_numpy(v).split(lengths.tolist()) for name, v in flat.items()}
+        return features | self.extra
+
+    def _count(self, ids: np.ndarray, lengths: np.ndarray, encodings: list) -> None:
+        tokenizer, starts = self.tokenizer, np.cumsum(lengths) - lengths
+        added, unknown = tokenizer.num_special_tokens_to_add(), ids == tokenizer.unk_token_id
+        control = np.isin(ids, tokenizer.all_special_ids) & ~unknown
+        controls = np.add.reduceat(control, starts, dtype=int)
+        unknowns = np.add.reduceat(unknown, starts, dtype=int)
+        self.empty += int((lengths == added).sum())
+        self.unknown += int(((lengths > controls) & (unknowns == lengths - controls)).sum())
+        self.control += int((controls > added).sum())
+        self.cut += sum(bool(encoding.overflowing) for encoding in encodings)
+
+    def warnings(self, total: int) -> Iterator[str]:
+        """Yield a sentence for each kind of text that was not encoded as its reader may expect."""
+        counted = {
+            "are empty; their vector is that of the empty text": self.empty,
+            "have no word that the tokeniser knows; they all get nearly the same vector": (
+                self.unknown
+            ),
+            "hold control tokens such as [SEP] or [MASK], which act as such": self.control,
+            f"are longer than max_length={self.max_length} tokens and were cut": self.cut,
+        }
+        return (f"{count} of {total} texts {what}" for what, count in counted.items() if count)
 
 
 def _ahead(function: Callable, items: Iterable) -> Iterator:
@@ -223,15 +253,21 @@ def _ahead(function: Callable, items: Iterable) -> Iterator:
 
 
 def _encode_window(
-    model: SentenceTransformer, features: dict[str, list[Tensor]], token_budget: int, bar: tqdm
+    model: SentenceTransformer,
+    forward: Callable[[dict], Tensor],
+    features: dict[str, list[Tensor] | int],
+    token_budget: int,
+    bar: tqdm,
 ) -> np.ndarray:
-    """Embeddings of the texts of one window, float32, [texts, d]."""
+    """Embed the texts of one window: float32, [texts, d]."""
     lengths = np.array([len(ids) for ids in features["input_ids"]])
     filler = {"input_ids": model.tokenizer.pad_token_id or 0}
     order, vectors = [], []
     for rows in _batches(lengths, token_budget):
         batch = {
-            name: pad_sequence(
+            name: values
+            if isinstance(values, int)
+            else pad_sequence(
                 [values[row] for row in rows],
                 batch_first=True,
                 padding_value=filler.get(name, 0),
@@ -239,7 +275,7 @@ def _encode_window(
             ).to(model.device, non_blocking=True)
             for name, values in features.items()
         }
-        vectors.append(model(batch)["sentence_embedding"].float())
+        vectors.append(forward(batch)[:, : model.truncate_dim])
         order.append(rows)
         bar.update(len(rows))
     vectors = torch.cat(vectors).cpu().numpy()  # waits for a GPU once a window, not once a batch
@@ -249,7 +285,7 @@ def _encode_window(
 
 
 def _batches(lengths: np.ndarray, token_budget: int) -> Iterator[np.ndarray]:
-    """Rows of each batch, longest texts first: what fits in memory once fits until the end."""
+    """Yield the rows of each batch, longest texts first: what fits in memory once fits always."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):

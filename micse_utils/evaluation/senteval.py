@@ -5,9 +5,10 @@ are pooled, and one Spearman is taken of the cosines of the raw embeddings; no r
 tasks with the classifier of its "test" mode.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ from micse_utils.checks import shown
 from micse_utils.datasets.sts import Pairs
 from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
 from micse_utils.datasets.transfer import Classification
-from micse_utils.encoding import Encoder, encode_distinct
+from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation import classifier as senteval_classifier
 from micse_utils.evaluation.metrics import spearman_interval, unit
 from micse_utils.evaluation.published import (
@@ -48,6 +49,13 @@ from micse_utils.results import records, save_table, write_json, write_text
 FOLDS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths (scikit-learn's C), chosen among on training folds."""
+
+
+class Encoder(Protocol):
+    """Anything that turns n strings into an array [n, d]."""
+
+    def encode(self, sentences: list[str]) -> np.ndarray:
+        """Embeddings, [n, d], in the order given."""
 
 
 def evaluate_sts(
@@ -119,6 +127,50 @@ def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dic
                 mean[column] = np.average([part[column] for part in parts], weights=weights)
             rows.append(mean)
     return rows
+
+
+def encode_distinct(
+    model: SentenceTransformer | Encoder,
+    texts: Mapping[str, Iterable[str]],
+    *,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Encode the distinct texts of several tasks together, once.
+
+    Args:
+        model: a `SentenceTransformer`, or any object with `encode(list of strings)`.
+        texts: those of each task.
+        dtype, progress: as for `encode`.
+
+    Returns:
+        Embeddings, [n, d], and the row of each text in them.
+
+    Raises:
+        ValueError: the encoder gives another shape, NaN, infinity or one and the same vector.
+    """
+    task_of = {text: task for task, group in texts.items() for text in group}
+    distinct = list(task_of)
+    if isinstance(model, SentenceTransformer):
+        longest = token_limit(model)
+        vectors = encode(model, distinct, max_length=longest, dtype=dtype, progress=progress)
+    else:
+        vectors = np.asarray(model.encode(distinct))
+    if vectors.ndim != 2 or len(vectors) != len(distinct) or vectors.dtype.kind not in "fiu":
+        raise ValueError(
+            f"the encoder gave an array of shape {vectors.shape} for {len(distinct)} sentences; "
+            f"expected numbers, ({len(distinct)}, dimensions)"
+        )
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        text = distinct[int(np.argmin(finite))]
+        raise ValueError(
+            f"{task_of[text]}: the encoder gave NaN or infinity for {(~finite).sum()} of "
+            f"{len(distinct)} sentences, the first of them '{text}'"
+        )
+    if len(distinct) > 1 and (vectors == vectors[0]).all():
+        raise ValueError("the encoder gave one and the same vector for every sentence")
+    return vectors, {text: index for index, text in enumerate(distinct)}
 
 
 def evaluate_transfer(

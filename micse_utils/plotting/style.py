@@ -3,6 +3,8 @@
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from micse_utils.checks import repaired
+
 # Okabe & Ito's palette, told apart by all common kinds of colour vision.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
 SERIES = (BLUE, ORANGE, GREEN, PINK)
@@ -23,5 +25,4 @@ def text_table(table: pd.DataFrame, **formats: str) -> Styler:
 
 def literal(text: str) -> str:
     """A reader's text as it stands: dollar signs start no formula, half an emoji is U+FFFD."""
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return whole.replace("$", r"\$")
+    return repaired(text).replace("$", r"\$")

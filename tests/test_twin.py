@@ -1,6 +1,8 @@
-"""The forward pass made fast, against transformers' own attention."""
+"""The twin that encodes, against the model itself and transformers' own attention."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -8,9 +10,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoModel, BertTokenizerFast, DistilBertConfig, RobertaConfig
 
-from micse_utils import inference
-from micse_utils.inference import SHORT, ready_to_encode, short_text_attention
 from micse_utils.models import load_model
+from micse_utils.twin import SHORT, SHORT_TEXT, forward_of, short_text_attention, twin_of
 
 SIZES = {"vocab_size": 120, "max_position_embeddings": 100}
 CONFIGS = {
@@ -37,18 +38,18 @@ def model(request, tiny_bert, tmp_path):
 
 
 @pytest.mark.parametrize("tokens", [3, 20])
-def test_short_text_attention_gives_what_the_library_gives(model, tokens):
+def test_the_twin_gives_what_the_model_gives(model, tokens):
     ids = 10 + torch.arange(4 * tokens).reshape(4, tokens) % 60
     mask = torch.ones_like(ids)
     mask[1, -1] = mask[3, 1:] = 0
+    forward = forward_of(model.train(), torch.float32)
+    assert twin_of(model[0], torch.float32).model.config._attn_implementation == SHORT_TEXT
     for features in ({"input_ids": ids}, {"input_ids": ids, "attention_mask": mask}):
         features = {"attention_mask": torch.ones_like(ids), **features}
         with torch.no_grad():
             expected = model.eval()(dict(features))["sentence_embedding"]
-        with ready_to_encode(model, torch.float32):
-            assert model.transformers_model.config._attn_implementation == inference.SHORT_TEXT
-            found = model(dict(features))["sentence_embedding"]
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        model.train()  # the twin drops nothing out
+        torch.testing.assert_close(forward(features), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("tokens", [1, 14, SHORT, SHORT + 1])
@@ -74,25 +75,81 @@ def test_large_scores_do_not_overflow():
     torch.testing.assert_close(found, query.transpose(1, 2))
 
 
-def test_the_model_is_as_it_was_even_after_an_error(model):
+FEATURES = {"input_ids": torch.tensor([[7, 8, 9]]), "attention_mask": torch.ones(1, 3)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_model_is_left_as_it_was_and_can_still_be_trained(model, dtype):
     model.train()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(RuntimeError, match="on purpose"), ready_to_encode(model, torch.bfloat16):
-        assert not model.training
-        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-        raise RuntimeError("on purpose")
+    forward_of(model, dtype)(dict(FEATURES))
     assert model.training
     assert model.transformers_model.config._attn_implementation == "sdpa"
-    assert not torch.is_inference_mode_enabled()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
         assert tensor.dtype == before[name].dtype
-    loss = model({"input_ids": torch.tensor([[7, 8]])})["token_embeddings"].sum()
-    loss.backward()  # it can still be trained
+    model(dict(FEATURES))["token_embeddings"].sum().backward()
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_twin_in_the_models_own_format_has_its_very_weights(model):
+    own, rough = (twin_of(model[0], dtype) for dtype in (torch.float32, torch.bfloat16))
+    weights = {t.data_ptr() for t in model.parameters()}
+    assert {t.data_ptr() for t in own.parameters()} == weights
+    assert not {t.data_ptr() for t in rough.parameters()} & weights
+    assert {t.dtype for t in rough.parameters()} == {torch.bfloat16}
+
+
+def step(model):
+    model(dict(FEATURES))["sentence_embedding"].sum().backward()
+    torch.optim.AdamW(model.parameters(), lr=0.1).step()
+
+
+def through_data(model):
+    for tensor in model.parameters():
+        tensor.data.mul_(2)
+
+
+def loaded(model):
+    model.load_state_dict(
+        {name: t + 1 for name, t in model.state_dict().items() if "pos" not in name}, strict=False
+    )
+
+
+def cut(model):
+    if stack := getattr(model.transformers_model, "encoder", None):
+        stack.layer = stack.layer[:1]
+
+
+@pytest.mark.parametrize("change", [step, through_data, loaded, cut])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_twin_follows_changed_weights(model, change, dtype):
+    before = forward_of(model, dtype)(dict(FEATURES))
+    assert torch.equal(forward_of(model, dtype)(dict(FEATURES)), before)
+    change(model)
+    expected = forward_of(copy.deepcopy(model), dtype)(dict(FEATURES))
+    assert torch.equal(forward_of(model, dtype)(dict(FEATURES)), expected)
+
+
+def test_the_twin_goes_with_its_model(tiny_bert):
+    model = load_model(tiny_bert, device="cpu")
+    twins = [weakref.ref(twin_of(model[0], d)) for d in (torch.float32, torch.bfloat16)]
+    assert all(twin() for twin in twins)
+    del model
+    gc.collect()
+    assert not any(twin() for twin in twins)
+
+
+def test_a_change_of_the_pooling_counts_at_once(tiny_bert):
+    model = load_model(tiny_bert, device="cpu", pooling="mean")
+    forward_of(model, torch.float32)(dict(FEATURES))
+    model[1].pooling_mode = "cls"
+    with torch.no_grad():
+        expected = model(dict(FEATURES))["sentence_embedding"]
+    torch.testing.assert_close(forward_of(model, torch.float32)(dict(FEATURES)), expected)
 
 
 def test_a_choice_of_another_attention_is_respected(tiny_bert):
     model = load_model(tiny_bert, device="cpu")
     model.transformers_model.set_attn_implementation("eager")
-    with ready_to_encode(model, torch.float32):
-        assert model.transformers_model.config._attn_implementation == "eager"
+    assert twin_of(model[0], torch.float32).model.config._attn_implementation == "eager"
