@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from micse_utils.checks import numbers, shown, whole
-
 BLOCK = 2**24
 """Cosines that are held at a time, 64 MiB of float32."""
 
 
 def nearest(queries: np.ndarray, vectors: np.ndarray, count: int = 10) -> np.ndarray:
-    """The vectors with the largest dot product with each query; of unit vectors, the cosine.
+    """Find the vectors with the largest dot product with each query; of unit vectors, the cosine.
 
     Args:
         queries: [n, d].
@@ -23,17 +21,10 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, count: int = 10) -> np.nda
         Rows of `vectors`, [n, count], best first.
 
     Raises:
-        ValueError: `count` is not from 1 to m; arrays of other shapes, or with NaN or infinity.
+        ValueError: `count` is not from 1 to m; vectors with NaN or infinity.
     """
-    queries = numbers("queries", queries, "nd", finite=False)
-    vectors = numbers("vectors", vectors, "md", finite=False)
-    if queries.shape[1] != vectors.shape[1]:
-        raise ValueError(
-            f"queries of {queries.shape[1]} dimensions cannot be compared with vectors of "
-            f"{vectors.shape[1]}"
-        )
-    if not 1 <= whole("count", count) <= len(vectors):
-        raise ValueError(f"count={count} is not from 1 to the number of vectors, {len(vectors)}")
+    if not 1 <= count <= len(vectors):
+        raise ValueError(f"count must be from 1 to {len(vectors)}, the vectors, got {count}")
     found = np.empty((len(queries), count), dtype=np.int64)
     for rows, cosines in _blocks(queries, vectors):
         best = np.argpartition(cosines, -count, axis=1)[:, -count:]
@@ -43,7 +34,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, count: int = 10) -> np.nda
 
 
 def pairs_above(vectors: np.ndarray, cosine: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every pair of unit vectors with at least this cosine.
+    """Find every pair of unit vectors with at least this cosine.
 
     Args:
         vectors: of length one, [n, d].
@@ -54,13 +45,8 @@ def pairs_above(vectors: np.ndarray, cosine: float) -> tuple[np.ndarray, np.ndar
         order of the rows.
 
     Raises:
-        ValueError: `cosine` is no number, or `vectors` are of another shape, or not finite.
+        ValueError: vectors with NaN or infinity.
     """
-    vectors = numbers("vectors", vectors, "nd", finite=False)
-    if not isinstance(cosine, (int, float)) or cosine != cosine:
-        raise ValueError(f"cosine={shown(cosine)} is not a number")
-    if not len(vectors):
-        return np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=vectors.dtype)
     pairs, values = [], []
     for rows, cosines in _blocks(vectors, vectors):
         first, second = np.nonzero(cosines >= cosine)
@@ -74,17 +60,14 @@ def pairs_above(vectors: np.ndarray, cosine: float) -> tuple[np.ndarray, np.ndar
 def queries_per_second(
     search: Callable[[np.ndarray], object], queries: np.ndarray, *, rounds: int = 5
 ) -> float:
-    """Queries a second: `search` is called with all of them, `rounds` times.
+    """Measure queries a second: `search` is called with all of them, `rounds` times.
 
     Returns:
-        The number of queries by the seconds of the fastest round: whatever else the machine does
-        can only slow a round, as can the first one, which warms up.
-
-    Raises:
-        ValueError: `rounds` is not a whole number from 1.
+        Queries divided by the seconds of the fastest round: whatever else the machine does can
+        only slow a round, as can the first one, which warms up.
     """
     seconds = []
-    for _ in range(whole("rounds", rounds, 1)):
+    for _ in range(rounds):
         start = time.perf_counter()
         search(queries)
         seconds.append(time.perf_counter() - start)
@@ -92,7 +75,7 @@ def queries_per_second(
 
 
 def _blocks(queries: np.ndarray, vectors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Some of the queries at a time, as a slice, and their dot products with all vectors."""
+    """Yield some of the queries at a time, as a slice, and their dot products with all vectors."""
     size = max(1, BLOCK // len(vectors))
     for start in range(0, len(queries), size):
         rows = slice(start, start + size)

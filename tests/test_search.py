@@ -31,7 +31,7 @@ def test_nearest_may_be_all_of_them_in_order():
 
 @pytest.mark.parametrize("count", [0, 4])
 def test_more_than_there_are_cannot_be_found(count):
-    with pytest.raises(ValueError, match=f"count={count} is not from 1 to .* vectors, 3"):
+    with pytest.raises(ValueError, match="count must be from 1 to 3"):
         nearest(unit(1), unit(3), count)
 
 

@@ -27,7 +27,7 @@ from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
 from micse_utils.datasets.texts import load_tweets
 from micse_utils.datasets.transfer import Classification, load_transfer
 from micse_utils.encoding import encode
-from micse_utils.evaluation.metrics import alignment, spearman_interval, uniformity, unit
+from micse_utils.evaluation.metrics import spearman_interval, unit
 from micse_utils.evaluation.published import markdown, score_row
 from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
 from micse_utils.models import keep_first_layers, load_model
@@ -35,13 +35,11 @@ from micse_utils.plotting.search import search_scores
 from micse_utils.plotting.similarity import similarity_heatmap
 from micse_utils.provenance import Provenance
 from micse_utils.results import kept_json, write_metrics
-from micse_utils.search import nearest, pairs_above, queries_per_second
 from micse_utils.sources.choose import is_source
-from micse_utils.training.ami import attention_mutual_information, gaussian_mutual_information
+from micse_utils.training.ami import attention_mutual_information
 from micse_utils.training.config import LowShotConfig, configure
 from micse_utils.training.development import DevelopmentEvaluator
-from micse_utils.training.grid import train_grid
-from micse_utils.training.losses import MiCSELoss, info_nce
+from micse_utils.training.losses import info_nce
 from micse_utils.training.trainer import train_low_shot
 from tools import bundle
 from tools.formula import formula
@@ -268,89 +266,6 @@ def test_a_table_for_readers_always_has_its_rows(rows):
 
 
 @tried
-@given(matrices, matrices, values)
-def test_exact_search_finds_the_nearest_or_says_why_not(queries, vectors, count):
-    found = one_sentence(lambda: nearest(queries, vectors, count))
-    if found is not None:
-        assert not queries.size or (np.isfinite(queries).all() and np.isfinite(vectors).all())
-        assert found.shape == (len(queries), count)
-        assert all(len(set(row)) == count for row in found.tolist())
-    assert one_sentence(lambda: nearest(np.eye(3), np.eye(3), 1)).tolist() == [[0], [1], [2]]
-
-
-@tried
-@given(matrices, st.one_of(values, numbers))
-def test_pairs_are_found_or_it_is_said_why_not(vectors, cosine):
-    found = one_sentence(lambda: pairs_above(vectors, cosine))
-    if found is not None:
-        assert np.isfinite(vectors).all() and not np.isnan(cosine)
-        assert (found[0][:, 0] < found[0][:, 1]).all()
-
-
-@tried
-@given(values.filter(lambda value: value != 10**30))
-def test_speed_is_measured_in_one_round_or_more(rounds):
-    found = one_sentence(lambda: queries_per_second(len, np.eye(2), rounds=min_of(rounds)))
-    assert found is None or found > 0
-
-
-def min_of(value, most=50):
-    """A value, made smaller where it is so large a number that the test would take long."""
-    return min(value, most) if isinstance(value, int) else value
-
-
-@tried
-@given(matrices, matrices)
-def test_figures_of_merit_are_numbers_or_refused(first, second):
-    for figure in (
-        one_sentence(lambda: alignment(first, second)),
-        one_sentence(lambda: uniformity(first)),
-    ):
-        assert figure is None or isinstance(figure, float)
-    if first.ndim != 2:
-        assert one_sentence(lambda: unit(first)) is None
-    if first.shape != second.shape:
-        assert one_sentence(lambda: alignment(first, second)) is None
-
-
-@tried
-@given(matrices, matrices, values, values, values)
-def test_an_interval_has_two_ends_or_is_refused(first, second, level, resamples, seed):
-    some = {"level": level, "resamples": min_of(resamples), "seed": seed}
-    for options in (some, {}):
-        found = one_sentence(lambda given=options: spearman_interval(first, second, **given))
-        if found is not None:
-            assert first.shape == second.shape == (len(first),)
-            assert np.isfinite(first).all() and np.isfinite(second).all()
-
-
-@tried
-@given(matrices, matrices, st.one_of(values, numbers))
-def test_the_objective_refuses_views_that_do_not_fit(first, second, number):
-    views = [torch.tensor(view, dtype=torch.float32) for view in (first, second)]
-    fit = first.shape == second.shape and first.ndim == 2
-    for call in (
-        lambda: info_nce(*views),
-        lambda: gaussian_mutual_information(*views),
-        lambda: attention_mutual_information(*views),
-    ):
-        assert one_sentence(call) is None or fit
-    eye = torch.eye(3)
-    loss = one_sentence(lambda: info_nce(eye, eye, temperature=number))
-    assert loss is None or loss.isfinite()
-    rows = torch.rand(2, 9).log()
-    value = one_sentence(lambda: attention_mutual_information(rows, rows, samples=number))
-    assert value is None or value.isfinite()
-
-
-@tried
-@given(st.sampled_from(["ami_weight", "temperature", "samples", "min_layer", "max_layer"]), values)
-def test_a_loss_is_made_or_refused(tiny, name, value):
-    loss = one_sentence(lambda: MiCSELoss(tiny, **{name: value}))
-    assert loss is None or value is None or getattr(loss, name) == value
-
-
-@tried
 @given(values, values, values)
 def test_encode_refuses_a_wrong_model_format_or_array(tiny, model, dtype, out):
     good = {"model": tiny, "texts": ["a cat"], "max_length": 16}
@@ -431,14 +346,6 @@ def test_a_sample_of_a_transfer_task_is_drawn_or_refused(tweets, limit, seed):
 @pytest.fixture(scope="module")
 def tweets():
     return one_sentence(lambda: load_transfer("tweets", source="package"))
-
-
-@tried
-@given(st.sampled_from(["sizes", "methods", "seeds", "sentences"]), values)
-def test_a_grid_without_sentences_for_it_is_refused(tiny, tmp_path, name, value):
-    given = {"sizes": [4], "methods": ["micse"], "seeds": [1], "sentences": {}} | {name: value}
-    call = lambda: train_grid(tiny, given.pop("sentences"), tmp_path, dev=None, **given)  # noqa: E731
-    assert one_sentence(call) is None
 
 
 @tried

@@ -1,16 +1,15 @@
 """Figures of merit of embeddings: Spearman's confidence intervals, alignment, uniformity."""
 
 import numpy as np
+from scipy.stats import rankdata
 
-from micse_utils.checks import numbers, shown, whole
-
-BLOCK = 20_000
-"""Numbers that the bootstrap works on at once: few enough to stay in the processor's cache."""
+BLOCK = 200_000
+"""Numbers that the bootstrap ranks at once."""
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors of length 1 in float64, [n, d]; a zero vector stays zero."""
-    vectors = numbers("vectors", vectors, "nd", finite=False).astype(np.float64)
+    vectors = np.asarray(vectors, dtype=np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths == 0, 1, lengths)
 
@@ -25,9 +24,6 @@ def spearman_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a Spearman correlation (Efron & Tibshirani 1993, ch. 13).
 
-    A resample is a count of each pair, and ranks within it follow from the running sum of the
-    counts in sorted order: sorting once saves nine tenths of the time of ranking each anew.
-
     Args:
         first, second: float, [n].
         level: of confidence.
@@ -38,8 +34,7 @@ def spearman_interval(
         Lower and upper end, between -1 and 1; NaN where one of both is constant.
 
     Raises:
-        ValueError: arrays of unequal length, of less than two numbers or not finite; a level that
-            is not between 0 and 1, or a number of resamples or a seed that is none.
+        ValueError: arrays of unequal length, of fewer than two numbers, or not finite.
     """
     return _ends(_resampled(first, second, resamples, seed), level)
 
@@ -77,50 +72,31 @@ def spearman_difference(
 
 def _ends(drawn: np.ndarray, level: float) -> tuple[float, float]:
     """Percentiles that leave out the same share below and above."""
-    if not isinstance(level, float) or not 0 < level < 1:
-        raise ValueError(f"level={shown(level)} is not a number between 0 and 1")
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def _resampled(first: np.ndarray, second: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Spearman of each resample; the same seed and number of pairs give the same resamples."""
-    first, second = (numbers("what is ranked", values, "n") for values in (first, second))
-    if not len(first) == len(second) > 1:
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
         raise ValueError(
-            f"{len(first)} numbers cannot be correlated with {len(second)}; it needs as many of "
-            "both, and two or more"
+            f"what is correlated must be two equal arrays [n] of at least 2 numbers, got shapes "
+            f"{first.shape} and {second.shape}"
         )
-    n, resamples = len(first), whole("resamples", resamples, 1)
-    rng = np.random.default_rng(whole("seed", seed))
-    group_x, order_x, starts_x = _sorted_groups(first)
-    group_y, order_y, starts_y = _sorted_groups(second)
-    correlations = []
+    if not np.isfinite([first, second]).all():
+        raise ValueError("what is correlated must be finite, got NaN or infinity")
+    n, rng, correlations = len(first), np.random.default_rng(seed), []
     at_once = max(1, BLOCK // n)
     for start in range(0, resamples, at_once):
-        shape = (min(at_once, resamples - start), n)
-        drawn = rng.integers(n, size=shape) + n * np.arange(shape[0])[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(shape)
-        x, squares_x = _ranks(counts[:, order_x], starts_x)
-        y, squares_y = _ranks(counts[:, order_y], starts_y)
-        products = np.einsum("bn,bn,bn->b", counts, x[:, group_x], y[:, group_y])
+        drawn = rng.integers(n, size=(min(at_once, resamples - start), n))
+        # Spearman is the correlation of ranks, and those are of the resample, not of the whole.
+        x, y = (rankdata(values[drawn], axis=1) - (n + 1) / 2 for values in (first, second))
         with np.errstate(invalid="ignore"):  # 0 / 0: a constant has no correlation
-            correlations.append(products / np.sqrt(squares_x * squares_y))
+            correlations.append(
+                (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+            )
     return np.concatenate(correlations)
-
-
-def _sorted_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number of each value's group of equals, the sorting order, and where each group starts."""
-    _, group = np.unique(values, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    return group, order, np.flatnonzero(np.diff(group[order], prepend=-1))
-
-
-def _ranks(counts: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of the groups of equals in each resample, less their mean; sums of their squares."""
-    sizes = np.add.reduceat(counts, starts, axis=1)
-    ranks = np.cumsum(sizes, axis=1) - (sizes - 1) / 2 - (counts.shape[1] + 1) / 2
-    return ranks, np.einsum("bg,bg,bg->b", sizes, ranks, ranks)
 
 
 def alignment(first: np.ndarray, second: np.ndarray) -> float:
@@ -132,10 +108,8 @@ def alignment(first: np.ndarray, second: np.ndarray) -> float:
     Raises:
         ValueError: they differ in shape.
     """
-    first = numbers("first", first, "nd", finite=False)
-    second = numbers("second", second, "nd", finite=False)
     if first.shape != second.shape:
-        raise ValueError(f"first has shape {first.shape} and second {second.shape}; they are pairs")
+        raise ValueError(f"pairs must have one shape, got {first.shape} and {second.shape}")
     return float(((first - second) ** 2).sum(axis=1).mean())
 
 
@@ -151,8 +125,7 @@ def uniformity(vectors: np.ndarray) -> float:
     Raises:
         ValueError: fewer than two vectors.
     """
-    vectors = numbers("vectors", vectors, "nd", finite=False)
     if (n := len(vectors)) < 2:
-        raise ValueError(f"uniformity is that of pairs, and there is no pair of {n} vectors")
+        raise ValueError(f"uniformity needs at least 2 vectors, got {n}")
     potentials = np.exp(4 * (vectors @ vectors.T) - 4)  # the squared distance is 2 - 2 cosine
     return float(np.log((potentials.sum() - np.trace(potentials)) / (n * (n - 1))))
