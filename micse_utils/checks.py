@@ -2,7 +2,7 @@
 
 import json
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -57,6 +57,23 @@ def shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else reprlib.repr(value)
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def check_texts(name: str, texts: object) -> list[str]:
+    """Return the texts as a list, if they are a sequence of strings.
+
+    Raises:
+        TypeError: they are one string, a table, a set or a dictionary, or hold something else.
+    """
+    if isinstance(texts, (str, Mapping, set, frozenset)) or hasattr(texts, "columns"):
+        raise TypeError(f"{name} must be a list of strings, got a {type(texts).__name__}")
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"{name} must be a list of strings, got {shown(texts)}")
+    texts = list(texts)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{position}] must be a string, got {shown(text)}")
+    return texts
 
 
 def repaired(text: str) -> str:

@@ -1,18 +1,76 @@
-"""What a notebook leaves behind: figures, tables and `metrics.json`."""
+"""What a run leaves behind, never at the cost of other files: figures, tables, `metrics.json`."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
 from micse_utils.checks import shown
 from micse_utils.provenance import Provenance, versions
 from micse_utils.settings import expanded
+
+WRITTEN, LOCK = ".micse.json", ".micse.lock"
+"""In a folder of results: names of the files that the kit wrote there, and the lock of a run."""
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, names: Iterable[str], own: str = "(?!)") -> Iterator[None]:
+    """Hold a folder for one run, which writes files of these names into it.
+
+    The kit overwrites and deletes only what it wrote: what `.micse.json` in the folder lists.
+
+    Args:
+        folder: made where it is missing.
+        names: of files or folders in it. All files of such a folder must be listed, or `own`.
+        own: pattern of paths in listed folders that are the kit's without being listed.
+
+    Raises:
+        FileExistsError: a file that the kit did not write is in the way, or another run writes
+            to this folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            listed = _listed(folder)
+            for name in names:
+                place = folder / name
+                files = place.rglob("*") if place.is_dir() else [place] if place.exists() else []
+                files = [place] if place.is_symlink() else [f for f in files if not f.is_dir()]
+                for file in files:
+                    path = file.relative_to(folder).as_posix()
+                    ours = path in listed or (name in listed and re.fullmatch(own, path))
+                    if file.is_symlink() or not ours:
+                        raise FileExistsError(
+                            f"{file} was not written by the kit, and would be lost: move it, or "
+                            "name another output folder"
+                        )
+            note_written(folder, names)
+            yield
+    except Timeout:
+        raise FileExistsError(
+            f"another run is writing to {folder}: wait for it, or name another output folder"
+        ) from None
+
+
+def note_written(folder: Path, paths: Iterable[str]) -> None:
+    """List files of a folder as the kit's."""
+    if new := {*paths} - (listed := _listed(folder)):
+        write_json(folder / WRITTEN, sorted(listed | new))
+
+
+def _listed(folder: Path) -> set[str]:
+    listed = kept_json(folder / WRITTEN) or []
+    if not isinstance(listed, list):
+        raise FileExistsError(f"{folder / WRITTEN} is damaged: delete it with what the kit wrote")
+    return set(listed)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:

@@ -7,9 +7,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.results import save_figure, save_table, write_atomically, write_metrics
+from micse_utils.results import (
+    claimed,
+    note_written,
+    save_figure,
+    save_table,
+    write_atomically,
+    write_metrics,
+)
 
 MODEL = Provenance("all-MiniLM-L6-v2", "package", "gt==0.1", sha256="ab" * 32, pooling="mean")
 DATA = Provenance("tweets", "hub", "owner/tweets", revision="0123456789abcdef")
@@ -71,3 +80,48 @@ def test_the_hash_of_several_files_depends_on_each(tmp_path):
 def test_provenance_reads_as_one_line():
     assert str(MODEL) == ("all-MiniLM-L6-v2, mean pooling (package: gt==0.1, SHA-256 abababab…)")
     assert str(DATA) == "tweets (hub: owner/tweets, commit 01234567)"
+
+
+NAMES = ["sts.csv", "sts.md", "model/a.txt", "model/b.txt", "notes.txt", ".env", "sub/sts.csv"]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(st.sampled_from(NAMES)), st.sets(st.sampled_from(NAMES)))
+def test_a_run_overwrites_what_the_kit_wrote_and_nothing_else(tmp_path_factory, kits, users):
+    folder = tmp_path_factory.mktemp("results")
+
+    def put(names, text):
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+
+    put(kits, "ours")
+    with claimed(folder, []):
+        note_written(folder, kits)
+    put(users - kits, "theirs")
+    needed = {"sts.csv", "sts.md", "model/a.txt", "model/b.txt"}
+    if (users - kits) & needed:
+        with pytest.raises(FileExistsError), claimed(folder, ["sts.csv", "sts.md", "model"]):
+            put(needed, "new")
+    else:
+        with claimed(folder, ["sts.csv", "sts.md", "model"]):
+            put(needed, "new")
+    assert all((folder / name).read_text(encoding="utf-8") == "theirs" for name in users - kits)
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(tmp_path):
+    with claimed(tmp_path, ["a"]):
+        (tmp_path / "a").touch()
+        with pytest.raises(FileExistsError, match="another run"), claimed(tmp_path, ["a"]):
+            pass
+    with claimed(tmp_path, ["a"]):
+        pass
+
+
+def test_a_link_is_never_the_kits(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a").symlink_to(tmp_path / "there")
+    with claimed(tmp_path, []):
+        note_written(tmp_path, ["a"])
+    with pytest.raises(FileExistsError), claimed(tmp_path, ["a"]):
+        pass

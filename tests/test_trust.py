@@ -38,8 +38,8 @@ from micse_utils.results import kept_json, write_metrics
 from micse_utils.sources.choose import is_source
 from micse_utils.training.ami import attention_mutual_information
 from micse_utils.training.config import LowShotConfig, configure
-from micse_utils.training.development import DevelopmentEvaluator
 from micse_utils.training.losses import info_nce
+from micse_utils.training.monitor import DevelopmentEvaluator
 from micse_utils.training.trainer import train_low_shot
 from tools import bundle
 from tools.formula import formula

@@ -6,8 +6,6 @@ import torch.nn.functional as F
 from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor
 
-from micse_utils.checks import shown
-
 SMALLEST_DISTANCE = 1e-6
 """Least 1 - rho^2, which keeps I finite where two views agree entirely: at most 6.9 nats."""
 ROWS_AT_A_TIME = 128
@@ -50,9 +48,8 @@ def attention_mutual_information(
         is left to sample.
 
     Raises:
-        ValueError: the two views differ in shape, or fewer than two samples are to be drawn.
+        ValueError: the two views differ in shape.
     """
-    check_samples(samples)
     if first.shape != second.shape or first.ndim != 2 or not first.numel():
         raise ValueError(
             f"the views' attention must be two equal [rows, positions], not {tuple(first.shape)} "
@@ -106,12 +103,6 @@ def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
         eps=SMALLEST_NORM,
     )
     return -0.5 * torch.log((1 - rho**2).clamp(min=SMALLEST_DISTANCE))
-
-
-def check_samples(samples: int) -> None:
-    """Raise ValueError for a number of samples that has no correlation."""
-    if not isinstance(samples, int) or samples < 2:
-        raise ValueError(f"samples={shown(samples)}: a correlation needs 2 or more")
 
 
 def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:

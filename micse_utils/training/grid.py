@@ -18,8 +18,7 @@ from micse_utils.datasets.sts import Pairs
 from micse_utils.datasets.texts import Corpus
 from micse_utils.results import kept_json, records, write_json
 from micse_utils.training.config import LowShotConfig, configure, default_preset
-from micse_utils.training.development import DevelopmentEvaluator
-from micse_utils.training.monitor import TrainingDivergedError
+from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
 from micse_utils.training.trainer import train_low_shot
 
 FIGURES = ["before", "best", "last", "independent_before", "independent"]

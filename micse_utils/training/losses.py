@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from micse_utils.checks import shown
 from micse_utils.training.ami import (
     attention_mutual_information,
-    check_samples,
     of_all_processes,
     over_processes,
 )
@@ -52,22 +51,16 @@ def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Ten
         Scalar tensor >= 0, in nats.
 
     Raises:
-        ValueError: the two views are not of one shape, or a temperature that makes no sense.
+        ValueError: the two views are not of one shape.
     """
     if first.shape != second.shape or first.ndim != 2 or not len(first):
         raise ValueError(
             f"the views' embeddings must be two equal [n, d], not {tuple(first.shape)} and "
             f"{tuple(second.shape)}"
         )
-    _check_temperature(temperature)
     similarity = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T
     positives = torch.arange(len(first), device=first.device)
     return F.cross_entropy(similarity / temperature, positives)
-
-
-def _check_temperature(temperature: float | Tensor) -> None:
-    if not isinstance(temperature, (int, float, Tensor)) or not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature={shown(temperature)} is not a number above 0")
 
 
 class MiCSELoss(nn.Module):
@@ -128,10 +121,11 @@ class MiCSELoss(nn.Module):
         padding: str = "counted",
     ) -> None:
         super().__init__()
-        if not isinstance(ami_weight, (int, float)) or not 0 <= ami_weight < float("inf"):
-            raise ValueError(f"ami_weight={shown(ami_weight)} is not a number from 0")
-        _check_temperature(temperature)
-        check_samples(samples)
+        if not (ami_weight >= 0 and temperature > 0 and samples >= 2):
+            raise ValueError(
+                "ami_weight must be 0 or more, temperature above 0 and samples 2 or more, got "
+                f"{ami_weight}, {temperature} and {samples}"
+            )
         if padding not in PADDING:
             raise ValueError(f"padding must be one of {', '.join(PADDING)}, got {shown(padding)}")
         attentions = attention_modules(model.transformers_model)
@@ -162,18 +156,19 @@ class MiCSELoss(nn.Module):
         self._after_transformer = tuple(
             module for module in modules[1:] if normalised and not isinstance(module, Normalize)
         )
-        self.components: dict[str, Tensor] = {}
-        """The last batch's `loss`, `info_nce` and `ami`, detached."""
 
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels=None) -> Tensor:
-        """The loss of a batch; under `torch.distributed`, of the batches of all processes.
+    def forward(
+        self, sentence_features: Iterable[dict[str, Tensor]], labels=None
+    ) -> dict[str, Tensor]:
+        """Compute the loss of a batch; under `torch.distributed`, of the batches of all processes.
 
         Args:
             sentence_features: one dictionary of `input_ids`, `attention_mask`, … [n, tokens].
             labels: not used.
 
         Returns:
-            Scalar tensor.
+            The terms of the loss, scalar tensors, which the trainer adds up and logs: `info_nce`
+            and, unless lambda is 0, `ami_term`, which is -lambda * AMI.
         """
         sentence_features = list(sentence_features)
         if len(sentence_features) != 1:
@@ -193,14 +188,11 @@ class MiCSELoss(nn.Module):
         # Differences of the order of bfloat16's rounding decide both terms.
         with torch.autocast(embeddings.device.type, enabled=False):
             first, second = (of_all_processes(view) for view in embeddings.float().chunk(2))
-            loss = info_nce(self.head(first), self.head(second), temperature=self.temperature)
-            self.components = {"info_nce": loss.detach()}
+            first, second = self.head(first), self.head(second)
+            terms = {"info_nce": info_nce(first, second, temperature=self.temperature)}
             if self.ami_weight:
-                ami = self._ami(maps, views["attention_mask"])
-                self.components["ami"] = ami.detach()
-                loss = loss - self.ami_weight * ami
-        self.components["loss"] = loss.detach()
-        return loss
+                terms["ami_term"] = -self.ami_weight * self._ami(maps, views["attention_mask"])
+        return terms
 
     def _ami(self, maps: list[Tensor], attention_mask: Tensor) -> Tensor:
         first, second, positions = attention_rows(maps, attention_mask, padding=self.padding)

@@ -1,14 +1,20 @@
-"""What is watched while an encoder trains: a bar, the parts of the loss, AMI; a NaN stops it."""
+"""What is watched while an encoder trains: development pairs, AMI, a bar; a NaN stops it."""
 
-import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation import BaseEvaluator
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from micse_utils.datasets.sts import Pairs
+from micse_utils.encoding import encode, token_limit
+from micse_utils.evaluation.metrics import alignment, uniformity, unit
 from micse_utils.results import write_atomically
 from micse_utils.settings import process
 from micse_utils.training.losses import MiCSELoss
@@ -17,20 +23,80 @@ HEAD = "head.safetensors"
 """Weights of the training-only head in a checkpoint; written last, so it marks a whole one."""
 FIGURES = ("spearman", "alignment", "uniformity", "ami")
 """What is measured at every evaluation."""
-SHOWN = ("loss", "spearman", "ami")
-"""What stands beside the bar; more would leave the bar no room on a page."""
 LARGEST_NORM = 1.0
 """Of all gradients together, the head's included, as the authors clip them."""
 WATCHED = 64
 """Training sentences whose AMI is measured then."""
+LONGEST = 256
+"""Tokens kept of each development sentence, however short the model reads while it trains."""
+POSITIVE = 0.8
+"""Share of the highest score from which a pair counts as positive: 4 of 5, as in SimCSE."""
 
 
 class TrainingDivergedError(FloatingPointError):
     """The loss is no number any more; the message says at which step and what is left."""
 
 
+class DevelopmentEvaluator(BaseEvaluator):
+    """Score rated pairs: an evaluator for `SentenceTransformerTrainer`.
+
+    Returns `dev_spearman` (x 100, of cosine against gold), `dev_alignment` and `dev_uniformity`.
+    Every distinct sentence is encoded once, in float32, and compared in float64: the vectors of a
+    raw start lie so close together that rounding alone can move the Spearman by points.
+
+    Args:
+        pairs: rated pairs.
+
+    Raises:
+        ValueError: all have the same gold score.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        super().__init__()
+        self.primary_metric = "dev_spearman"
+        self.pairs = pairs
+        if np.ptp(pairs.gold) == 0:
+            raise ValueError(
+                f"{pairs.provenance.name}: all gold scores are {pairs.gold[0]}; a correlation "
+                "needs different ones"
+            )
+        self.sentences = sorted({*pairs.first, *pairs.second})
+        row = {sentence: index for index, sentence in enumerate(self.sentences)}
+        self.first = np.array([row[sentence] for sentence in pairs.first])
+        self.second = np.array([row[sentence] for sentence in pairs.second])
+
+    def __call__(
+        self,
+        model: SentenceTransformer,
+        output_path: str | None = None,
+        epoch: int = -1,
+        steps: int = -1,
+    ) -> dict[str, float]:
+        """Encode and score; `output_path`, `epoch` and `steps` are the trainer's, and not used."""
+        vectors = unit(self._encode(model))
+        first, second, gold = vectors[self.first], vectors[self.second], self.pairs.gold
+        positive = gold >= POSITIVE * gold.max()
+        return {
+            "dev_spearman": 100 * float(spearmanr((first * second).sum(axis=1), gold)[0]),
+            "dev_alignment": alignment(first[positive], second[positive]),
+            "dev_uniformity": uniformity(vectors),
+        }
+
+    def _encode(self, model: SentenceTransformer) -> np.ndarray:
+        # The same modules in a frame of their own: the trainer makes that of `model` bfloat16.
+        plain = SentenceTransformer(modules=list(model), device=str(model.device))
+        while_training, plain.max_seq_length = plain.max_seq_length, None
+        longest = min(LONGEST, token_limit(plain))
+        try:
+            return encode(
+                plain, self.sentences, max_length=longest, dtype=torch.float32, progress=False
+            )
+        finally:
+            plain.max_seq_length = while_training
+
+
 class Monitor(TrainerCallback):
-    """Progress bar, a stop at NaN, and the head's weights beside each checkpoint."""
+    """Clip the gradients, stop at NaN, show a bar, and keep the head beside each checkpoint."""
 
     def __init__(
         self, loss: MiCSELoss, sentences: list[str], max_length: int, steps: int, progress: bool
@@ -38,54 +104,36 @@ class Monitor(TrainerCallback):
         self.loss = loss
         self.sentences = sentences[:WATCHED]
         self.max_length = max_length
-        self.sums: dict[str, float] = {}
-        self.since = 0
         rank, _ = process()
         self.bar = tqdm(total=steps, desc="train", unit="step", disable=rank > 0 or not progress)
-        self.figures: dict[str, str] = {}
 
     def ami(self) -> float:
-        """AMI of the sentences that are watched."""
+        """Return the AMI of the sentences that are watched."""
         return self.loss.measure_ami(self.sentences, max_length=self.max_length)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Start where the run starts, which is not 0 for one that goes on."""
+        """Start the bar where the run starts, which is not 0 for one that resumes."""
         self.bar.update(state.global_step - self.bar.n)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
-        """Stop before a NaN or infinite loss reaches the weights; clip the gradients."""
-        parts = {name: value.item() for name, value in self.loss.components.items()}
-        if not math.isfinite(parts["loss"]):
-            raise TrainingDivergedError(
-                f"the loss is {parts['loss']} at step {state.global_step + 1}: lower learning_rate "
-                "or ami_weight"
-            )
+        """Clip the gradients, or stop before a NaN reaches the weights."""
         # Here and not by the trainer, which would leave the gradients of the head out of the norm.
-        torch.nn.utils.clip_grad_norm_(self.loss.parameters(), LARGEST_NORM)
-        for name, value in parts.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.since += 1
-        self.figures |= {name: f"{value:.2f}" for name, value in parts.items()}
+        norm = torch.nn.utils.clip_grad_norm_(self.loss.parameters(), LARGEST_NORM)
+        if not norm.isfinite():
+            raise TrainingDivergedError(
+                f"the gradients are {norm.item()} at step {state.global_step + 1}: lower "
+                "learning_rate or ami_weight"
+            )
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         """Move the bar."""
-        shown = {name: self.figures[name] for name in SHOWN if name in self.figures}
-        self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        """Note the parts of the loss, averaged since the last time."""
-        if self.since and "loss" in (logs or {}):
-            state.log_history[-1] |= {name: s / self.since for name, s in self.sums.items()}
-            self.sums, self.since = {}, 0
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
         """Note the AMI and show the development figures."""
-        metrics = {**(metrics or {}), "eval_dev_ami": self.ami()}
-        state.log_history[-1]["eval_dev_ami"] = metrics["eval_dev_ami"]
-        for name in FIGURES:
-            if f"eval_dev_{name}" in metrics:
-                self.figures[name] = f"{metrics[f'eval_dev_{name}']:.2f}"
+        state.log_history[-1]["eval_dev_ami"] = self.ami()
+        shown = {name: state.log_history[-1].get(f"eval_dev_{name}") for name in FIGURES}
+        self.bar.set_postfix({n: f"{v:.2f}" for n, v in shown.items() if v is not None})
 
     def on_save(self, args, state, control, **kwargs) -> None:
         """Complete the checkpoint, which holds only what the model is made of."""

@@ -32,7 +32,7 @@ def stepper(method: str):
     def step():
         losses.attention_mutual_information = rows_by_rows if "rows" in method else ours
         with torch.autocast("cpu", torch.bfloat16, enabled=rough):
-            value = loss([batch])
+            value = sum(loss([batch]).values())
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

@@ -178,29 +178,37 @@ def without_dropout(model):
     return model.train()
 
 
+def total(terms):
+    """The loss, as the trainer adds it up."""
+    return torch.stack(list(terms.values())).sum()
+
+
 def test_without_ami_it_is_simcse(model):
     """InfoNCE of dense + tanh on [CLS], computed by hand with the same dropout."""
     loss = MiCSELoss(model, 0).train()
     batch = features(model, SENTENCES)
     torch.manual_seed(1)
-    value = loss([batch], None)
+    terms = loss([batch])
     torch.manual_seed(1)
     twice = {name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}
     cls = model.transformers_model(**twice).last_hidden_state[:, 0]
     dense = torch.nn.functional.linear(cls, loss.head[0].weight, loss.head[0].bias)
     first, second = torch.tanh(dense).chunk(2)
-    assert value.item() == pytest.approx(info_nce(first, second).item(), abs=1e-6)
-    assert set(loss.components) == {"loss", "info_nce"}
+    assert set(terms) == {"info_nce"}
+    assert terms["info_nce"].item() == pytest.approx(info_nce(first, second).item(), abs=1e-6)
     assert not torch.allclose(first, second)  # the views differ
 
 
 def test_the_loss_is_info_nce_minus_lambda_ami(model):
-    loss = MiCSELoss(model, 0.3, min_layer=0, max_layer=2).train()
-    value = loss([features(model, SENTENCES)], None)
-    parts = loss.components
-    assert value.item() == pytest.approx((parts["info_nce"] - 0.3 * parts["ami"]).item())
-    assert parts["ami"] > 0
-    value.backward()
+    terms = []
+    for weight in (0.3, 0.6):
+        torch.manual_seed(0)
+        loss = MiCSELoss(model, weight, min_layer=0, max_layer=2).train()
+        terms.append(loss([features(model, SENTENCES)]))
+    assert terms[0]["ami_term"] < 0
+    assert terms[1]["ami_term"].item() == pytest.approx(2 * terms[0]["ami_term"].item())
+    assert terms[1]["info_nce"].item() == terms[0]["info_nce"].item() > 0
+    total(terms[1]).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in loss.parameters())
 
 
@@ -208,8 +216,8 @@ def test_the_order_of_the_batch_does_not_matter(model):
     """All rows have the same number of positions, so that all are drawn."""
     sentences = ["a cat sat", "the dog ran", "red park mat", "big blue dog"]
     loss = MiCSELoss(without_dropout(model), 0.5, min_layer=0, max_layer=2).train()
-    value = loss([features(model, sentences)], None).item()
-    assert loss([features(model, sentences[::-1])], None).item() == pytest.approx(value, rel=1e-5)
+    value, turned = (total(loss([features(model, s)])) for s in (sentences, sentences[::-1]))
+    assert turned.item() == pytest.approx(value.item(), rel=1e-5)
 
 
 def test_padding_lowers_ami_unless_it_is_ignored(model):
@@ -219,8 +227,8 @@ def test_padding_lowers_ami_unless_it_is_ignored(model):
     for padding in ("counted", "ignored"):
         loss = MiCSELoss(without_dropout(model), 0.5, min_layer=0, max_layer=2, padding=padding)
         for length in (5, 24):
-            loss.train()([features(model, sentences, length=length)], None)
-            amis[padding, length] = loss.components["ami"].item()
+            terms = loss.train()([features(model, sentences, length=length)])
+            amis[padding, length] = -terms["ami_term"].item() / 0.5
     full = -0.5 * np.log(1e-6)  # the largest value, of equal views
     assert amis["ignored", 5] == amis["counted", 5] == pytest.approx(full, rel=1e-3)
     assert amis["ignored", 24] == pytest.approx(full, rel=1e-3)
@@ -234,8 +242,7 @@ def test_the_layer_range_decides_which_attention_is_compared(tiny_bert):
         model = SentenceTransformer(modules=[Transformer(str(tiny_bert)), Pooling(32, "cls")])
         loss = MiCSELoss(model, 1.0, **layers).train()
         torch.manual_seed(0)
-        loss([features(model, SENTENCES)], None)
-        return loss.components["ami"].item()
+        return -loss([features(model, SENTENCES)])["ami_term"].item()
 
     assert ami(min_layer=0, max_layer=1) != ami(min_layer=1, max_layer=2)
     assert ami(min_layer=1, max_layer=2) == ami()  # 7 to 11 of 12, in proportion
@@ -244,25 +251,26 @@ def test_the_layer_range_decides_which_attention_is_compared(tiny_bert):
 @pytest.mark.parametrize("sentences", [["a"], [""], ["a cat"] * 2])
 def test_small_batches_and_short_sentences_are_finite(model, sentences):
     loss = MiCSELoss(model, 2.0, min_layer=0, max_layer=2).train()
-    value = loss([features(model, sentences)], None)
+    value = total(loss([features(model, sentences)]))
     value.backward()
     assert value.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in loss.parameters())
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    "settings",
     [
-        ({"ami_weight": -1}, r"ami_weight=-1 is not a number from 0"),
-        ({"ami_weight": float("nan")}, r"ami_weight=nan is not a number from 0"),
-        ({"temperature": 0}, r"temperature=0 is not a number above 0"),
-        ({"samples": 1}, r"samples=1: a correlation needs 2 or more"),
-        ({"min_layer": 7, "max_layer": 11}, r"7 to 11 \(not included\) .* this model's 2 layers"),
-        ({"min_layer": 1, "max_layer": 1}, r"1 to 1 \(not included\)"),
+        {"ami_weight": -1},
+        {"ami_weight": float("nan")},
+        {"temperature": 0},
+        {"samples": 1},
+        {"min_layer": 7, "max_layer": 11},
+        {"min_layer": 1, "max_layer": 1},
+        {"padding": "left out"},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(model, settings, message):
-    with pytest.raises(ValueError, match=message):
+def test_settings_that_make_no_sense_are_refused(model, settings):
+    with pytest.raises(ValueError):
         MiCSELoss(model, **settings)
 
 
@@ -290,7 +298,7 @@ def test_the_head_reads_the_raw_embedding_also_of_a_model_that_normalises(model,
     for candidate in (model, normalising):
         torch.manual_seed(0)
         loss = MiCSELoss(candidate, 0.1).train()
-        values.append(loss([features(candidate, SENTENCES)], None).item())
+        values.append(total(loss([features(candidate, SENTENCES)])).item())
     assert values[0] == values[1]
 
 
@@ -346,11 +354,11 @@ def joint_step(rank, world, folder, sentences, queue):
     batch = features(model, sentences[rank * share : (rank + 1) * share])
     if world > 1:
         loss.model = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-    value = loss([batch], None)
-    value.backward()
+    terms = loss([batch])
+    total(terms).backward()
     gradients = {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
     gradients |= {f"head.{n}": p.grad.numpy() for n, p in loss.head.named_parameters()}
-    queue.put((value.item(), loss.components["ami"].item(), gradients))
+    queue.put((total(terms).item(), -terms["ami_term"].item() / 0.5, gradients))
     if world > 1:
         dist.barrier()
         dist.destroy_process_group()
@@ -405,11 +413,12 @@ def test_a_heavy_ami_trains_500_steps_without_nan(model, dtype):
     amis = []
     for _ in range(500):
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            value = loss([batch], None)
+            terms = loss([batch])
+            value = total(terms)
         optimizer.zero_grad()
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
         assert value.isfinite() and norm.isfinite()
         optimizer.step()
-        amis.append(loss.components["ami"].item())
+        amis.append(-terms["ami_term"].item())
     assert np.mean(amis[-20:]) > 1.2 * np.mean(amis[:20])  # it learns what it is paid for

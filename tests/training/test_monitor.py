@@ -5,7 +5,7 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 
 from micse_utils.datasets.sts import load_sample
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.training.development import DevelopmentEvaluator
+from micse_utils.training.monitor import DevelopmentEvaluator
 
 
 def test_spearman_is_that_of_the_librarys_evaluator(encoder):
