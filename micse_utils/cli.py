@@ -5,6 +5,7 @@ Libraries are imported by the command that needs them, so that `--help` answers 
 """
 
 import argparse
+import contextlib
 import re
 import sys
 from collections.abc import Callable
@@ -33,7 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with contextlib.redirect_stdout(sys.stderr):  # only the result goes to stdout
+            result = options.run(options)
+        if result:
+            print(result)
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
@@ -81,7 +85,7 @@ _count, _size, _seed = _whole(1), _whole(LowShotConfig.batch_size), _whole(0)
 # --- train
 
 
-def train(options: argparse.Namespace) -> None:
+def train(options: argparse.Namespace) -> str | None:
     """Train an encoder on a file of unlabelled sentences."""
     from micse_utils.datasets.sentences import read_sentences
     from micse_utils.models import keep_first_layers, load_model
@@ -99,8 +103,7 @@ def train(options: argparse.Namespace) -> None:
         sentences, model, options.method, output=options.output, preset=options.preset,
         overwrite=options.overwrite, **settings,
     )  # fmt: skip
-    if process()[0] == 0:
-        print(f"{trained}. Model: {options.output / 'model'}")
+    return f"{trained}. Model: {options.output / 'model'}" if process()[0] == 0 else None
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,13 +133,14 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 # --- score
 
 
-def score(options: argparse.Namespace) -> None:
+def score(options: argparse.Namespace) -> str | None:
     """Score an encoder on the STS or the transfer tasks."""
     import torch
 
-    from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer, report
+    from micse_utils.evaluation.report import report
+    from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
     from micse_utils.models import load_model
-    from micse_utils.results import output_folder
+    from micse_utils.results import claimed, output_folder
 
     name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.")
     name += f"-{options.pooling}" if options.pooling else ""
@@ -148,13 +152,14 @@ def score(options: argparse.Namespace) -> None:
     folder = output_folder(options.output or Path("results/senteval", name))
     # A folder with the tasks need not hold the model, too.
     place = options.source if options.source in ("hub", "package") else "auto"
-    model = load_model(options.model, source=place, pooling=options.pooling)
-    if options.tasks == "sts":
-        table = evaluate_sts(model, **settings)
-    else:
-        settings |= {"classifier": options.classifier, "limit": options.limit}
-        table = evaluate_transfer(model, **settings)
-    report(table, model, folder, options.tasks, settings)
+    with claimed(folder, [f"{options.tasks}.{kind}" for kind in ("csv", "json", "md")]):
+        model = load_model(options.model, source=place, pooling=options.pooling)
+        if options.tasks == "sts":
+            table = evaluate_sts(model, **settings)
+        else:
+            settings |= {"classifier": options.classifier, "limit": options.limit}
+            table = evaluate_transfer(model, **settings)
+        return report(table, model, folder, options.tasks, settings)
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,7 +182,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 # --- encode and grid, on Ray
 
 
-def encode(options: argparse.Namespace) -> None:
+def encode(options: argparse.Namespace) -> str | None:
     """Write a table of any size with its embeddings beside it, on Ray."""
     from micse_utils.cluster.connect import connected, shares
     from micse_utils.cluster.encode import encode_files
@@ -207,15 +212,17 @@ def encode(options: argparse.Namespace) -> None:
         workers, cpus, gpus = shares(options.workers)
         print(f"workers: {workers}, each with {cpus} CPU cores and {gpus} GPUs")
         done = encode_files(source, options.output, recipe, workers=workers, cpus=cpus, gpus=gpus)
-    memory = ", ".join(f"{most:,}" for most in done["worker MiB"]) or "none"
-    print(f"{done['rows']:,} rows are in {options.output}, {done['encoded']:,} of them encoded now")
-    print(f"without a text, and so without an embedding: {done['without text']:,}")
+    said = [
+        f"{done['rows']:,} rows are in {options.output}, {done['encoded']:,} of them encoded now",
+        f"without a text, and so without an embedding: {done['without text']:,}",
+    ]
     if done["blocks with warnings"]:
-        print(
+        said.append(
             f"{done['blocks with warnings']:,} of {done['blocks']:,} blocks had warnings, "
             f"the first: {done['first warning']}"
         )
-    print(f"largest memory of each worker, MiB: {memory}")
+    memory = ", ".join(f"{most:,}" for most in done["worker MiB"]) or "none"
+    return "\n".join([*said, f"largest memory of each worker, MiB: {memory}"])
 
 
 def _ray_arguments(parser: argparse.ArgumentParser) -> None:
@@ -240,7 +247,10 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     _ray_arguments(parser)
 
 
-def grid(options: argparse.Namespace) -> None:
+GRID_FILES = ("runs.csv", "learning_curves.png", "metrics.json")
+
+
+def grid(options: argparse.Namespace) -> str | None:
     """Train sizes x methods x seeds from each start, on Ray."""
     import copy
 
@@ -251,7 +261,14 @@ def grid(options: argparse.Namespace) -> None:
     from micse_utils.datasets.sts import load_lee, load_stsb
     from micse_utils.models import keep_first_layers, load_model
     from micse_utils.plotting.training import learning_curves
-    from micse_utils.results import output_folder, records, save_figure, save_table, write_metrics
+    from micse_utils.results import (
+        claimed,
+        output_folder,
+        records,
+        save_figure,
+        save_table,
+        write_metrics,
+    )
     from micse_utils.sources.choose import absolute
     from micse_utils.training.config import default_preset
     from micse_utils.training.grid import train_grid
@@ -265,7 +282,7 @@ def grid(options: argparse.Namespace) -> None:
     corpora = load_low_shot(options.sizes, seeds=options.seeds, source=options.source)
     dev, lee = load_stsb("dev", source=options.source), load_lee()
     steps = {} if options.steps is None else {"steps": options.steps}
-    with connected(options.address):
+    with claimed(options.results, GRID_FILES), connected(options.address):
         check_room(options.cpus, options.gpus)
         tables = [
             train_grid(
@@ -275,32 +292,32 @@ def grid(options: argparse.Namespace) -> None:
             ).assign(start=name)
             for name, start in starts.items()
         ]  # fmt: skip
-    runs = pd.concat(tables, ignore_index=True)
-    table = runs.drop(columns="history")
-    failed = table[table["error"].notna()]
-    save_table(options.results, "runs", table)
-    if len(failed) < len(runs):
-        figure = learning_curves(
-            runs[runs["error"].isna()], title="What a handful of sentences teaches [CLS]"
-        )
-        save_figure(options.results, "learning_curves", figure)
-    headline = f"{len(runs) - len(failed)} runs, {len(failed)} failed"
-    write_metrics(
-        options.results, {"runs": records(table)}, headline=headline, model=model.provenance,
-        data=corpora[options.sizes[0], options.seeds[0]].provenance, seed=options.seeds[0],
-        seeds=options.seeds, dev=str(dev.provenance), independent=str(lee.provenance),
-        recipes={
-            name: vars(PRESETS[default_preset(start, max(options.sizes))])
-            for name, start in starts.items()
-        },
-    )  # fmt: skip
+        runs = pd.concat(tables, ignore_index=True)
+        table = runs.drop(columns="history")
+        failed = table[table["error"].notna()]
+        save_table(options.results, "runs", table)
+        if len(failed) < len(runs):
+            figure = learning_curves(
+                runs[runs["error"].isna()], title="What a handful of sentences teaches [CLS]"
+            )
+            save_figure(options.results, "learning_curves", figure)
+        headline = f"{len(runs) - len(failed)} runs, {len(failed)} failed"
+        write_metrics(
+            options.results, {"runs": records(table)}, headline=headline, model=model.provenance,
+            data=corpora[options.sizes[0], options.seeds[0]].provenance, seed=options.seeds[0],
+            seeds=options.seeds, dev=str(dev.provenance), independent=str(lee.provenance),
+            recipes={
+                name: vars(PRESETS[default_preset(start, max(options.sizes))])
+                for name, start in starts.items()
+            },
+        )  # fmt: skip
     figures = ["before", "best", "last"]
-    print(runs.groupby(["start", "size", "method"], sort=False)[figures].mean().round(2))
-    for run in failed.to_dict("records"):
-        print(
-            f"FAILED: {run['start']}, {run['size']}, {run['method']}, {run['seed']}: {run['error']}"
-        )
-    print(f"{headline}; results: {options.results}")
+    means = runs.groupby(["start", "size", "method"], sort=False)[figures].mean().round(2)
+    said = [str(means)] + [
+        f"FAILED: {run['start']}, {run['size']}, {run['method']}, {run['seed']}: {run['error']}"
+        for run in failed.to_dict("records")
+    ]
+    return "\n".join([*said, f"{headline}; results: {options.results}"])
 
 
 def _grid_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ def claimed(folder: Path, names: Iterable[str], own: str = "(?!)") -> Iterator[N
         FileExistsError: a file that the kit did not write is in the way, or another run writes
             to this folder.
     """
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0):
@@ -58,6 +60,9 @@ def claimed(folder: Path, names: Iterable[str], own: str = "(?!)") -> Iterator[N
         raise FileExistsError(
             f"another run is writing to {folder}: wait for it, or name another output folder"
         ) from None
+    finally:
+        if new and {file.name for file in folder.iterdir()} <= {WRITTEN, LOCK}:
+            shutil.rmtree(folder)  # nothing came of it
 
 
 def note_written(folder: Path, paths: Iterable[str]) -> None:

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
+import yaml
 
 import micse_utils
 from micse_utils.cli import COMMANDS, EXAMPLES, _parser, main
@@ -62,3 +64,25 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     assert main(["grid", str(tmp_path / "out")]) == 1
     assert "install the extra" in capsys.readouterr().err
+
+
+def test_results_go_to_stdout_and_all_else_to_stderr(tiny_bert, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["score", str(tiny_bert), "--source", "package", "--output", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("| model | Lee |") and said.out.endswith(f"results: {out}\n")
+    block = said.out.split("model-index:")[1].rpartition("results: ")[0]
+    [model] = yaml.safe_load(f"model-index:{block}")["model-index"]
+    [lee, sample] = [result["metrics"][0]["value"] for result in model["results"]]
+    table = pd.read_csv(out / "sts.csv").query("subset == 'all'")["spearman"]
+    assert [lee, sample] == pytest.approx(table.tolist(), abs=0.005)
+
+
+def test_a_users_own_scores_are_not_overwritten(tiny_bert, tmp_path, capsys):
+    (tmp_path / "sts.csv").write_text("mine", encoding="utf-8")
+    call = ["score", str(tiny_bert), "--source", "package", "--output", str(tmp_path)]
+    assert main(call) == 1
+    assert "sts.csv" in capsys.readouterr().err
+    assert (tmp_path / "sts.csv").read_text(encoding="utf-8") == "mine"
+    (tmp_path / "sts.csv").unlink()
+    assert main(call) == main(call) == 0

@@ -6,7 +6,6 @@ tasks with the classifier of its "test" mode.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -35,16 +34,6 @@ from micse_utils.datasets.transfer import Classification
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation import classifier as senteval_classifier
 from micse_utils.evaluation.metrics import spearman_interval, unit
-from micse_utils.evaluation.published import (
-    REASONS,
-    compare_published,
-    markdown,
-    other_data,
-    published_for,
-    score_row,
-)
-from micse_utils.provenance import versions
-from micse_utils.results import records, save_table, write_json, write_text
 
 FOLDS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -277,62 +266,3 @@ def _logistic(features: np.ndarray, data: Classification, seed: int) -> tuple[fl
 
 
 CLASSIFIERS = {"senteval": _senteval, "logistic": _logistic}
-
-
-def report(
-    table: pd.DataFrame,
-    model: SentenceTransformer,
-    folder: Path,
-    name: str,
-    settings: Mapping[str, object],
-) -> None:
-    """Print the row that papers print, beside the published one, and write it in three formats.
-
-    Args:
-        table: of `evaluate_sts` or `evaluate_transfer`.
-        model: as `load_model` gives it.
-        folder: gets `name.csv`, `name.json` (with provenance) and `name.md`.
-        name: `sts` or `transfer`.
-        settings: that decided the figures.
-    """
-    provenance = model.provenance
-    label = f"{provenance.name}, {provenance.pooling}"
-    if name == "sts":
-        pooled = table[table["subset"] == "all"].set_index("task")
-        other = other_data(pooled["pairs"])
-        rows = {label: score_row(pooled["spearman"], other)}
-    else:
-        sizes = dict(zip(table["task"], table["sentences"], strict=True))
-        other = other_data(sizes, settings.get("limit"))
-        # A row for each classifier: an average over two of them would mean nothing.
-        rows = {
-            f"{label}, classifier: {classifier}": score_row(
-                part.set_index("task")["accuracy"], other
-            )
-            for classifier, part in table.groupby("classifier", sort=False)
-        }
-    published = published_for(provenance) if name == "sts" else None
-    if published:
-        rows[f"published ({published.source})"] = score_row(published.scores)
-    text = markdown(rows)
-    print(text, end="")
-    if other:
-        named = ", ".join(f"{task} ({data})" for task, data in other.items())
-        print(f"not on the official data, so without an average: {named}")
-    if published:
-        differing = compare_published(table, published).query("not reproduced")
-        for line in differing.itertuples():
-            note = f" ({line.note})" if line.note else ""
-            print(f"{line.task} differs from the published figure by {line.difference:+.2f}{note}")
-        if len(differing):
-            print(f"likely reasons: {REASONS}")
-    save_table(folder, name, table)
-    write_text(folder / f"{name}.md", text)
-    record = {
-        "scores": records(table),
-        "model": asdict(provenance),
-        "settings": {key: str(value) for key, value in settings.items()},
-        "versions": versions(),
-    }
-    write_json(folder / f"{name}.json", record)
-    print(f"results: {folder}")

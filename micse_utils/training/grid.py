@@ -13,10 +13,10 @@ import pandas as pd
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
-from micse_utils.checks import listed, shown
+from micse_utils.checks import shown
 from micse_utils.datasets.sts import Pairs
 from micse_utils.datasets.texts import Corpus
-from micse_utils.results import kept_json, records, write_json
+from micse_utils.results import claimed, kept_json, records, write_json
 from micse_utils.training.config import LowShotConfig, configure, default_preset
 from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
 from micse_utils.training.trainer import train_low_shot
@@ -106,12 +106,14 @@ def train_grid(
         the run failed.
 
     Raises:
-        ValueError: no size, seed or method, or a size and seed without sentences.
+        ValueError: a size and seed without sentences.
+        FileExistsError: a file in `folder` is in the way, or another grid runs there.
     """
     if not isinstance(sentences, Mapping):
-        raise TypeError(f"sentences={shown(sentences)} is no dictionary; load_low_shot gives one")
-    sizes, methods = listed("sizes", sizes), listed("methods", methods)
-    wanted = list(itertools.product(sizes, listed("seeds", seeds)))
+        raise TypeError(f"sentences must be what load_low_shot gives, got {shown(sentences)}")
+    # A size or seed given twice is one, and counts once in a mean.
+    sizes, methods, seeds = (list(dict.fromkeys(given)) for given in (sizes, methods, seeds))
+    wanted = list(itertools.product(sizes, seeds))
     if lacking := [each for each in wanted if each not in sentences]:
         raise ValueError(f"there are no sentences for size and seed {lacking[0]}")
     runs = []
@@ -128,12 +130,13 @@ def train_grid(
         }
         file = Path(folder).resolve() / f"{size}-{method}-{seed}.json"
         runs.append(GridRun(size, method, seed, corpus.texts, config, file, decisive))
-    missing = [run for run in runs if run.kept() is None]
-    with tqdm(total=len(runs), desc="runs", unit="run", disable=not progress) as bar:
-        bar.update(len(runs) - len(missing))
-        for run, figures in each(train_run, missing, base_model, dev, independent):
-            run.keep(figures)
-            bar.update()
+    with claimed(Path(folder).resolve(), [run.file.name for run in runs]):
+        missing = [run for run in runs if run.kept() is None]
+        with tqdm(total=len(runs), desc="runs", unit="run", disable=not progress) as bar:
+            bar.update(len(runs) - len(missing))
+            for run, figures in each(train_run, missing, base_model, dev, independent):
+                run.keep(figures)
+                bar.update()
     rows = [json.loads(run.file.read_text(encoding="utf-8")) for run in runs]
     return pd.DataFrame(rows, columns=["size", "method", "seed", *FIGURES, "history", "error"])
 

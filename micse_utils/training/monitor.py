@@ -54,6 +54,7 @@ class DevelopmentEvaluator(BaseEvaluator):
     def __init__(self, pairs: Pairs) -> None:
         super().__init__()
         self.primary_metric = "dev_spearman"
+        self.name = pairs.provenance.name  # in the model card
         self.pairs = pairs
         if np.ptp(pairs.gold) == 0:
             raise ValueError(

@@ -25,7 +25,7 @@ from transformers import PrinterCallback
 
 from micse_utils.checks import check_texts, shown
 from micse_utils.datasets.sts import Pairs, load_stsb
-from micse_utils.models import load_model, quiet
+from micse_utils.models import PACKAGED, load_model, quiet
 from micse_utils.provenance import Provenance, sha256_of, versions
 from micse_utils.results import (
     claimed,
@@ -319,6 +319,8 @@ class _Run:
         card.add_tags(["micse", "low-shot", self.config.method])
         if self.start.source == "hub":
             card.base_model, card.base_model_revision = self.start.origin, self.start.revision
+        elif self.start.source == "package":
+            card.base_model = PACKAGED
 
     def _steps(self) -> int:
         """Return the number of steps; what an epoch leaves out, or lacks, is reported."""

@@ -241,7 +241,7 @@ def test_the_command_line_says_what_is_wrong_in_a_sentence(tiny_bert, tmp_path, 
     for arguments, reason in [
         (["encode", tmp_path / "no.csv", out], "is not there"),
         (["encode", table, out], "no column 'text'; it has a"),
-        (["encode", lines, out, "--model", model, "--max-length", 65], "range, 3 to 64 tokens"),
+        (["encode", lines, out, "--model", model, "--max-length", 65], "from 3 to 64 tokens"),
         (["encode", lines, out, "--model", model, "--address", "127.0.0.1:1"], "no Ray cluster at"),
         (["encode", lines, out, "--workers", 0], "0 is not a whole number from 1"),
         (["grid", out, "--model", "./none"], "there is no model folder ./none"),

@@ -20,7 +20,8 @@ from micse_utils.cli import main
 from micse_utils.datasets.sts import YEARS, load_lee
 from micse_utils.datasets.transfer import TRANSFER_TASKS
 from micse_utils.evaluation import classifier
-from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer, report
+from micse_utils.evaluation.report import report
+from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
 from micse_utils.models import load_model
 
 SENTEVAL = Path(
@@ -351,16 +352,14 @@ def test_the_command_records_which_classifier_it_used(tiny_bert, tmp_path, capsy
     assert accuracies["senteval"] != accuracies["logistic"]
 
 
-def test_an_average_is_never_over_two_classifiers(tiny_bert, tmp_path, capsys):
+def test_an_average_is_never_over_two_classifiers(tiny_bert, tmp_path):
     table = pd.DataFrame(
         {"task": TRANSFER_TASKS, "classifier": "senteval", "sentences": 9, "accuracy": 80.0}
     )
     model = load_model(tiny_bert)
-    report(table, model, tmp_path, "transfer", {})
-    assert "Avg. |" in capsys.readouterr().out
+    assert "Avg. |" in report(table, model, tmp_path, "transfer", {})
     table.loc[0, "classifier"] = "logistic"
-    report(table, model, tmp_path, "transfer", {})
-    said = capsys.readouterr().out
+    said = report(table, model, tmp_path, "transfer", {})
     assert "Avg." not in said and "classifier: logistic | 80.00 |" in said
 
 

@@ -62,7 +62,9 @@ def test_every_combination_is_trained_from_the_same_start_and_only_once(model, t
     assert len({json.dumps(history) for history in table["history"]}) == 8
     assert table["error"].isna().all()
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json"] * 8  # nothing is left
+    assert {p.name for p in tmp_path.iterdir() if not p.name.startswith(".micse.")} == {
+        f"{size}-{method}-{seed}.json" for size, method, seed in combinations
+    }  # nothing else is left
 
     again = run(model, tmp_path, independent=PAIRS)
     assert len(calls) == 8
@@ -90,7 +92,7 @@ def test_an_interrupted_grid_resumes(model, tmp_path, monkeypatch, calls):
     monkeypatch.setattr(grid, "train_low_shot", stop)
     with pytest.raises(KeyboardInterrupt):
         run(model, tmp_path, sizes=[4])
-    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert len(list(tmp_path.glob("[0-9]*.json"))) == 2
     monkeypatch.setattr(grid, "train_low_shot", counted)
     table = run(model, tmp_path, sizes=[4])
     assert len(calls) == len(set(calls)) == len(table) == 4

@@ -1,0 +1,105 @@
+"""What `micse score` says and writes: the table of the papers, and a block for the model card."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
+from sentence_transformers import SentenceTransformer
+
+from micse_utils.evaluation.published import (
+    REASONS,
+    compare_published,
+    markdown,
+    other_data,
+    published_for,
+    score_row,
+)
+from micse_utils.provenance import versions
+from micse_utils.results import records, save_table, write_json, write_text
+
+KINDS = {
+    "sts": ("semantic-similarity", "spearman_cosine"),
+    "transfer": ("text-classification", "accuracy"),
+}
+"""Task and metric of a kind of tasks, as the hub names them."""
+
+
+def report(
+    table: pd.DataFrame,
+    model: SentenceTransformer,
+    folder: Path,
+    name: str,
+    settings: Mapping[str, object],
+) -> str:
+    """Return the row that papers print, beside the published one; write it in three formats.
+
+    For a model from a folder, the block for its model card follows.
+
+    Args:
+        table: of `evaluate_sts` or `evaluate_transfer`.
+        model: as `load_model` gives it.
+        folder: gets `name.csv`, `name.json` (with provenance) and `name.md`.
+        name: `sts` or `transfer`.
+        settings: that decided the figures.
+    """
+    provenance = model.provenance
+    label = f"{provenance.name}, {provenance.pooling}"
+    if name == "sts":
+        pooled = table[table["subset"] == "all"].set_index("task")
+        other = other_data(pooled["pairs"])
+        rows = {label: score_row(pooled["spearman"], other)}
+    else:
+        sizes = dict(zip(table["task"], table["sentences"], strict=True))
+        other = other_data(sizes, settings.get("limit"))
+        # A row for each classifier: an average over two of them would mean nothing.
+        rows = {
+            f"{label}, classifier: {classifier}": score_row(
+                part.set_index("task")["accuracy"], other
+            )
+            for classifier, part in table.groupby("classifier", sort=False)
+        }
+    published = published_for(provenance) if name == "sts" else None
+    if published:
+        rows[f"published ({published.source})"] = score_row(published.scores)
+    text = markdown(rows)
+    said = [text.rstrip()]
+    if other:
+        named = ", ".join(f"{task} ({data})" for task, data in other.items())
+        said.append(f"not on the official data, so without an average: {named}")
+    if published:
+        differing = compare_published(table, published).query("not reproduced")
+        for line in differing.itertuples():
+            note = f" ({line.note})" if line.note else ""
+            gap = f"{line.difference:+.2f}{note}"
+            said.append(f"{line.task} differs from the published figure by {gap}")
+        if len(differing):
+            said.append(f"likely reasons: {REASONS}")
+    save_table(folder, name, table)
+    write_text(folder / f"{name}.md", text)
+    record = {
+        "scores": records(table),
+        "model": asdict(provenance),
+        "settings": {key: str(value) for key, value in settings.items()},
+        "versions": versions(),
+    }
+    write_json(folder / f"{name}.json", record)
+    if provenance.source == "folder":  # someone's own model, whose card it belongs into
+        said.append(card_block(table, provenance.name, name))
+    return "\n".join([*said, f"results: {folder}"])
+
+
+def card_block(table: pd.DataFrame, model_name: str, name: str) -> str:
+    """Return the scores in the hub's format, YAML for the head of a model card."""
+    if name == "sts":
+        table = table[table["subset"] == "all"]
+    task, metric = KINDS[name]
+    results = [
+        EvalResult(
+            task_type=task, dataset_type=row["task"].lower(), dataset_name=row["task"],
+            metric_type=metric, metric_value=round(row[metric.partition("_")[0]], 2),
+        )
+        for row in table.to_dict("records")
+    ]  # fmt: skip
+    return ModelCardData(model_name=model_name, eval_results=results).to_yaml()
