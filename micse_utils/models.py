@@ -1,6 +1,7 @@
 """A name becomes a `SentenceTransformer` with the right pooling, and we know where it came from."""
 
 import contextlib
+import json
 import pickle
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from micse_utils.checks import shown
 from micse_utils.device import pick_device
+from micse_utils.encoding import token_limit
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import folder_at
 from micse_utils.sources import hub
@@ -48,6 +50,8 @@ def load_model(
 ) -> SentenceTransformer:
     """Load a sentence encoder in float32, in evaluation mode; its `provenance` says what it is.
 
+    Weights in float16 or bfloat16 become float32, too: to train in them loses ten points.
+
     Args:
         name: `auto` (a folder's own model, miCSE from the hub, or the packaged all-MiniLM-L6-v2),
             `start` (the same to train from, with bert-base-uncased from the hub), `miCSE`,
@@ -65,8 +69,8 @@ def load_model(
         The model, with the attribute `provenance`, a `Provenance`.
 
     Raises:
-        ValueError: a source or a folder that is none, weights that do not fit the architecture,
-            a pooling that does not exist.
+        ValueError: a source or a folder that is none; weights that do not fit the architecture, or
+            hold NaN; a tokenizer that is missing or does not fit; a pooling that does not exist.
         HubError, FetchError: it could not be had from the hub, or from the package index.
     """
     device = device or pick_device()
@@ -127,7 +131,9 @@ def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransfo
 def _from_folder(
     path: Path, pooling: str | None, device: torch.device | str
 ) -> SentenceTransformer:
-    folder = next((p for p in (path, path / "model") if (p / "config.json").is_file()), None)
+    folders = (path, path / "model")
+    names = ("modules.json", "config.json")
+    folder = next((f for f in folders if any((f / name).is_file() for name in names)), None)
     if folder is None:
         raise FileNotFoundError(f"no model (config.json) in {path} nor in {path / 'model'}")
     place = folder.resolve()
@@ -141,7 +147,7 @@ def _from_hub(
     folder, commit = hub.snapshot(repository, [*CONFIGURATION, WEIGHTS[0]], revision=revision)
     if not any(folder.glob(WEIGHTS[0])):
         folder, commit = hub.snapshot(repository, [WEIGHTS[1]], revision=commit)
-    if not (folder / "config.json").is_file() or not _weights(folder):
+    if not (_transformer(folder) / "config.json").is_file() or not _weights(folder):
         raise hub.HubError(
             repository, "its cached copy is incomplete, or it holds no PyTorch model"
         )
@@ -163,10 +169,32 @@ def _from_package(pooling: str | None, device: torch.device | str) -> SentenceTr
     return _build(folder, name, pooling, device, source="package", origin=carrier)
 
 
+def _transformer(folder: Path) -> Path:
+    """Return the folder of the transformer itself: the first of the modules, where they are named.
+
+    Raises:
+        ValueError: modules.json is damaged.
+    """
+    file = folder / "modules.json"
+    if not file.is_file():
+        return folder
+    try:
+        return folder / json.loads(file.read_text(encoding="utf-8"))[0]["path"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: it must list the modules of the model") from error
+
+
 def _weights(folder: Path) -> list[Path]:
-    """Files of the transformer's weights: safetensors where there are any, else `.bin`."""
-    found = (sorted(folder.glob(pattern)) for pattern in WEIGHTS)
-    return next((files for files in found if files), [])
+    """Return the files with the weights of all modules; of `.bin` those that have no safetensors.
+
+    Empty if those of the transformer are missing.
+    """
+    modules = [_transformer(folder), *sorted(p for p in folder.glob("[0-9]_*") if p.is_dir())]
+    files = []
+    for place in dict.fromkeys(modules):
+        found = (sorted(place.glob(pattern)) for pattern in WEIGHTS)
+        files += next((some for some in found if some), [])
+    return files if any(file.parent == modules[0] for file in files) else []
 
 
 def _build(
@@ -186,7 +214,8 @@ def _build(
         raise ValueError(f"pooling={shown(pooling)} is none of {', '.join(Pooling.POOLING_MODES)}")
     try:
         with quiet():
-            model = _modules(folder, name, pooling, device)
+            model = _modules(folder, name, pooling, device).float().eval()
+            _check(model, folder)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"the .bin file in {folder} holds more than weights, perhaps code, and was not loaded; "
@@ -205,7 +234,7 @@ def _build(
         sha256=sha256_of(_weights(folder)),
         pooling=_pooling_module(model).pooling_mode if _pooling_module(model) else None,
     )
-    return model.eval()
+    return model
 
 
 def _modules(
@@ -218,7 +247,6 @@ def _modules(
         if pooling is not None and (module := _pooling_module(model)) is not None:
             module.pooling_mode = pooling
         return model
-    _check_weights(folder)
     transformer = Transformer(str(folder), model_kwargs={"weights_only": True})
     pooling = pooling or trained_pooling(name)
     return SentenceTransformer(
@@ -240,20 +268,32 @@ def trained_pooling(name: str) -> str:
     return "cls"
 
 
-def _check_weights(folder: Path) -> None:
-    """Refuse a checkpoint that leaves weights at random (but for the pooler, which is not used).
+def _check(model: SentenceTransformer, folder: Path) -> None:
+    """Refuse what would give vectors that mean nothing, of which the libraries only warn.
 
-    transformers only warns, and an encoder with random layers still gives vectors.
+    Raises:
+        ValueError: layers left at random (but for the pooler, which is not used), NaN in the
+            weights, a tokenizer without a vocabulary or with more words than the model has.
     """
     _, report = transformers.AutoModel.from_pretrained(
-        folder, output_loading_info=True, weights_only=True, local_files_only=True
+        _transformer(folder), output_loading_info=True, weights_only=True, local_files_only=True
     )
     missing = [key for key in report["missing_keys"] if "pooler" not in key]
     if missing:
+        raise ValueError(f"its weights lack {len(missing)} of the model, such as {min(missing)}")
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"its weights hold NaN or infinity, in {name}")
+    vocabulary = model.tokenizer.get_vocab()
+    if vocabulary.keys() <= set(model.tokenizer.all_special_tokens):
+        raise ValueError("its tokenizer has no words; copy tokenizer.json or vocab.txt into it")
+    known = model.transformers_model.get_input_embeddings().num_embeddings
+    if max(vocabulary.values()) >= known:
         raise ValueError(
-            f"the weights in {folder} do not fit its config.json: {len(missing)} are missing, "
-            f"such as {sorted(missing)[0]}"
+            f"its tokenizer has {max(vocabulary.values()) + 1} words and the model {known}; it "
+            "belongs to another model"
         )
+    model.max_seq_length = token_limit(model)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import AutoModel, AutoTokenizer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from transformers import AutoModel, AutoTokenizer, RobertaConfig
 
 from micse_utils import models
 from micse_utils.encoding import encode
@@ -175,7 +175,7 @@ def test_weights_that_would_leave_layers_at_random_are_refused(named):
     file = named("miCSE") / "model.safetensors"
     weights = load_file(file)
     save_file({k: v for k, v in weights.items() if "layer.1." not in k}, file, {"format": "pt"})
-    with pytest.raises(ValueError, match=r"do not fit its config.json"):
+    with pytest.raises(ValueError, match=r"lack 16 of the model"):
         load_model(file.parent)
 
 
@@ -244,3 +244,100 @@ def test_only_the_first_layers_are_kept(tiny_bert):
     for count in (0, 3, 1.0, True):
         with pytest.raises(ValueError, match=r"this model has layers 1 to"):
             keep_first_layers(load_model(tiny_bert, device="cpu"), count)
+
+
+@pytest.fixture
+def built(tiny_bert, tmp_path):
+    """A folder as sentence-transformers saves it, with a Dense module."""
+    transformer = Transformer(str(tiny_bert))
+    modules = [transformer, Pooling(32, "mean"), Dense(32, 8)]
+    SentenceTransformer(modules=modules).save_pretrained(str(tmp_path / "built"))
+    return tmp_path / "built"
+
+
+def edit(file, change):
+    weights = change(load_file(file))
+    save_file(weights, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: {k: v for k, v in weights.items() if "layer.1." not in k},
+        lambda weights: {f"other.{k}": v for k, v in weights.items()},
+        lambda weights: {k: torch.full_like(v, torch.nan) for k, v in weights.items()},
+    ],
+)
+def test_weights_are_checked_in_a_sentence_transformers_folder_too(built, change):
+    edit(built / "model.safetensors", change)
+    with pytest.raises(ValueError, match="its weights"):
+        load_model(built)
+
+
+def test_weights_of_all_modules_count_in_the_provenance(built):
+    before = load_model(built).provenance
+    edit(built / "2_Dense" / "model.safetensors", lambda w: {k: 2 * v for k, v in w.items()})
+    assert load_model(built).provenance.sha256 != before.sha256
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_folder_in_half_precision_is_loaded_in_float32(built, named, dtype):
+    for folder in (built, named("miCSE")):
+        half = load_model(folder).to(dtype)
+        half.save_pretrained(str(folder.parent / "half"))
+        model = load_model(folder.parent / "half")
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_model_without_its_tokenizer_is_refused(named):
+    folder = named("miCSE")
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="tokenizer"):
+        load_model(folder)
+
+
+def test_a_tokenizer_of_another_model_is_refused(named, encoder):
+    folder = named("miCSE")
+    encoder.tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="tokenizer"):
+        load_model(folder)
+
+
+def test_the_layout_of_older_sentence_transformers_is_read(built):
+    old = built.parent / "old"
+    shutil.copytree(built, old)
+    (old / "0_Transformer").mkdir()
+    for file in [p for p in old.iterdir() if p.is_file() and p.name != "modules.json"]:
+        if not file.name.startswith("config_sentence"):
+            file.rename(old / "0_Transformer" / file.name)
+    modules = json.loads((old / "modules.json").read_text(encoding="utf-8"))
+    modules[0]["path"] = "0_Transformer"
+    (old / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    expected = encode(load_model(built), TEXTS, dtype=torch.float32)
+    assert np.array_equal(encode(load_model(old), TEXTS, dtype=torch.float32), expected)
+
+
+def test_a_model_reads_no_more_tokens_than_it_has_positions(built, tmp_path):
+    long = SentenceTransformer(str(built))
+    long.max_seq_length = 10_000
+    long.save_pretrained(str(tmp_path / "long"))
+    model = load_model(tmp_path / "long")
+    assert model.max_seq_length == 64
+    with pytest.warns(UserWarning, match="cut"):
+        encode(model, ["the cat " * 100])
+
+
+def test_roberta_has_two_positions_fewer_than_it_says(tiny_bert, tmp_path):
+    config = RobertaConfig(
+        vocab_size=120, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=66,
+    )  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    tokenizer.model_max_length = 10**6
+    tokenizer.save_pretrained(tmp_path)
+    model = load_model(tmp_path, pooling="mean")
+    assert model.max_seq_length == 64
+    with pytest.warns(UserWarning, match="cut"):
+        assert np.isfinite(encode(model, ["the cat " * 100], max_length=64)).all()

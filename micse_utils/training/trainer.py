@@ -293,6 +293,7 @@ class _Run:
             try:
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
             except TrainingDivergedError as error:
+                model.max_seq_length = max_seq_length
                 raise TrainingDivergedError(f"{error}; {self._rescue(trainer)}") from None
             finally:
                 monitor.bar.close()
