@@ -96,6 +96,8 @@ class LowShotConfig:
             raise ValueError(f"bf16 must be True or False, got {shown(self.bf16)}")
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: InfoNCE needs negatives")
+        if self.max_length < 3:
+            raise ValueError("max_length must be at least 3: [CLS], [SEP] and a word between them")
 
 
 PRESETS = {

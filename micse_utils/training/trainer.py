@@ -114,7 +114,8 @@ def train_low_shot(
     only loaded.
 
     Args:
-        sentences: n sentences. Blank ones and duplicates (false negatives) are dropped, and said.
+        sentences: n sentences. Blank ones, and those with the tokens of another one (false
+            negatives), are dropped; a line says how many, and how many are cut.
         base_model: what to start from: a model, which is changed in place, or a name or folder
             for `load_model`, read with [CLS] pooling.
         method: `micse` or `simcse`.
@@ -138,14 +139,17 @@ def train_low_shot(
         TrainingDivergedError: the loss became NaN or infinite; `model/` holds the best
             checkpoint before, if there was one.
     """
-    sentences = _distinct(sentences)
+    sentences = check_texts("sentences", sentences)
+    if not any(sentence.strip() for sentence in sentences):
+        raise ValueError("there are no sentences to train on")
     if preset is not None:
         config = configure(preset, method=method, **settings)  # refuse before a model is loaded
     if not isinstance(base_model, SentenceTransformer):
         base_model = load_model(base_model, pooling="cls")
     if preset is None:
-        preset = default_preset(base_model, len(sentences))
+        preset = default_preset(base_model, len(set(sentences)))
         config = configure(preset, method=method, **settings)
+    sentences = _distinct(sentences, base_model, config.max_length)
     _, processes = process()
     if len(sentences) < 2 * processes:
         raise ValueError(
@@ -166,18 +170,28 @@ def train_low_shot(
         return run.finished() or run.train(progress)
 
 
-def _distinct(sentences: Sequence[str]) -> list[str]:
-    """Return the sentences that are neither blank nor there before."""
-    sentences = check_texts("sentences", sentences)
-    there = [sentence.strip() for sentence in sentences if sentence.strip()]
-    distinct = list(dict.fromkeys(there))
-    if not distinct:
-        raise ValueError("there are no sentences to train on")
-    if blank := len(sentences) - len(there):
-        print(f"{blank} blank sentences were dropped")
-    if duplicates := len(there) - len(distinct):
-        print(f"{duplicates} duplicates were dropped: in one batch they are false negatives")
-    return distinct
+def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int) -> list[str]:
+    """Return the sentences that the model can tell apart; what is cut or dropped is reported."""
+    tokenizer = model.tokenizer
+    tokens = tokenizer(sentences, truncation=True, max_length=max_length)
+    distinct, blank = {}, 0
+    for sentence, ids in zip(sentences, tokens["input_ids"], strict=True):
+        if len(ids) > tokenizer.num_special_tokens_to_add():
+            distinct.setdefault(tuple(ids), sentence.strip())
+        else:
+            blank += 1
+    reports = {
+        f"are longer than max_length={max_length} tokens and are cut": sum(
+            bool(encoding.overflowing) for encoding in tokens.encodings or []
+        ),
+        "are blank and are dropped": blank,
+        # In one batch they would be false negatives.
+        "are, once cut, the same as others and are dropped": len(sentences) - blank - len(distinct),
+    }
+    for what, count in reports.items():
+        if count and process()[0] == 0:
+            print(f"{count} of {len(sentences)} sentences {what}")
+    return list(distinct.values())
 
 
 class _Run:

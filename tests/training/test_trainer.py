@@ -279,12 +279,17 @@ def test_another_run_is_overwritten_where_that_is_said(whole, tiny_bert, tmp_pat
     assert difference(weights(kept), weights(again.model)) == 0
 
 
-def test_duplicates_and_blank_lines_are_dropped_and_said(tiny_bert, tmp_path, capsys):
-    sentences = [*SENTENCES, SENTENCES[0], f" {SENTENCES[1]} ", "", "  \t"]
-    trained = train(tiny_bert, tmp_path / "run", sentences=sentences, steps=1)
+def test_sentences_that_the_model_cannot_tell_apart_are_trained_on_once(
+    tiny_bert, tmp_path, capsys
+):
+    long = "the cat sat on the mat and the dog ran on the park"
+    same = [SENTENCES[0], f" {SENTENCES[1].upper()} ", f"{long} and sat", f"{long} and ran"]
+    sentences = [*SENTENCES, *same, "", "  \t", "\u200b"]
+    trained = train(tiny_bert, tmp_path / "run", sentences=sentences, steps=1, max_length=12)
+    assert trained.sentences == len(SENTENCES) + 1
     said = capsys.readouterr().out
-    assert "2 blank sentences were dropped" in said and "2 duplicates were dropped" in said
-    assert trained.sentences == len(SENTENCES)
+    for report in ("2 of 31 sentences are longer", "3 of 31 sentences are blank", "3 of 31"):
+        assert report in said
 
 
 @pytest.mark.parametrize(
