@@ -1,7 +1,7 @@
 """Settings of a training run, and the recipes: the paper's and the kit's own."""
 
-import math
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from micse_utils.checks import shown
@@ -67,37 +67,22 @@ class LowShotConfig:
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {shown(value)}")
-        for name in ("batch_size", "max_length", "epochs", "eval_steps", "steps"):
+        least = {"batch_size": 2, "max_length": 3, "epochs": 1, "eval_steps": 1, "steps": 1}
+        least |= {"min_layer": 0, "max_layer": 0, "seed": 0}
+        for name, smallest in least.items():
             value = getattr(self, name)
-            left_out = value is None and name == "steps"
-            if not left_out and (type(value) is not int or value < 1):
-                raise ValueError(f"{name} must be a positive whole number, got {shown(value)}")
-        for name in ("ami_weight", "temperature", "learning_rate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{name} must be a number, got {shown(value)}")
-        if not 0 <= self.ami_weight < math.inf:
-            raise ValueError(f"ami_weight must be 0 or more, got {self.ami_weight}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
-        for name in ("min_layer", "max_layer"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 0):
+            left_out = value is None and name in ("steps", "min_layer", "max_layer")
+            if not left_out and (type(value) is not int or not smallest <= value < 2**32):
                 raise ValueError(
-                    f"{name} must be the number of a layer, from 0, got {shown(value)}"
+                    f"{name} must be a whole number from {smallest}, got {shown(value)}"
                 )
-        if type(self.seed) is not int or not 0 <= self.seed < 2**32:
-            raise ValueError(
-                f"seed must be a whole number from 0 to 2^32 - 1, got {shown(self.seed)}"
-            )
+        for name, most in {"ami_weight": inf, "temperature": inf, "learning_rate": 1}.items():
+            value = getattr(self, name)
+            allowed = 0 if name == "ami_weight" else 1e-12
+            if type(value) not in (int, float) or not allowed <= value < most:
+                raise ValueError(f"{name} must be a number above 0, got {shown(value)}")
         if not isinstance(self.bf16, bool):
             raise ValueError(f"bf16 must be True or False, got {shown(self.bf16)}")
-        if self.batch_size < 2:
-            raise ValueError("batch_size must be at least 2: InfoNCE needs negatives")
-        if self.max_length < 3:
-            raise ValueError("max_length must be at least 3: [CLS], [SEP] and a word between them")
 
 
 PRESETS = {
