@@ -19,7 +19,8 @@ from pygments.formatters import HtmlFormatter
 
 from micse_utils.checks import shown
 from micse_utils.results import output_folder, write_text
-from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time, page
+from tools.clean_notebooks import clean
+from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time
 
 HEADLINES = {"01": "similarity", "02": "topics", "03": "wrong_pooling"}
 HEADLINES |= {"04": "learning_curves", "05": "scores", "06": "recall_speed"}
@@ -114,7 +115,7 @@ def cleaned(path: Path) -> nbformat.NotebookNode:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 output.metadata["image/png"] = {"alt": f"Figure of the section: {heading}"}
-    page(notebook, largest=math.inf)
+    clean(notebook, largest=math.inf)
     return notebook
 
 
