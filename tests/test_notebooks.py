@@ -570,15 +570,15 @@ def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
     ("arguments", "message"),
     [
         (["07_nothing"], "no notebook 07_nothing; there are 01_similarity"),
-        (["-p", "sorce", "hub"], "no notebook has a parameter sorce; there are held_out, limit"),
+        (["-p", "sorce", "hub"], "no parameter sorce; there are held_out, limit"),
         (
             ["01_similarity", "-p", "seed", "7"],
-            "01_similarity has no parameter seed; there are max",
+            "no parameter seed; there are max_length, model_name, source",
         ),
         (["-p", "results", "mine"], "the folder is set by --results"),
         (
             ["-p", "seed", "7", "-p", "limit", "many"],
-            "-p limit many: 02_tweet_clustering expects a whole number from 100, or ",
+            "02_tweet_clustering: limit must be a valid integer, or be 'auto', or be None; got ",
         ),
     ],
 )

@@ -21,11 +21,9 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from micse_utils.results import write_json
-from micse_utils.training.config import METHODS
-from tools import parameters, run_notebooks
+from tools import run_notebooks
 from tools.clean_notebooks import KERNEL
-from tools.parameters import KINDS, expected, read_value
-from tools.run_notebooks import main
+from tools.run_notebooks import PARAMETERS, main, read_parameter
 
 CELLS = [
     'seed = 0  # of the numbers\nresults = "."  # folder',
@@ -260,6 +258,14 @@ def test_a_damaged_record_of_a_run_counts_as_none(begun, tmp_path, damage):
     assert begun
 
 
+def refuses(name, text, cell):
+    try:
+        read_parameter(name, text, cell)
+    except ValueError as error:
+        assert str(error).startswith(f"{name} must ")
+        return True
+
+
 def refusals(**given):
     """Notebooks that refuse one of these parameters, written as on the command line."""
     cells = {name: papermill.inspect_notebook(NOTEBOOKS / f"{name}.ipynb") for name in KIT}
@@ -267,7 +273,7 @@ def refusals(**given):
         name[:2]
         for name, cell in cells.items()
         for key, text in given.items()
-        if key in cell and expected(key, read_value(key, text), cell[key])
+        if key in cell and refuses(key, text, cell[key])
     ]
 
 
@@ -294,6 +300,8 @@ def refusals(**given):
         ("same_from", "True", ["06"]),
         ("seeds", "48", ["04"]),
         ("seeds", "[]", ["04"]),
+        ("seeds", "[48, True]", ["04"]),
+        ("seeds", "48, 48", ["04"]),
         ("sizes", "[64, 32]", ["04"]),
         ("methods", "['supervised']", ["04"]),
         ("quick", "true", ["04"]),
@@ -333,23 +341,26 @@ def test_a_parameter_that_can_be_meant_is_taken(parameter, text):
 
 
 @pytest.mark.parametrize("name", KIT)
-def test_every_parameter_of_a_notebook_has_a_kind_that_its_default_is_of(name):
-    cell = papermill.inspect_notebook(NOTEBOOKS / f"{name}.ipynb")
-    assert cell.keys() - KINDS.keys() == {"results"}
-    for key, parameter in cell.items():
-        assert expected(key, ast.literal_eval(parameter["default"]), parameter) is None, key
+def test_every_parameter_of_a_notebook_has_a_type_and_a_default_of_it(name):
+    cells = papermill.inspect_notebook(NOTEBOOKS / f"{name}.ipynb")
+    assert cells.keys() - PARAMETERS.keys() == {"results"}
+    for key, cell in cells.items():
+        default = ast.literal_eval(cell["default"])
+        assert read_parameter(key, str(default), cell) == default
 
 
-def test_the_methods_are_those_that_can_be_trained():
-    assert parameters.METHODS == METHODS
+def test_a_value_of_several_parts_is_read():
+    cell = {"default": "[64]", "help": ""}
+    assert read_parameter("sizes", "64, 1_000", cell) == [64, 1000]
+    assert read_parameter("whole_steps", "None", {"default": "10", "help": "or None"}) is None
 
 
 def test_a_folder_is_meant_from_where_the_command_is_called(tmp_path, monkeypatch):
     for name in ("mine", "2024", "hub"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
+    cell = {"default": '"auto"', "help": ""}
     for name in ("mine", "2024"):
-        assert read_value("source", name) == str(tmp_path / name)
-    assert read_value("model_name", "./mine") == str(tmp_path / "mine")
-    assert read_value("source", "hub") == "hub"  # the word, not the folder
-    assert refusals(source="mine", model_name="mine") == []
+        assert read_parameter("source", name, cell) == str(tmp_path / name)
+    assert read_parameter("model_name", "./mine", cell) == str(tmp_path / "mine")
+    assert read_parameter("source", "hub", cell) == "hub"  # the word, not the folder
