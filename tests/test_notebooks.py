@@ -4,7 +4,6 @@ The expected values come from transformers, sentence-transformers, scikit-learn 
 from the kit's own `encode`.
 """
 
-import ast
 import json
 import os
 import re
@@ -15,7 +14,6 @@ import sys
 import nbformat
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
 import torch
 from hub_server import member, serving, tar
@@ -31,10 +29,7 @@ from micse_utils.datasets.sentences import load_sentences
 from micse_utils.datasets.sts import load_lee, load_sample
 from micse_utils.models import load_model
 from micse_utils.sources.packaged import fetch
-from micse_utils.training.config import METHODS
-from tools import parameters
-from tools.parameters import KINDS, expected, read_value
-from tools.run_notebooks import NOTEBOOKS, _fingerprint, page, plain_widgets
+from tools.run_notebooks import NOTEBOOKS, _fingerprint
 
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
 TWEETS = "02_tweet_clustering"
@@ -575,15 +570,15 @@ def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
     ("arguments", "message"),
     [
         (["07_nothing"], "no notebook 07_nothing; there are 01_similarity"),
-        (["-p", "sorce", "hub"], "no notebook has a parameter sorce; there are held_out, limit"),
+        (["-p", "sorce", "hub"], "no parameter sorce; there are held_out, limit"),
         (
             ["01_similarity", "-p", "seed", "7"],
-            "01_similarity has no parameter seed; there are max",
+            "no parameter seed; there are max_length, model_name, source",
         ),
         (["-p", "results", "mine"], "the folder is set by --results"),
         (
             ["-p", "seed", "7", "-p", "limit", "many"],
-            "-p limit many: 02_tweet_clustering expects a whole number from 100, or ",
+            "02_tweet_clustering: limit must be a valid integer, or be 'auto', or be None; got ",
         ),
     ],
 )
@@ -592,137 +587,3 @@ def test_a_wrong_call_is_one_sentence(tmp_path, arguments, message):
     assert status == 2
     assert message in complaints
     assert not list(tmp_path.iterdir())
-
-
-def refusals(**given):
-    """Notebooks that refuse one of these parameters, written as on the command line."""
-    cells = {name: papermill.inspect_notebook(NOTEBOOKS / f"{name}.ipynb") for name in NAMES}
-    return [
-        name[:2]
-        for name, cell in cells.items()
-        for key, text in given.items()
-        if key in cell and expected(key, read_value(key, text), cell[key])
-    ]
-
-
-@pytest.mark.parametrize(
-    ("parameter", "text", "refused"),
-    [
-        ("source", "nowhere", ["01", "02", "03", "04", "05", "06"]),
-        ("source", "5", ["01", "02", "03", "04", "05", "06"]),
-        ("source", "", ["01", "02", "03", "04", "05", "06"]),
-        ("model_name", "None", ["01", "02", "03", "04", "06"]),
-        ("max_length", "2", ["01"]),
-        ("limit", "many", ["02", "03", "06"]),
-        ("limit", "99", ["02", "03", "06"]),
-        ("limit", "1e3", ["02", "03", "06"]),
-        ("limit", "True", ["02", "03", "06"]),
-        ("limit", "auto", ["03", "06"]),
-        ("n_neighbors", "0", ["02"]),
-        ("seed", "1.5", ["02", "03", "05", "06"]),
-        ("seed", "-1", ["02", "03", "05", "06"]),
-        ("seed", "4294967296", ["02", "03", "05", "06"]),
-        ("seed", "None", ["03", "05", "06"]),
-        ("held_out", "0", ["06"]),
-        ("same_from", "1.1", ["06"]),
-        ("same_from", "True", ["06"]),
-        ("seeds", "48", ["04"]),
-        ("seeds", "[]", ["04"]),
-        ("sizes", "[64, 32]", ["04"]),
-        ("methods", "['supervised']", ["04"]),
-        ("quick", "true", ["04"]),
-        ("whole_steps", "0", ["04"]),
-        ("tasks", "STS16", ["05"]),
-        ("tasks", "['STS17']", ["05"]),
-        ("transfer_limit", "few", ["05"]),
-    ],
-)
-def test_a_parameter_that_cannot_be_meant_is_refused(parameter, text, refused):
-    assert refusals(**{parameter: text}) == refused
-
-
-@pytest.mark.parametrize(
-    ("parameter", "text"),
-    [
-        ("source", "hub"),
-        ("model_name", "someone/their-model"),
-        ("limit", "8_000"),
-        ("limit", "None"),
-        ("seed", "4294967295"),
-        ("seeds", "48, 49"),
-        ("sizes", "[64]"),
-        ("methods", "['simcse']"),
-        ("quick", "True"),
-        ("whole_steps", "None"),
-        ("tasks", "['STS16', 'kit sample']"),
-        ("tasks", "None"),
-        ("trained_in", "not/there/yet"),
-        ("held_out", "50"),
-        ("same_from", "0.85"),
-        ("same_from", "1"),
-    ],
-)
-def test_a_parameter_that_can_be_meant_is_taken(parameter, text):
-    assert refusals(**{parameter: text}) == []
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_parameter_of_a_notebook_has_a_kind_that_its_default_is_of(name):
-    cell = papermill.inspect_notebook(NOTEBOOKS / f"{name}.ipynb")
-    assert cell.keys() - KINDS.keys() == {"results"}
-    for key, parameter in cell.items():
-        assert expected(key, ast.literal_eval(parameter["default"]), parameter) is None, key
-
-
-def test_the_methods_are_those_that_can_be_trained():
-    assert parameters.METHODS == METHODS
-
-
-def test_a_folder_is_meant_from_where_the_command_is_called(tmp_path, monkeypatch):
-    for name in ("mine", "2024", "hub"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path)
-    for name in ("mine", "2024"):
-        assert read_value("source", name) == str(tmp_path / name)
-    assert read_value("model_name", "./mine") == str(tmp_path / "mine")
-    assert read_value("source", "hub") == "hub"  # the word, not the folder
-    assert refusals(source="mine", model_name="mine") == []
-
-
-def test_progress_bars_become_text_and_leave_the_committed_page():
-    """A widget as tqdm leaves it: a box of a label, a bar and a count."""
-    state = {
-        "box": {"state": {"children": ["IPY_MODEL_a", "IPY_MODEL_b", "IPY_MODEL_c"]}},
-        "a": {"state": {"value": "encode:\u2007100%"}},
-        "b": {"state": {"value": 3}},
-        "c": {"state": {"value": "\u20073/3 [00:01&lt;00:00, 2text/s]"}},
-    }
-    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "box"}, "text/plain": "3%|"}
-    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", view)])
-    notebook = nbformat.v4.new_notebook(cells=[cell])
-    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": state}}
-    plain_widgets(notebook)
-    text = {"text/plain": "encode: 100% 3/3 [00:01<00:00, 2text/s]"}
-    assert notebook.cells[0].outputs[0].data == text
-    page(notebook)
-    assert notebook.cells[0].outputs == []
-    assert notebook.cells[0].execution_count == 1
-
-
-def test_a_box_to_type_in_becomes_what_was_typed_and_the_table_that_it_answered():
-    table = "<table><tr><td>ants &amp; bees</td></tr></table>"
-    state = {
-        "box": {"state": {"children": ["IPY_MODEL_a", "IPY_MODEL_b"]}},
-        "a": {"state": {"value": "who?", "description": "Search"}},
-        "b": {"state": {"value": table, "description": ""}},
-    }
-    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "box"}, "text/plain": "VBox()"}
-    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", view)])
-    notebook = nbformat.v4.new_notebook(cells=[cell])
-    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": state}}
-    plain_widgets(notebook)
-    page(notebook)
-    nbformat.validate(notebook)
-    typed, answered = notebook.cells[0].outputs
-    assert typed.data == {"text/plain": "Search: who?"}
-    assert answered.data == {"text/html": table}

@@ -42,8 +42,8 @@ from micse_utils.training.losses import info_nce
 from micse_utils.training.monitor import DevelopmentEvaluator
 from micse_utils.training.trainer import train_low_shot
 from tools import bundle
-from tools.formula import formula
-from tools.parameters import KINDS, expected, read_value
+from tools.pages import formula
+from tools.run_notebooks import PARAMETERS, read_parameter
 
 tried = settings(
     deadline=None,
@@ -397,29 +397,20 @@ def test_a_file_that_is_no_json_counts_as_none(tmp_path, content):
 
 @tried
 @given(
-    st.sampled_from([*KINDS, "results"]), st.one_of(texts, st.text("~/.\\-([{1e,'\"", max_size=9))
+    st.sampled_from([*PARAMETERS, "results"]),
+    st.one_of(texts, st.text("~/.\\-([{1e,'\"", max_size=9), values.map(repr)),
 )
 def test_a_parameter_of_the_command_line_is_a_value_or_refused_in_words(name, text):
+    cell = {"default": '"auto"', "help": "or None"}
     for written in (text, text * 2000):
-        value = read_value(name, written)
-        needed = expected(name, value, {"default": '"auto"', "help": "or None"})
-        assert needed is None or needed
-
-
-@tried
-@given(values)
-def test_a_parameter_of_another_type_is_refused_in_words(value):
-    for name in KINDS:
-        needed = expected(name, value, {"default": "1", "help": ""})
-        assert needed is None or "\n" not in needed
-    assert expected("seed", 1.5, {"default": "1", "help": ""})
+        one_sentence(lambda w=written: read_parameter(name, w, cell))
 
 
 @tried
 @given(texts)
-def test_a_formula_is_drawn_or_refused(tex):
+def test_a_formula_is_converted_or_refused(tex):
     drawn = one_sentence(lambda: formula(tex))
-    assert drawn is None or drawn.startswith("<svg")
+    assert drawn is None or drawn.startswith("<math")
 
 
 @settings(tried, max_examples=15)

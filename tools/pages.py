@@ -1,7 +1,7 @@
 """The notebooks as web pages that need no network: `python -m tools.pages --help`.
 
 nbconvert makes a page of each notebook, in a frame of ours: its own frames load scripts from the
-network. Formulas are drawings, so no script has to set them.
+network. Formulas are MathML, so no script has to set them.
 """
 
 import argparse
@@ -12,13 +12,15 @@ import sys
 from pathlib import Path
 
 import nbformat
+from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
+from micse_utils.checks import shown
 from micse_utils.results import output_folder, write_text
-from tools.formula import formula
-from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time, page
+from tools.clean_notebooks import clean
+from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time
 
 HEADLINES = {"01": "similarity", "02": "topics", "03": "wrong_pooling"}
 HEADLINES |= {"04": "learning_curves", "05": "scores", "06": "recall_speed"}
@@ -60,8 +62,7 @@ def write_site(folder: Path, results: Path) -> list[str]:
         Names of the notebooks whose run was taken.
 
     Raises:
-        ValueError: a notebook is damaged, or a formula is not in the part of TeX that matplotlib
-            draws.
+        ValueError: a notebook is damaged, or a formula is not TeX that `formula` knows.
     """
     notebooks, runs = {}, []
     index = [ABOUT]
@@ -114,7 +115,7 @@ def cleaned(path: Path) -> nbformat.NotebookNode:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 output.metadata["image/png"] = {"alt": f"Figure of the section: {heading}"}
-    page(notebook, largest=math.inf)
+    clean(notebook, largest=math.inf)
     return notebook
 
 
@@ -141,7 +142,7 @@ def entry(name: str, notebook: nbformat.NotebookNode) -> str:
 
 
 def markdown_to_html(source: str) -> str:
-    """Markdown as HTML, in place of nbconvert's filter: formulas drawn, links among the pages."""
+    """Markdown as HTML, in place of nbconvert's filter: with MathML and links among the pages."""
     return MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True)).render(source)
 
 
@@ -160,7 +161,22 @@ class Renderer(IPythonRenderer):
 
     def block_math(self, body: str) -> str:
         """A formula on a line of its own."""
-        return f"<p>{formula(body.strip())}</p>"
+        return formula(body.strip(), display="block")
+
+
+def formula(tex: str, display: str = "inline") -> str:
+    """Return a formula in TeX as MathML, which browsers set without a script.
+
+    Raises:
+        ValueError: `tex` is incomplete, or has a command that latex2mathml does not know.
+    """
+    try:
+        mathml = convert(tex, display=display)
+    except Exception as error:  # the library's errors have no type in common
+        raise ValueError(f"cannot read the formula {shown(tex)}: {type(error).__name__}") from error
+    if unknown := re.search(r"\\\w*", mathml):
+        raise ValueError(f"the formula {shown(tex)} has an unknown command, {unknown[0]}")
+    return mathml
 
 
 def stylesheet() -> str:

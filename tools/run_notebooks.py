@@ -5,17 +5,19 @@ kernels are installed elsewhere, and leaves its results in a folder of its own.
 """
 
 import argparse
+import ast
 import contextlib
 import hashlib
-import html
 import json
 import os
 import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
 import nbformat
 import papermill
@@ -23,21 +25,61 @@ from filelock import FileLock, Timeout
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
+from micse_utils.checks import shown
+from micse_utils.datasets.sts import PACKAGED_STS, STS_TASKS
 from micse_utils.provenance import sha256_of
 from micse_utils.results import kept_json, output_folder, write_atomically, write_json
-from tools.parameters import expected, read_value
+from micse_utils.sources.choose import absolute, is_source
+from micse_utils.training.config import METHODS
+from tools.clean_notebooks import clean, plain_widgets
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = NOTEBOOKS / "figures"
-LARGEST_OUTPUT = 300_000
-"""Characters; an output with more (an interactive map) stays in the results, not on the page."""
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-BAR = re.compile(r"\[\d\d:\d\d.*\]$")  # ends in "[00:14<00:00, 281text/s]"
+
+
+def _existing(source: str) -> str:
+    if not is_source(source):
+        raise ValueError('be "hub", "package" or a folder that exists')
+    return source
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError("not name anything twice")
+    return values
+
+
+NAME = Annotated[str, Field(min_length=1)]
+SEED = Annotated[int, Field(ge=0, lt=2**32)]  # as scikit-learn takes them
+TEXTS = Annotated[int, Field(ge=100)]  # enough for 15 neighbours, and five folds of three classes
+BATCH = Annotated[int, Field(ge=64)]
+SEVERAL = (Field(min_length=1), AfterValidator(_distinct))
+PARAMETERS = {
+    "source": Annotated[str, AfterValidator(_existing)],
+    "model_name": NAME,
+    "max_length": Annotated[int, Field(ge=3, le=512)],
+    "limit": TEXTS,
+    "held_out": Annotated[int, Field(ge=1)],
+    "same_from": Annotated[float, Field(ge=0, le=1)],
+    "n_neighbors": Annotated[int, Field(ge=2)],
+    "min_cluster_size": Annotated[int, Field(ge=2)],
+    "seed": SEED,
+    "sizes": Annotated[list[BATCH], *SEVERAL],
+    "methods": Annotated[list[Literal[METHODS]], *SEVERAL],
+    "seeds": Annotated[list[SEED], *SEVERAL],
+    "whole_steps": Annotated[int, Field(ge=1)],
+    "raw_steps": Annotated[int, Field(ge=1)],
+    "quick": bool,
+    "tasks": Annotated[list[Literal[*STS_TASKS, *PACKAGED_STS]], *SEVERAL],
+    "trained_in": NAME,
+    "train_sentences": BATCH,
+    "transfer_limit": TEXTS,
+}
+"""What a parameter may be, by name: one name means the same in every notebook."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,22 +103,18 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [Path(name).name.removesuffix(".ipynb") for name in options.notebooks] or there
     if unknown := [name for name in chosen if name not in there]:
         parser.error(f"no notebook {unknown[0]}; there are {', '.join(there)}")
-    known = {name: papermill.inspect_notebook(_path(name)) for name in chosen}
-    if problem := _problem(options.parameters, known):
-        parser.error(problem)
     try:
+        values = read_parameters(chosen, options.parameters)
         output_folder(options.results)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    given = {name: read_value(name, text) for name, text in options.parameters}
 
     _use_own_kernel()
     failures = []
     for name in tqdm(chosen, desc="notebooks", disable=not sys.stderr.isatty()):
-        parameters = {key: value for key, value in given.items() if key in known[name]}
         folder = options.results.resolve() / name
         try:
-            line = run(name, folder, parameters, force=options.force, in_place=options.in_place)
+            line = run(name, folder, values[name], force=options.force, in_place=options.in_place)
         except PapermillExecutionError as error:
             reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
             failures.append(name)
@@ -98,20 +136,68 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _problem(parameters: list[tuple[str, str]], known: dict[str, dict]) -> str | None:
-    """What is wrong with parameters of the command line, for notebooks with these; None if fine."""
-    names = {key for cell in known.values() for key in cell} - {"results"}
-    for key, text in parameters:
-        if key == "results":
-            return "-p results: the folder is set by --results, for all notebooks"
-        if key not in names:
-            whose = f"{next(iter(known))} has no" if len(known) == 1 else "no notebook has a"
-            return f"{whose} parameter {key}; there are {', '.join(sorted(names))}"
-        for notebook, cell in known.items():
-            value = read_value(key, text)
-            if key in cell and (needed := expected(key, value, cell[key])):
-                return f"-p {key} {text}: {notebook} expects {needed}"
-    return None
+def read_parameters(notebooks: list[str], given: list[tuple[str, str]]) -> dict[str, dict]:
+    """Return for each notebook those of the given parameters that it has, read and checked.
+
+    Raises:
+        ValueError: a value is not what `PARAMETERS` says, or no notebook has the parameter.
+    """
+    cells = {name: papermill.inspect_notebook(_path(name)) for name in notebooks}
+    names = {key for cell in cells.values() for key in cell} - {"results"}
+    if "results" in dict(given):
+        raise ValueError("-p results: the folder is set by --results, for all notebooks")
+    if unknown := [key for key, _ in given if key not in names]:
+        raise ValueError(f"no parameter {unknown[0]}; there are {', '.join(sorted(names))}")
+    values = {}
+    for name, cell in cells.items():
+        try:
+            values[name] = {k: read_parameter(k, t, cell[k]) for k, t in given if k in cell}
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return values
+
+
+def read_parameter(name: str, text: str, cell: dict[str, str]) -> object:
+    """Return a parameter's value from the command line: a number, a list or the like, or the text.
+
+    A folder that exists is resolved here, because notebooks run in a different one.
+
+    Args:
+        name: one that is not in `PARAMETERS` may be anything.
+        text: as it was written.
+        cell: its `default` and `help` (the comment) as `papermill.inspect_notebook` returns them.
+            If they speak of None or "auto", these are accepted, too.
+
+    Raises:
+        ValueError: it must be something else.
+    """
+    value = _literal(text)
+    if name in ("source", "model_name", "trained_in") and absolute(text) != text:
+        value = absolute(text)
+    if name not in PARAMETERS:
+        return value
+    kind = PARAMETERS[name]
+    if cell["default"] == '"auto"':
+        kind |= Literal["auto"]
+    if may_be_none := "None" in cell["default"] + cell["help"]:
+        kind |= None
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        # Such as "Input should be greater than or equal to 64", one for each type it may have.
+        reasons = [re.sub(r"^(\w+ should|Value error,) ", "", e["msg"]) for e in error.errors()]
+        reasons += ["be None"] if may_be_none else []
+        got = shown(error.errors()[0]["input"])
+        raise ValueError(f"{name} must {', or '.join(reasons)}; got {got}") from None
+
+
+def _literal(text: str) -> object:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of backslashes, as in folders of Windows
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+    return list(value) if isinstance(value, tuple) else value  # 48, 49
 
 
 def run(
@@ -188,67 +274,13 @@ def _execute(name: str, folder: Path, parameters: dict, fingerprint: str, in_pla
     write_atomically(executed, lambda path: nbformat.write(notebook, path))
     unfinished.unlink()
     if in_place:
-        page(notebook)
+        clean(notebook)
         write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
         for figure in folder.glob("*.png"):
             shutil.copy(figure, FIGURES / f"{name[:2]}_{figure.name}")
     files = _files(folder)
     write_json(record, {"fingerprint": fingerprint, "seconds": seconds, "files": files})
     return f"{name}: {seconds:.0f} s: {_headline(folder)}"
-
-
-def plain_widgets(notebook: nbformat.NotebookNode) -> None:
-    """Replace widgets, which no page shows without their kernel, by what they show.
-
-    A progress bar becomes its line, a box to type in what was typed, a table of HTML that table.
-    """
-    widgets = notebook.metadata.pop("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
-    for cell in notebook.cells:
-        for output in list(cell.get("outputs", [])):
-            view = output.get("data", {}).pop(WIDGET_VIEW, None)
-            box = widgets.get(view["model_id"], {}).get("state", {}) if view else {}
-            children = [widgets[child.split("_")[-1]]["state"] for child in box.get("children", [])]
-            values = [c for c in children if isinstance(c.get("value"), str)]
-            text = "".join(_labelled(c) for c in values if "<table" not in c["value"])
-            if text:
-                output.data["text/plain"] = html.unescape(text).replace("\u2007", " ").strip()
-            for table in (c["value"] for c in values if "<table" in c["value"]):
-                data = {"text/html": table}
-                cell.outputs.append(nbformat.v4.new_output("display_data", data))
-
-
-def _labelled(widget: dict) -> str:
-    """The text of a widget, after its label if it has one."""
-    label = widget.get("description")
-    return f"{label}: {widget['value']}" if label else widget["value"]
-
-
-def page(notebook: nbformat.NotebookNode, *, largest: float = LARGEST_OUTPUT) -> None:
-    """Make an executed notebook what is committed: no progress bars, no times, no large maps.
-
-    Args:
-        notebook: changed in place.
-        largest: characters of an output that may stay.
-    """
-    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in _tags(c)]
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for cell in notebook.cells:
-        cell.metadata = {k: cell.metadata[k] for k in ("tags", "jupyter") if cell.metadata.get(k)}
-    for count, cell in enumerate(code, start=1):
-        cell.outputs = [output for output in cell.outputs if not _is_noise(output, largest)]
-        for output in cell.outputs:
-            if " at 0x" in output.get("data", {}).get("text/plain", ""):
-                del output.data["text/plain"]  # an address in memory; the table stands beside it
-        for item in (cell, *(o for o in cell.outputs if "execution_count" in o)):
-            item.execution_count = count
-
-
-def _is_noise(output: nbformat.NotebookNode, largest: float) -> bool:
-    """Whether an output is a progress bar, or too large for a page."""
-    data = output.get("data", {})
-    is_bar = list(data) == ["text/plain"] and BAR.search(data["text/plain"])
-    return bool(is_bar) or len(data.get("text/html", "")) > largest
 
 
 def expected_time(opening: str) -> str:
@@ -269,10 +301,6 @@ def _unchanged(files: dict[str, str] | None, folder: Path) -> bool:
     return bool(places) and all(
         place.is_file() and sha256_of([place]) == digest for place, digest in places.items()
     )
-
-
-def _tags(cell: nbformat.NotebookNode) -> list[str]:
-    return cell.metadata.get("tags", [])
 
 
 def _path(name: str) -> Path:

@@ -3,6 +3,7 @@
 What the real notebooks show is held in `test_notebooks`.
 """
 
+import ast
 import contextlib
 import errno
 import json
@@ -15,12 +16,14 @@ import time
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from micse_utils.results import write_json
 from tools import run_notebooks
-from tools.run_notebooks import main
+from tools.clean_notebooks import KERNEL
+from tools.run_notebooks import PARAMETERS, main, read_parameter
 
 CELLS = [
     'seed = 0  # of the numbers\nresults = "."  # folder',
@@ -37,6 +40,8 @@ CELLS = [
 ]
 FIGURES = ("metrics.json", "numbers.csv", "numbers.png")
 NAMES = ("01_first", "02_second")
+NOTEBOOKS = run_notebooks.NOTEBOOKS  # the kit's
+KIT = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +52,7 @@ def pages(tmp_path_factory):
         cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
         cells[0].metadata["tags"] = ["parameters"]
         cells.insert(0, nbformat.v4.new_markdown_cell("# Numbers\n\n**Time** a moment"))
-        notebook = nbformat.v4.new_notebook(
-            cells=cells, metadata={"kernelspec": run_notebooks.KERNEL}
-        )
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
         nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder
 
@@ -174,7 +177,7 @@ def test_a_kernel_that_does_not_come_up_is_one_sentence_and_ends_the_run(pages, 
     (spec := broken / "share" / "jupyter" / "kernels" / "python3").mkdir(parents=True)
     starts = {
         "argv": [sys.executable, "-c", "exit(1)", "{connection_file}"],
-        **run_notebooks.KERNEL,
+        **KERNEL,
     }
     (spec / "kernel.json").write_text(json.dumps(starts), encoding="utf-8")
     process = start(pages, tmp_path, *NAMES, first=f"sys.prefix = {str(broken)!r}")
@@ -253,3 +256,111 @@ def test_a_damaged_record_of_a_run_counts_as_none(begun, tmp_path, damage):
     with pytest.raises(PapermillExecutionError):
         run_notebooks.run(NAMES[0], tmp_path, {})
     assert begun
+
+
+def refuses(name, text, cell):
+    try:
+        read_parameter(name, text, cell)
+    except ValueError as error:
+        assert str(error).startswith(f"{name} must ")
+        return True
+
+
+def refusals(**given):
+    """Notebooks that refuse one of these parameters, written as on the command line."""
+    cells = {name: papermill.inspect_notebook(NOTEBOOKS / f"{name}.ipynb") for name in KIT}
+    return [
+        name[:2]
+        for name, cell in cells.items()
+        for key, text in given.items()
+        if key in cell and refuses(key, text, cell[key])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "refused"),
+    [
+        ("source", "nowhere", ["01", "02", "03", "04", "05", "06"]),
+        ("source", "5", ["01", "02", "03", "04", "05", "06"]),
+        ("source", "", ["01", "02", "03", "04", "05", "06"]),
+        ("model_name", "None", ["01", "02", "03", "04", "06"]),
+        ("max_length", "2", ["01"]),
+        ("limit", "many", ["02", "03", "06"]),
+        ("limit", "99", ["02", "03", "06"]),
+        ("limit", "1e3", ["02", "03", "06"]),
+        ("limit", "True", ["02", "03", "06"]),
+        ("limit", "auto", ["03", "06"]),
+        ("n_neighbors", "0", ["02"]),
+        ("seed", "1.5", ["02", "03", "05", "06"]),
+        ("seed", "-1", ["02", "03", "05", "06"]),
+        ("seed", "4294967296", ["02", "03", "05", "06"]),
+        ("seed", "None", ["03", "05", "06"]),
+        ("held_out", "0", ["06"]),
+        ("same_from", "1.1", ["06"]),
+        ("same_from", "True", ["06"]),
+        ("seeds", "48", ["04"]),
+        ("seeds", "[]", ["04"]),
+        ("seeds", "[48, True]", ["04"]),
+        ("seeds", "48, 48", ["04"]),
+        ("sizes", "[64, 32]", ["04"]),
+        ("methods", "['supervised']", ["04"]),
+        ("quick", "true", ["04"]),
+        ("whole_steps", "0", ["04"]),
+        ("tasks", "STS16", ["05"]),
+        ("tasks", "['STS17']", ["05"]),
+        ("transfer_limit", "few", ["05"]),
+    ],
+)
+def test_a_parameter_that_cannot_be_meant_is_refused(parameter, text, refused):
+    assert refusals(**{parameter: text}) == refused
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text"),
+    [
+        ("source", "hub"),
+        ("model_name", "someone/their-model"),
+        ("limit", "8_000"),
+        ("limit", "None"),
+        ("seed", "4294967295"),
+        ("seeds", "48, 49"),
+        ("sizes", "[64]"),
+        ("methods", "['simcse']"),
+        ("quick", "True"),
+        ("whole_steps", "None"),
+        ("tasks", "['STS16', 'kit sample']"),
+        ("tasks", "None"),
+        ("trained_in", "not/there/yet"),
+        ("held_out", "50"),
+        ("same_from", "0.85"),
+        ("same_from", "1"),
+    ],
+)
+def test_a_parameter_that_can_be_meant_is_taken(parameter, text):
+    assert refusals(**{parameter: text}) == []
+
+
+@pytest.mark.parametrize("name", KIT)
+def test_every_parameter_of_a_notebook_has_a_type_and_a_default_of_it(name):
+    cells = papermill.inspect_notebook(NOTEBOOKS / f"{name}.ipynb")
+    assert cells.keys() - PARAMETERS.keys() == {"results"}
+    for key, cell in cells.items():
+        default = ast.literal_eval(cell["default"])
+        assert read_parameter(key, str(default), cell) == default
+
+
+def test_a_value_of_several_parts_is_read():
+    cell = {"default": "[64]", "help": ""}
+    assert read_parameter("sizes", "64, 1_000", cell) == [64, 1000]
+    assert read_parameter("whole_steps", "None", {"default": "10", "help": "or None"}) is None
+
+
+def test_a_folder_is_meant_from_where_the_command_is_called(tmp_path, monkeypatch):
+    for name in ("mine", "2024", "hub"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    cell = {"default": '"auto"', "help": ""}
+    for name in ("mine", "2024"):
+        assert read_parameter("source", name, cell) == str(tmp_path / name)
+    assert read_parameter("model_name", "./mine", cell) == str(tmp_path / "mine")
+    assert read_parameter("source", "hub", cell) == "hub"  # the word, not the folder

@@ -1,0 +1,71 @@
+"""Make executed notebooks what is committed and shown: without bars, widgets and addresses."""
+
+import html
+import re
+
+import nbformat
+
+LARGEST_OUTPUT = 300_000
+"""Characters; an output with more (an interactive map) stays in the results, not on the page."""
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+BAR = re.compile(r"\[\d\d:\d\d.*\]$")  # ends in "[00:14<00:00, 281text/s]"
+
+
+def plain_widgets(notebook: nbformat.NotebookNode) -> None:
+    """Replace widgets, which no page shows without their kernel, by what they show.
+
+    A progress bar becomes its line, a box to type in what was typed, a table of HTML that table.
+    """
+    widgets = notebook.metadata.pop("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    for cell in notebook.cells:
+        for output in list(cell.get("outputs", [])):
+            view = output.get("data", {}).pop(WIDGET_VIEW, None)
+            box = widgets.get(view["model_id"], {}).get("state", {}) if view else {}
+            children = [widgets[child.split("_")[-1]]["state"] for child in box.get("children", [])]
+            values = [c for c in children if isinstance(c.get("value"), str)]
+            text = "".join(_labelled(c) for c in values if "<table" not in c["value"])
+            if text:
+                output.data["text/plain"] = html.unescape(text).replace("\u2007", " ").strip()
+            for table in (c["value"] for c in values if "<table" in c["value"]):
+                data = {"text/html": table}
+                cell.outputs.append(nbformat.v4.new_output("display_data", data))
+
+
+def _labelled(widget: dict) -> str:
+    """The text of a widget, after its label if it has one."""
+    label = widget.get("description")
+    return f"{label}: {widget['value']}" if label else widget["value"]
+
+
+def clean(notebook: nbformat.NotebookNode, *, largest: float = LARGEST_OUTPUT) -> None:
+    """Make an executed notebook what is committed: no progress bars, no times, no large maps.
+
+    Args:
+        notebook: changed in place.
+        largest: characters of an output that may stay.
+    """
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in _tags(c)]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in notebook.cells:
+        cell.metadata = {k: cell.metadata[k] for k in ("tags", "jupyter") if cell.metadata.get(k)}
+    for count, cell in enumerate(code, start=1):
+        cell.outputs = [output for output in cell.outputs if not _is_noise(output, largest)]
+        for output in cell.outputs:
+            if " at 0x" in output.get("data", {}).get("text/plain", ""):
+                del output.data["text/plain"]  # an address in memory; the table stands beside it
+        for item in (cell, *(o for o in cell.outputs if "execution_count" in o)):
+            item.execution_count = count
+
+
+def _is_noise(output: nbformat.NotebookNode, largest: float) -> bool:
+    """Whether an output is a progress bar, or too large for a page."""
+    data = output.get("data", {})
+    is_bar = list(data) == ["text/plain"] and BAR.search(data["text/plain"])
+    return bool(is_bar) or len(data.get("text/html", "")) > largest
+
+
+def _tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
