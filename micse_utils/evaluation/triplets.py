@@ -9,9 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
 from micse_utils.encoding import Encoder, encode_distinct
-from micse_utils.evaluation.metrics import unit
-
-RESAMPLES = 1_000
+from micse_utils.evaluation.metrics import resampled_accuracy, unit
 
 
 def evaluate_triplets(
@@ -51,23 +49,14 @@ def evaluate_triplets(
             for part in (triplets.anchor, triplets.positive, triplets.negative)
         )
         right = (anchor * (positive - negative)).sum(axis=1) > 0
-        low, high = _interval(right, triplets.articles, seed)
+        accuracy, *resampled = resampled_accuracy(right[None], triplets.articles, seed=seed)[0]
+        low, high = np.quantile(resampled, [0.025, 0.975])
         rows.append({
             "task": task,
             "triplets": len(triplets),
             "articles": len(np.unique(triplets.articles)),
-            "accuracy": 100 * right.mean(),
-            "low": 100 * low,
-            "high": 100 * high,
+            "accuracy": accuracy,
+            "low": low,
+            "high": high,
         })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _interval(right: np.ndarray, articles: np.ndarray, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap interval of the share that is right, resampling whole articles."""
-    _, article = np.unique(articles, return_inverse=True)
-    sizes, sums = np.bincount(article), np.bincount(article, weights=right)
-    drawn = np.random.default_rng(seed).integers(len(sizes), size=(RESAMPLES, len(sizes)))
-    shares = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(low), float(high)
