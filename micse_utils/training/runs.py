@@ -85,8 +85,10 @@ class Run:
         config: LowShotConfig,
         dev: Pairs,
         overwrite: bool,
+        keep_last: bool = False,
     ) -> None:
         self.folder = folder
+        self.keep_last = keep_last
         self.model = model
         self.sentences = sentences
         self.config = config
@@ -118,7 +120,7 @@ class Run:
                 )
             if differing:
                 (self.folder / RECORD).unlink(missing_ok=True)
-                for trace in ("model", "checkpoints"):
+                for trace in ("model", "last", "checkpoints"):
                     shutil.rmtree(self.folder / trace, ignore_errors=True)
         write_json(file, self.provenance)
 
@@ -257,7 +259,8 @@ class Run:
             eval_steps=every,
             save_strategy="steps",
             save_steps=every,
-            save_total_limit=1,  # beside the best one
+            # Of 1, the trainer itself keeps two until it ends, then only the best.
+            save_total_limit=2 if self.keep_last else 1,
             load_best_model_at_end=True,
             metric_for_best_model=metric,
             logging_steps=every,
@@ -313,6 +316,8 @@ class Run:
             **self.provenance,
             "versions": versions(),
         }
+        if self.keep_last and (last := self._last_checkpoint()):
+            shutil.copytree(last, self.folder / "last", dirs_exist_ok=True)
         write_json(self.folder / RECORD, record)
         shutil.rmtree(self.checkpoints)
 

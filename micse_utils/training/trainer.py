@@ -30,6 +30,7 @@ def train_low_shot(
     preset: str | LowShotConfig | None = None,
     dev: Pairs | None = None,
     overwrite: bool = False,
+    keep_last: bool = False,
     progress: bool = True,
     **settings: object,
 ) -> Trained:
@@ -48,6 +49,7 @@ def train_low_shot(
         dev: rated pairs that choose the checkpoint; by default `load_stsb("dev")`. The start is a
             checkpoint, too: if training only does harm, the start is what is kept.
         overwrite: where `output` holds another run, delete that instead of refusing.
+        keep_last: also keep the encoder of the last step, with its optimiser, in `last/`.
         progress: show a bar with loss, AMI and development figures.
         settings: fields of `LowShotConfig` to override those of the preset.
 
@@ -84,7 +86,7 @@ def train_low_shot(
     if not isinstance(dev, Pairs):
         raise TypeError(f"dev={shown(dev)} are no rated pairs; load_stsb gives some")
 
-    run = Run(expanded(output), base_model, sentences, config, dev, overwrite)
+    run = Run(expanded(output), base_model, sentences, config, dev, overwrite, keep_last)
     return run.finished() or run.train(progress)
 
 
