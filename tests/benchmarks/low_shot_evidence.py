@@ -57,7 +57,7 @@ SIZES, SEEDS = (64, 10_000, 1_000), (48, 49, 50, 51, 52)
 YEARS = ("STS12", "STS13", "STS14", "STS15", "STS16")
 ALONE = 1_000.0
 """Weight at which InfoNCE hardly counts; AdamW does not mind that the loss is large."""
-RATES = (1e-5, 3e-5, 6e-5, 1e-4, 2e-4, 3e-4)
+RATES = (3e-6, 1e-5, 3e-5, 6e-5, 1e-4, 3e-4)
 STARTS = {
     # layers kept, pooling, layers compared
     "raw": (4, "cls", (2, 4)),
