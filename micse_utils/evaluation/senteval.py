@@ -237,10 +237,10 @@ def report(
     """Print the row that papers print, beside the published one, and write it in three formats.
 
     Args:
-        table: of `evaluate_sts` or `evaluate_transfer`.
+        table: of `evaluate_sts`, `evaluate_transfer` or `evaluate_triplets`.
         model: as `load_model` gives it.
         folder: gets `name.csv`, `name.json` (with provenance) and `name.md`.
-        name: `sts` or `transfer`.
+        name: `sts`, `transfer` or `triplets`.
         settings: that decided the figures.
     """
     provenance = model.provenance
@@ -249,6 +249,8 @@ def report(
         pooled = table[table["subset"] == "all"].set_index("task")
         other = other_data(pooled["pairs"])
         rows = {label: score_row(pooled["spearman"], other)}
+    elif name == "triplets":
+        other, rows = {}, {label: score_row(table.set_index("task")["accuracy"])}
     else:
         sizes = dict(zip(table["task"], table["sentences"], strict=True))
         other = other_data(sizes, settings.get("limit"))

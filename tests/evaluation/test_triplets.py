@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
+from micse_utils.cli import main
 from micse_utils.datasets.triplets import Triplets
 from micse_utils.evaluation.triplets import evaluate_triplets
 from micse_utils.provenance import Provenance
@@ -36,3 +39,14 @@ def test_the_interval_is_over_articles():
     half_width = 1.96 * 100 * np.sqrt(0.25 / 40)
     assert row["low"] == pytest.approx(50 - half_width, abs=2)
     assert row["high"] == pytest.approx(50 + half_width, abs=2)
+
+
+def test_the_command_scores_both_forms(tiny_bert, tmp_path, capsys):
+    call = ["score", str(tiny_bert), "--tasks", "triplets", "--output", str(tmp_path)]
+    assert main(call) == 0
+    scores = json.loads((tmp_path / "triplets.json").read_text(encoding="utf-8"))["scores"]
+    assert [row["triplets"] for row in scores] == [4_000, 4_000]
+    for row in scores:  # a random BERT still sees shared words
+        assert 50 < row["low"] < row["accuracy"] < row["high"] < 90
+    printed = " | ".join(f"{row['accuracy']:.2f}" for row in scores)
+    assert f"| tiny-bert, cls | {printed} |" in capsys.readouterr().out
