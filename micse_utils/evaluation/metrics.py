@@ -131,9 +131,10 @@ def compare_runs(
     """Say how much better one training is than another, on each task and on average.
 
     A two-level paired bootstrap: each resample draws seeds and, for both trainings alike, pairs.
-    So the interval covers other seeds and other pairs; with few seeds it is a little too narrow
-    (5 seeds: by a tenth of the part that the seeds contribute). With one run on each side it
-    covers the pairs only.
+    So the interval covers other seeds and other pairs. Few seeds make it too narrow: in
+    simulations where only the seeds differ, a 95 % interval of 5 seeds covers the truth in 84 %
+    of cases, and of 10 seeds in 89 %; where pairs matter half as much or more, in 92 % or more.
+    With one run on each side it covers the pairs only.
 
     Args:
         first, second: of each task, what `resampled_spearman` or `resampled_accuracy` gave for
