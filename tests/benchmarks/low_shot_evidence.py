@@ -47,6 +47,7 @@ from micse_utils.models import keep_first_layers, load_model
 from micse_utils.provenance import versions
 from micse_utils.results import kept_json, records, save_table, write_atomically, write_json
 from micse_utils.training.config import LowShotConfig
+from micse_utils.training.monitor import TrainingDivergedError
 from micse_utils.training.trainer import train_low_shot
 
 RESULTS = Path(__file__).parents[2] / "results" / "low_shot_evidence"
@@ -213,7 +214,12 @@ def search(starts: list[str], folder: Path) -> pd.DataFrame:
     for start, (objective, grid) in itertools.product(starts, OBJECTIVES.items()):
         for rate, weight in itertools.product(*grid):
             run = Run(start, objective, rate, weight, SEARCH_SIZE, SEARCH_SEED)
-            record = carry_out(run, folder, report=False)
+            try:
+                record = carry_out(run, folder, report=False)
+            except TrainingDivergedError as error:
+                print(f"{run.name}: {error}", flush=True)
+                rows.append(asdict(run))  # without figures, so never chosen
+                continue
             selected, last = checkpoints(record).values()
             figures = {"before": record["history"][0]["spearman"], "best": selected["spearman"]}
             figures |= {"best_step": selected["step"], "last": last["spearman"]}
