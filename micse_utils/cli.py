@@ -134,11 +134,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def score(options: argparse.Namespace) -> str | None:
-    """Score an encoder on the STS or the transfer tasks."""
+    """Score an encoder on the STS or the transfer tasks, or on section triplets."""
     import torch
 
     from micse_utils.evaluation.report import report
     from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
+    from micse_utils.evaluation.triplets import evaluate_triplets
     from micse_utils.models import load_model
     from micse_utils.results import claimed, output_folder
 
@@ -156,6 +157,9 @@ def score(options: argparse.Namespace) -> str | None:
         model = load_model(options.model, source=place, pooling=options.pooling)
         if options.tasks == "sts":
             table = evaluate_sts(model, **settings)
+        elif options.tasks == "triplets":
+            settings["source"] = "package"
+            table = evaluate_triplets(model, dtype=settings["dtype"], seed=options.seed)
         else:
             settings |= {"classifier": options.classifier, "limit": options.limit}
             table = evaluate_transfer(model, **settings)
@@ -164,7 +168,8 @@ def score(options: argparse.Namespace) -> str | None:
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="auto, miCSE, a hub repository or a folder")
-    parser.add_argument("--tasks", default="sts", choices=["sts", "transfer"], help="default: sts")
+    tasks = ["sts", "transfer", "triplets"]
+    parser.add_argument("--tasks", default="sts", choices=tasks, help="default: sts")
     parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
     parser.add_argument("--pooling", help="cls or mean, in place of the model's own")
     parser.add_argument("--output", type=Path, help="folder (default: in results/senteval)")

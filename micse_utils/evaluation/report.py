@@ -22,6 +22,7 @@ from micse_utils.results import records, save_table, write_json, write_text
 KINDS = {
     "sts": ("semantic-similarity", "spearman_cosine"),
     "transfer": ("text-classification", "accuracy"),
+    "triplets": ("sentence-similarity", "accuracy"),
 }
 """Task and metric of a kind of tasks, as the hub names them."""
 
@@ -38,10 +39,10 @@ def report(
     For a model from a folder, the block for its model card follows.
 
     Args:
-        table: of `evaluate_sts` or `evaluate_transfer`.
+        table: of `evaluate_sts`, `evaluate_transfer` or `evaluate_triplets`.
         model: as `load_model` gives it.
         folder: gets `name.csv`, `name.json` (with provenance) and `name.md`.
-        name: `sts` or `transfer`.
+        name: `sts`, `transfer` or `triplets`.
         settings: that decided the figures.
     """
     provenance = model.provenance
@@ -50,6 +51,8 @@ def report(
         pooled = table[table["subset"] == "all"].set_index("task")
         other = other_data(pooled["pairs"])
         rows = {label: score_row(pooled["spearman"], other)}
+    elif name == "triplets":
+        other, rows = {}, {label: score_row(table.set_index("task")["accuracy"])}
     else:
         sizes = dict(zip(table["task"], table["sentences"], strict=True))
         other = other_data(sizes, settings.get("limit"))

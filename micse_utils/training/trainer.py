@@ -50,6 +50,7 @@ from micse_utils.training.monitor import (
 
 SETTINGS, RECORD = "run.json", "training.json"
 """Files of a run: what it is to do, and how it went."""
+WRITES = (SETTINGS, RECORD, "model", "last", ".model", "checkpoints")
 START = "start.safetensors"
 """Weights before training, beside the checkpoints."""
 OWN = r"\.model/.+|checkpoints/(checkpoint-\d+/.+|start\.json|\.?start[^/]*\.safetensors)"
@@ -104,6 +105,7 @@ def train_low_shot(
     preset: str | LowShotConfig | None = None,
     dev: Pairs | None = None,
     overwrite: bool = False,
+    keep_last: bool = False,
     progress: bool = True,
     **settings: object,
 ) -> Trained:
@@ -125,6 +127,7 @@ def train_low_shot(
         dev: rated pairs that choose the checkpoint; by default `load_stsb("dev")`. The start is a
             checkpoint, too: if training only does harm, the start is what is kept.
         overwrite: if `output` holds another run, delete that run instead of refusing.
+        keep_last: also keep the encoder of the last step, in `last/`.
         progress: show a bar with loss, AMI and development figures.
         settings: fields of `LowShotConfig` to override those of the preset.
 
@@ -165,7 +168,7 @@ def train_low_shot(
     if not isinstance(dev, Pairs):
         raise TypeError(f"dev={shown(dev)} are no rated pairs; load_stsb gives some")
 
-    run = _Run(expanded(output), base_model, sentences, config, dev)
+    run = _Run(expanded(output), base_model, sentences, config, dev, keep_last)
     with run.claim(overwrite):
         return run.finished() or run.train(progress)
 
@@ -204,12 +207,14 @@ class _Run:
         sentences: list[str],
         config: LowShotConfig,
         dev: Pairs,
+        keep_last: bool,
     ) -> None:
         self.folder = folder
         self.model = model
         self.sentences = sentences
         self.config = config
         self.dev = dev
+        self.keep_last = keep_last
         self.checkpoints = folder / "checkpoints"
         self.start = getattr(model, "provenance", None) or _of_weights(model)
         self.provenance = {
@@ -226,7 +231,9 @@ class _Run:
         if process()[0] > 0:  # the first process does it for all
             yield
             return
-        with claimed(self.folder, [SETTINGS, RECORD, "model", ".model", "checkpoints"], OWN):
+        with claimed(
+            self.folder, [SETTINGS, RECORD, "model", "last", ".model", "checkpoints"], OWN
+        ):
             file = self.folder / SETTINGS
             there = kept_json(file) if file.exists() else self.provenance
             whole = isinstance(there, dict) and isinstance(there.get("config"), dict)
@@ -242,7 +249,8 @@ class _Run:
                         "folder, or overwrite it (--overwrite)"
                     )
                 (self.folder / RECORD).unlink(missing_ok=True)
-                shutil.rmtree(self.folder / "model", ignore_errors=True)
+                for name in ("model", "last"):
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
                 self._delete_checkpoints()
             write_json(file, self.provenance)
             yield
@@ -385,7 +393,8 @@ class _Run:
             eval_steps=every,
             save_strategy="steps",
             save_steps=every,
-            save_total_limit=1,  # beside the best one
+            # Of 1, the trainer itself keeps two until it ends, then only the best.
+            save_total_limit=2 if self.keep_last else 1,
             load_best_model_at_end=True,
             metric_for_best_model=metric,
             logging_steps=every,
@@ -443,6 +452,8 @@ class _Run:
         figures = {f"dev_{name}": float(value) for name, value in figures.items()}
         self.model.model_card_data.set_evaluation_metrics(evaluator, figures, step=best_step)
         self._save_model()
+        if self.keep_last:
+            self._save_model("last", self._last_checkpoint())
         record = {
             "best_step": best_step,
             "history": records(history),
@@ -452,16 +463,23 @@ class _Run:
         write_json(self.folder / RECORD, record)
         self._delete_checkpoints()
 
-    def _save_model(self) -> None:
-        """Write `model/`; it is listed before it stands there, so that a kill leaves no doubt."""
-        model, scratch = self.folder / "model", self.folder / ".model"
+    def _save_model(self, name: str = "model", checkpoint: Path | None = None) -> None:
+        """Write a folder with the encoder, or with one of its checkpoints.
+
+        It is listed before it stands there, so that a kill leaves no doubt whose it is.
+        """
+        place, scratch = self.folder / name, self.folder / ".model"
         shutil.rmtree(scratch, ignore_errors=True)
-        with _quiet():
-            self.model.save_pretrained(str(scratch))
+        if checkpoint is None:
+            with _quiet():
+                self.model.save_pretrained(str(scratch))
+        else:
+            of_training = shutil.ignore_patterns("*.pt", "*.pth", "*.bin", "trainer_state.json")
+            shutil.copytree(checkpoint, scratch, ignore=of_training)
         files = [file.relative_to(scratch).as_posix() for file in scratch.rglob("*")]
-        note_written(self.folder, [f"model/{file}" for file in files])
-        shutil.rmtree(model, ignore_errors=True)
-        scratch.rename(model)
+        note_written(self.folder, [f"{name}/{file}" for file in files])
+        shutil.rmtree(place, ignore_errors=True)
+        scratch.rename(place)
 
 
 def total_steps(sentences: int, config: LowShotConfig) -> int:

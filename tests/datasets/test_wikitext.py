@@ -3,7 +3,7 @@ import bz2
 
 import pytest
 
-from micse_utils.datasets.wikitext import wikipedia_sentences
+from micse_utils.datasets.wikitext import wikipedia_articles, wikipedia_sentences
 from micse_utils.sources.packaged import fetch
 
 PAGE = """<page><title>{title}</title><ns>{ns}</ns>{redirect}
@@ -11,10 +11,10 @@ PAGE = """<page><title>{title}</title><ns>{ns}</ns>{redirect}
 
 
 @pytest.fixture
-def sentences_of(tmp_path):
-    """Sentences of pages given as (namespace, redirect, escaped markup)."""
+def dump_of(tmp_path):
+    """Dump of pages given as (namespace, redirect, escaped markup)."""
 
-    def read(*pages, **options):
+    def write(*pages):
         body = "".join(
             PAGE.format(title=i, ns=ns, redirect="<redirect/>" if redirect else "", text=text)
             for i, (ns, redirect, text) in enumerate(pages)
@@ -22,9 +22,15 @@ def sentences_of(tmp_path):
         dump = tmp_path / "dump.xml.bz2"
         xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{body}</mediawiki>'
         dump.write_bytes(bz2.compress(xml.encode()))
-        return wikipedia_sentences(dump, **options)
+        return dump
 
-    return read
+    return write
+
+
+@pytest.fixture
+def sentences_of(dump_of):
+    """Sentences of pages given as (namespace, redirect, escaped markup)."""
+    return lambda *pages, **options: wikipedia_sentences(dump_of(*pages), **options)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,14 @@ def test_only_articles_are_read(sentences_of):
 
 def test_the_range_of_lengths_can_be_chosen(sentences_of):
     assert sentences_of((0, False, "Five words are now enough."), words=(5, 5)) != []
+
+
+def test_a_section_reaches_to_the_next_heading_of_the_second_level(dump_of):
+    one, two, three, four = (f"The sentence of part {n} is right here." for n in range(1, 5))
+    markup = f"{one}\n== History ==\n{two}\n=== Early ===\n{three}\n== ''Uses'' ==\n{four}"
+    dump = dump_of((0, False, markup), (0, False, one))
+    assert wikipedia_articles(dump) == [[[one], [two, three], [four]], [[one]]]
+    assert wikipedia_sentences(dump) == [one, two, three, four]
 
 
 def test_the_packaged_articles_give_thousands_of_clean_sentences():

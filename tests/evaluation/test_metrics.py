@@ -4,6 +4,9 @@ from scipy.stats import spearmanr
 
 from micse_utils.evaluation.metrics import (
     alignment,
+    compare_runs,
+    resampled_accuracy,
+    resampled_spearman,
     spearman_difference,
     spearman_interval,
     uniformity,
@@ -108,3 +111,72 @@ def test_alignment_and_uniformity_are_those_of_wang_and_isola():
     ]
     assert uniformity(vectors) == pytest.approx(np.log(np.mean(potentials)))
     assert uniformity(np.ones((3, 1))) == pytest.approx(0)
+
+
+def spearman_of_repeated(scores, gold, rows):
+    return 100 * spearmanr(scores[rows], gold[rows])[0]
+
+
+def test_runs_are_scored_on_all_pairs_and_on_the_same_resamples():
+    random = np.random.default_rng(3)
+    gold = random.integers(0, 6, 40).astype(float)
+    scores = gold + random.normal(size=(3, 40))
+    found = resampled_spearman(scores, gold, resamples=20, seed=5)
+    rows = np.random.default_rng(5).integers(40, size=(20, 40))
+    for run, own in zip(scores, found, strict=True):
+        expected = [spearman_of_repeated(run, gold, r) for r in (np.arange(40), *rows)]
+        assert own == pytest.approx(expected)
+
+
+def test_accuracy_is_resampled_by_whole_groups():
+    groups = np.repeat([7, 8, 9], [1, 2, 3])
+    right = np.array([[True, False, False, True, True, False], [True] * 6])
+    found = resampled_accuracy(right, groups, resamples=30, seed=2)
+    drawn = np.random.default_rng(2).integers(3, size=(30, 3))
+    for run, own in zip(right, found, strict=True):
+        rows = [np.concatenate([np.flatnonzero(groups == 7 + g) for g in d]) for d in drawn]
+        assert own == pytest.approx([100 * run[r].mean() for r in (np.arange(6), *rows)])
+
+
+def scored(seeds, lead, seed_noise, pairs=400):
+    """Two trainings of one quality, but for a lead of the first and for noise of each run."""
+    random = np.random.default_rng(11)
+    gold = random.normal(size=pairs)
+    common = random.normal(size=pairs)
+    runs = []
+    for gain in (lead, 0):
+        weights = 0.8 + gain + seed_noise * random.normal(size=(seeds, 1))
+        runs.append(
+            resampled_spearman(
+                weights * gold + common + 0.1 * random.normal(size=(seeds, pairs)), gold
+            )
+        )
+    return runs
+
+
+def test_a_clear_lead_is_won_with_an_interval_above_zero():
+    [row] = compare_runs(*({"one": runs} for runs in scored(5, 0.4, 0.01))).to_dict("records")
+    assert (row["won"], row["seeds"]) == (5, 5)
+    assert 0 < row["low"] < row["difference"] < row["high"]
+
+
+def test_the_interval_covers_seeds_as_well_as_pairs():
+    first, second = scored(5, 0.05, 0.3)
+    [row] = compare_runs({"one": first}, {"one": second}).to_dict("records")
+    by_seed = first[:, 0] - second[:, 0]
+    assert row["difference"] == pytest.approx(by_seed.mean())
+    assert row["high"] - row["low"] > 1.96 * by_seed.std() / np.sqrt(5)
+
+
+def test_the_average_of_tasks_is_the_mean_of_their_differences():
+    runs = [scored(4, lead, 0.05) for lead in (0.0, 0.2)]
+    first, second = ({f"task {n}": pair[side] for n, pair in enumerate(runs)} for side in (0, 1))
+    table = compare_runs(first, second).set_index("task")["difference"]
+    assert table["average"] == pytest.approx(table[["task 0", "task 1"]].mean())
+
+
+def test_trainings_that_cannot_be_paired_are_rejected():
+    first, second = scored(3, 0, 0.1)
+    for one, other in (({"a": first}, {"b": second}), ({"a": first}, {"a": second[:2]})):
+        with pytest.raises(ValueError, match="first"):
+            compare_runs(one, other)

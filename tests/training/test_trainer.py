@@ -145,6 +145,16 @@ def test_the_last_step_competes_too(tiny_bert, tmp_path, monkeypatch):
     assert trained.history[["loss", "info_nce"]].iloc[1:].notna().all(axis=None)
 
 
+def test_the_last_step_is_kept_beside_the_best_checkpoint_if_asked(tiny_bert, tmp_path):
+    trained = train(tiny_bert, tmp_path / "run", keep_last=True)
+    scores = trained.history.set_index("step")["spearman"]
+    evaluate = DevelopmentEvaluator(DEV)
+    last = SentenceTransformer(str(tmp_path / "run" / "last"), device="cpu")
+    assert evaluate(last)["dev_spearman"] == pytest.approx(scores[12])
+    assert trained.best_step != 12  # so the two differ
+    assert difference(weights(last), weights(trained.model)) > 1e-5
+
+
 def test_the_optimiser_is_that_of_the_authors(tiny_bert, tmp_path, monkeypatch):
     """Rate and clipping as the optimiser sees them, at every step."""
     seen = []

@@ -1,0 +1,320 @@
+"""Is miCSE better than SimCSE? The recorded answer, and the search behind it.
+
+    MICSE_SENTEVAL=/path/to/SentEval python tests/benchmarks/low_shot_evidence.py
+
+1. Search: for each start, equally many settings of each objective, on 300 sentences that are in no
+   recorded run. Spearman of STS-B dev chooses twice: `stopped`, the setting with the best
+   checkpoint, the start being one; and `trained`, the best at the last step of those that have
+   learnt to tell sentences apart (InfoNCE below 1). AMI alone does not learn that, so any may win.
+2. Runs: what was chosen, for each number of distinct sentences and each seed, which draws the
+   sentences, the head, dropout and order. All take the same number of steps; AMI alone is trained
+   on the first number only. Scored are the checkpoint that STS-B dev selects and the last one, on
+   tasks that chose nothing.
+3. Tables: `search.csv`, a row a setting; `runs.csv`, a row a run, checkpoint and task;
+   `differences.csv`, miCSE less each other objective, both as chosen by `stopped` and selected, and
+   as chosen by `trained` and last.
+
+Each run leaves a JSON file, and an NPZ file with what scoring it again needs: of each pair 1 -
+cosine, of each triplet the lead of its positive. Called again, this resumes.
+"""
+
+import argparse
+import itertools
+import shutil
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+
+from micse_utils.datasets.sentences import load_low_shot
+from micse_utils.datasets.sts import Pairs, load_lee, load_sts, load_stsb
+from micse_utils.datasets.texts import Corpus
+from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
+from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
+from micse_utils.evaluation.metrics import (
+    compare_runs,
+    resampled_accuracy,
+    resampled_spearman,
+    unit,
+)
+from micse_utils.evaluation.senteval import encode_distinct
+from micse_utils.models import keep_first_layers, load_model
+from micse_utils.provenance import versions
+from micse_utils.results import kept_json, records, save_table, write_atomically, write_json
+from micse_utils.training.config import LowShotConfig
+from micse_utils.training.monitor import TrainingDivergedError
+from micse_utils.training.trainer import train_low_shot
+
+RESULTS = Path(__file__).parents[2] / "results" / "low_shot_evidence"
+STEPS, EVAL_STEPS = 160, 20
+"""160 batches of 64 are one pass over 10,000 sentences."""
+SEARCH_SIZE, SEARCH_SEED = 300, 7
+SIZES, SEEDS = (64, 10_000, 1_000), (48, 49, 50, 51, 52)
+YEARS = ("STS12", "STS13", "STS14", "STS15", "STS16")
+ALONE = 1_000.0
+"""Weight at which InfoNCE hardly counts; AdamW does not mind that the loss is large."""
+RATES = (3e-6, 1e-5, 3e-5, 6e-5, 1e-4, 3e-4)
+STARTS = {
+    # layers kept, pooling, layers compared
+    "raw": (4, "cls", (2, 4)),
+    "raw, mean": (4, "mean", (2, 4)),
+    "whole": (6, "cls", (2, 6)),
+}
+OBJECTIVES = {
+    # learning rates, weights of AMI: each pair is a setting
+    "SimCSE": (RATES, (0.0,)),
+    "miCSE": ((3e-5, 1e-4, 3e-4), (0.1, 1.0)),
+    "AMI alone": (RATES, (ALONE,)),
+}
+LEARNT = 1.0
+"""InfoNCE, in nats, below which sentences are told apart; chance is log 64 = 4.16."""
+CHECKPOINT = {"stopped": "selected", "trained": "last"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: from where, on what, and how."""
+
+    start: str
+    objective: str
+    rate: float
+    weight: float
+    size: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return "-".join(str(part).replace(", ", "_") for part in asdict(self).values())
+
+    @property
+    def config(self) -> LowShotConfig:
+        first, last = STARTS[self.start][2]
+        return LowShotConfig(
+            "micse" if self.weight else "simcse", ami_weight=self.weight, min_layer=first,
+            max_layer=last, learning_rate=self.rate, steps=STEPS, eval_steps=EVAL_STEPS,
+            seed=self.seed,
+        )  # fmt: skip
+
+
+def load_start(start: str) -> SentenceTransformer:
+    layers, pooling, _ = STARTS[start]
+    return keep_first_layers(load_model(source="package", pooling=pooling), layers)
+
+
+@cache
+def sentences(size: int, seed: int) -> Corpus:
+    """Sentences to train on, from articles that give no triplets; the search has its own."""
+    searched = load_low_shot([SEARCH_SIZE], seeds=[SEARCH_SEED], source="package")
+    searched = searched[SEARCH_SIZE, SEARCH_SEED]
+    if (size, seed) == (SEARCH_SIZE, SEARCH_SEED):
+        return searched
+    others = dict.fromkeys(distinct_sentences(packaged_articles("training")))
+    for text in searched.texts:
+        del others[text]
+    return replace(searched, texts=list(others)).sample(size, seed=seed)
+
+
+@cache
+def tasks() -> dict[str, Pairs | Triplets]:
+    """What chooses nothing."""
+    loaded = {task: load_sts(task) for task in YEARS}
+    return {**loaded, "Lee": load_lee(), **{task: load_triplets(task) for task in TRIPLETS}}
+
+
+def measure(model: SentenceTransformer) -> dict[str, np.ndarray]:
+    """Return 1 - cosine of each task's pairs, and the lead of each triplet's positive; float32.
+
+    1 - cosine, as the cosines of a cone are all 1 but for what float32 rounds away.
+    """
+    sides = {
+        task: [t.anchor, t.positive, t.negative] if task in TRIPLETS else [t.first, t.second]
+        for task, t in tasks().items()
+    }
+    texts = {task: itertools.chain(*parts) for task, parts in sides.items()}
+    vectors, row = encode_distinct(model, texts, dtype=torch.float32, progress=False)
+    vectors, measured = unit(vectors), {}
+    for task, parts in sides.items():
+        first, second, *third = (vectors[[row[text] for text in part]] for part in parts)
+        found = (first * (second - third[0] if third else first - second)).sum(axis=1)
+        measured[task] = found.astype(np.float32)
+    return measured
+
+
+def score(task: str, measured: np.ndarray) -> float:
+    """Spearman x 100, or the per cent of triplets that are right."""
+    if task in TRIPLETS:
+        return 100 * float((measured > 0).mean())
+    return 100 * float(spearmanr(-measured, tasks()[task].gold)[0])
+
+
+def resampled(task: str, measured: np.ndarray) -> np.ndarray:
+    """Return what `compare_runs` takes, of one task."""
+    if task in TRIPLETS:
+        return resampled_accuracy(measured > 0, tasks()[task].articles)
+    return resampled_spearman(-measured, tasks()[task].gold)
+
+
+def scored(file: Path, models: dict[str, SentenceTransformer]) -> dict[str, dict[str, float]]:
+    """Score some checkpoints, and keep what that was made of in `file`."""
+    of_model = {model: measure(model) for model in set(models.values())}
+    measured = {checkpoint: of_model[model] for checkpoint, model in models.items()}
+    arrays = {
+        f"{c}, {task}": array for c, found in measured.items() for task, array in found.items()
+    }
+    write_atomically(file, lambda path: np.savez(path, **arrays))
+    return {c: {task: score(task, m) for task, m in found.items()} for c, found in measured.items()}
+
+
+def carry_out(run: Run, folder: Path, *, report: bool) -> dict[str, object]:
+    """Train a run and score it, unless its file is there; return what the file holds."""
+    file = folder / f"{run.name}.json"
+    if record := kept_json(file):
+        return record
+    corpus = sentences(run.size, run.seed)
+    dev, work = load_stsb("dev"), folder / f".{run.name}"
+    trained = train_low_shot(
+        corpus.texts, load_start(run.start), output=work, preset=run.config, dev=dev,
+        keep_last=report, progress=False,
+    )  # fmt: skip
+    scores = {}
+    if report:
+        last = trained.model
+        if trained.best_step < STEPS:
+            last = SentenceTransformer(str(work / "last"), device=str(last.device))
+            last.max_seq_length = trained.model.max_seq_length
+        scores = scored(file.with_suffix(".npz"), {"selected": trained.model, "last": last})
+    record = asdict(run) | {
+        "best_step": trained.best_step,
+        "history": records(trained.history),
+        "scores": scores,
+        "config": asdict(run.config),
+        "data": str(corpus.provenance),
+        "dev": str(dev.provenance),
+        "versions": versions(),
+    }
+    write_json(file, record)
+    shutil.rmtree(work)
+    return record
+
+
+def checkpoints(record: dict[str, object]) -> dict[str, dict[str, float]]:
+    """Return the history's rows of the selected and the last checkpoint."""
+    rows = {row["step"]: row for row in record["history"]}
+    return {"selected": rows[record["best_step"]], "last": record["history"][-1]}
+
+
+def search(starts: list[str], folder: Path) -> pd.DataFrame:
+    """Try all settings; return a row each, with the ways in which it was `chosen`."""
+    rows = []
+    for start, (objective, grid) in itertools.product(starts, OBJECTIVES.items()):
+        for rate, weight in itertools.product(*grid):
+            run = Run(start, objective, rate, weight, SEARCH_SIZE, SEARCH_SEED)
+            try:
+                record = carry_out(run, folder, report=False)
+            except TrainingDivergedError as error:
+                print(f"{run.name}: {error}", flush=True)
+                rows.append(asdict(run))  # without figures, so never chosen
+                continue
+            selected, last = checkpoints(record).values()
+            figures = {"before": record["history"][0]["spearman"], "best": selected["spearman"]}
+            figures |= {"best_step": selected["step"], "last": last["spearman"]}
+            figures |= {name: last[name] for name in ("info_nce", "ami", "uniformity", "alignment")}
+            rows.append(asdict(run) | figures)
+            print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    learnt = (table["info_nce"] < LEARNT) | (table["objective"] == "AMI alone")
+    ways = {"stopped": table["best"], "trained": table["last"].where(learnt)}
+    for way, figure in ways.items():
+        best = figure.groupby([table["start"], table["objective"]]).transform("max")
+        table[way] = figure.notna() & (figure == best)
+        # Of equals, such as starts that nothing improves: the one with the better last step.
+        of_equals = table[table[way]].sort_values("last").groupby(["start", "objective"]).tail(1)
+        table[way] = table.index.isin(of_equals.index)
+    return table
+
+
+def rows_of(record: dict[str, object], ways: dict[str, bool]) -> list[dict[str, object]]:
+    """Return the lines of `runs.csv` of one run: one for each checkpoint and task."""
+    rows = []
+    for checkpoint, at in checkpoints(record).items():
+        setting = {name: record[name] for name in Run.__annotations__} | ways
+        setting |= {"checkpoint": checkpoint, "step": at["step"], "info_nce": at["info_nce"]}
+        setting |= {"ami": at["ami"], "passes": at["step"] * 64 / record["size"]}
+        scores = {"STS-B dev": at["spearman"]} | record["scores"][checkpoint]
+        rows += [setting | {"task": task, "score": score} for task, score in scores.items()]
+    return rows
+
+
+def differences(runs: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Return miCSE less each other objective, with intervals, for each start and size."""
+    tables = []
+    for way, checkpoint in CHECKPOINT.items():
+        chosen = runs[runs[way]].drop_duplicates([*Run.__annotations__])
+        for (start, size), part in chosen.groupby(["start", "size"], sort=False):
+            found = {}
+            for objective, own in part.groupby("objective"):
+                files = [
+                    np.load(folder / f"{Run(*row).name}.npz")
+                    for row in own.sort_values("seed")[[*Run.__annotations__]].itertuples(
+                        index=False
+                    )
+                ]
+                found[objective] = {
+                    task: resampled(task, np.stack([f[f"{checkpoint}, {task}"] for f in files]))
+                    for task in tasks()
+                }
+            mine = found.pop("miCSE", None)
+            for objective, others in found.items() if mine else ():
+                compared = [compare_runs(*({t: x[t] for t in YEARS} for x in (mine, others)))]
+                compared += [compare_runs({t: mine[t]}, {t: others[t]}) for t in ("Lee", *TRIPLETS)]
+                place = {"start": start, "size": size, "chosen": way, "checkpoint": checkpoint}
+                tables.append(pd.concat(compared).assign(**place, less=objective))
+    return pd.concat(tables, ignore_index=True)
+
+
+def main() -> None:
+    """Search, run, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=STARTS)
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    options = parser.parse_args()
+    runs_folder = options.results / "runs"
+
+    found = search(options.starts, options.results / "search")
+    save_table(options.results, "search", found)
+    chosen = found[found["stopped"] | found["trained"]]
+    rows = []
+    for start in options.starts:
+        file = runs_folder / f"before-{start.replace(', ', '_')}.json"
+        if (scores := kept_json(file)) is None:
+            scores = scored(file.with_suffix(".npz"), {"before": load_start(start)})["before"]
+            write_json(file, scores)
+        dev = {"STS-B dev": float(found.loc[found["start"] == start, "before"].iloc[0])}
+        row = {"start": start, "objective": "none", "checkpoint": "before", "step": 0}
+        rows += [row | {"task": task, "score": value} for task, value in (dev | scores).items()]
+    for size, seed in itertools.product(options.sizes, options.seeds):
+        for setting in chosen.to_dict("records"):
+            if setting["objective"] == "AMI alone" and size != options.sizes[0]:
+                continue
+            wanted = {name: setting[name] for name in Run.__annotations__}
+            run = Run(**wanted | {"size": size, "seed": seed})
+            record = carry_out(run, runs_folder, report=True)
+            rows += rows_of(record, {way: setting[way] for way in CHECKPOINT})
+            print(run.name, record["scores"], flush=True)
+        save_table(options.results, "runs", pd.DataFrame(rows))
+    runs = pd.DataFrame(rows)
+    runs = runs[runs["checkpoint"] != "before"].astype({"stopped": bool, "trained": bool})
+    table = differences(runs.astype({"size": int, "seed": int}), runs_folder)
+    save_table(options.results, "differences", table)
+    print(table.to_string(index=False, float_format="{:.2f}".format))
+
+
+if __name__ == "__main__":
+    main()
