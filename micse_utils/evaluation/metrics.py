@@ -69,6 +69,7 @@ def spearman_difference(
     Raises:
         ValueError: as for `spearman_interval`.
     """
+    # One seed, so both encoders are scored on the very same resamples.
     drawn = [_resampled(scores, gold, resamples, seed) for scores in (first, second)]
     return _ends(drawn[0] - drawn[1], level)
 

@@ -82,6 +82,7 @@ def evaluate_sts(
         if np.ptp(p.gold) == 0:
             raise ValueError(f"{task}: all gold scores are {p.gold[0]}; nothing to correlate with")
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
+    # Float64: cosines of a cone of vectors differ in the seventh digit.
     vectors = unit(vectors)
     rows = []
     for task, p in tqdm(pairs.items(), desc="score", unit="task", delay=1, disable=not progress):
@@ -104,6 +105,8 @@ def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dic
         scores = {name: 100 * float(value) for name, value in correlations.items()}
         return {"task": task, "subset": subset, "pairs": len(gold), **scores}
 
+    # SimCSE's "all": one Spearman over the pooled pairs of a year. The mean over its subsets, which
+    # older papers print, differs by points.
     rows = [score("all", np.full(len(pairs), True))]
     subsets = np.array(pairs.subsets)
     for subset in dict.fromkeys(pairs.subsets):
@@ -214,6 +217,7 @@ def evaluate_transfer(
         features = vectors[[row[sentence] for sentence in data.first]]
         if data.second:
             other = vectors[[row[sentence] for sentence in data.second]]
+            # SentEval's features of a pair, alike whichever sentence comes first.
             features = np.hstack([np.abs(features - other), features * other])
         tested = data.test if data.test.any() else np.full(len(data.labels), True)
         truth = data.labels[tested]

@@ -55,23 +55,29 @@ def attention_mutual_information(
             f"the views' attention must be two equal [rows, positions], not {tuple(first.shape)} "
             f"and {tuple(second.shape)}"
         )
+    # Steps 1 and 2 (paper, section 3.2): a position that dropout took from either view, or whose
+    # key is padding, has no logarithm to compare.
     kept = (first > -torch.inf) & (second > -torch.inf)
     if positions is not None:
         kept &= positions
+    # Step 3: rows with enough kept positions are used. In a batch of short sentences no row has
+    # enough; then all are, with as many samples as the poorest of them has.
     counts = torch.cat([part.sum(dim=1) for part in kept.split(ROWS_AT_A_TIME)])
     if over_processes(counts.max(), dist.ReduceOp.MAX) < samples:
         samples = int(over_processes(counts.min(), dist.ReduceOp.MIN))
-    if samples == 0:
+    if samples == 0:  # AMI is 0, but still a function of both views, so that backward() works
         return 0 * (first.nan_to_num(neginf=0).sum() + second.nan_to_num(neginf=0).sum())
     used = counts >= samples
 
+    # Step 4: the same positions in both views, or there would be nothing to correlate.
     drawn = _draw(kept[used], samples, generator)
     # Read where they are: a copy of the rows, and of their gradients, would be the larger part.
     places = used.nonzero() * first.shape[1] + drawn
     information = gaussian_mutual_information(
         *(view.flatten().gather(0, places.flatten()).view_as(places) for view in (first, second))
     )
-    # Padding and dropout both lower the fraction: it is over every position of the used rows.
+    # Step 6: padding and dropout both lower the fraction, which is over every position of the used
+    # rows. So a batch of sentences of one length, which are compared more fully, counts for more.
     sizes = used.sum() * first.shape[1] if positions is None else positions[used].count_nonzero()
     sums = [information.sum(), used.sum(), counts[used].sum(), sizes]
     sums = torch.stack([total.to(information.dtype) for total in sums])
@@ -96,6 +102,8 @@ def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
             f"the samples must be two equal [rows, samples], not {tuple(first.shape)} and "
             f"{tuple(second.shape)}"
         )
+    # Attention is taken for log-normal, and so its logarithms for Gaussian (paper, section 3.2): of
+    # two Gaussians, rho alone decides the mutual information. Its sign does not matter.
     rho = F.cosine_similarity(
         first - first.mean(dim=1, keepdim=True),
         second - second.mean(dim=1, keepdim=True),
@@ -109,6 +117,8 @@ def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tens
     """Of each row's kept positions, `samples` at random without repetition: [rows, samples]."""
     drawn = []
     for part in kept.split(ROWS_AT_A_TIME):
+        # The largest of random keys are a sample without repetition: as the authors' multinomial
+        # over equal weights draws it, and several times as fast.
         order = torch.rand(part.shape, device=part.device, generator=generator)
         order.masked_fill_(~part, -1)
         drawn.append(order.topk(min(samples, part.shape[1]), dim=1, sorted=False).indices)

@@ -42,10 +42,14 @@ def attention_rows(
     chunks = min(2, len(maps))
     depth = -(-len(maps) // chunks)
     missing = [torch.full_like(maps[0], -torch.inf)] * (depth * chunks - len(maps))
-    # Layer min + 2 * depth + chunk: neighbouring layers go to different chunks.
+    # Layer min + 2 * depth + chunk: neighbouring layers go to different chunks, as the authors deal
+    # them out. A row then holds the maps of every other layer, and AMI compares those of one head
+    # in the first view with those of the same head in the second.
     stacked = torch.stack([*maps, *missing]).unflatten(0, (depth, chunks)).unflatten(2, (2, -1))
     views = stacked.permute(2, 3, 4, 1, 0, 5, 6)  # view, n, head, chunk, depth, query, key
     first, second = (view.flatten(3).flatten(0, 2) for view in views)
+    # By the authors' rule padding queries are positions like any other: what they attend to are
+    # real tokens. Padding keys are lost, because their probability is 0.
     if padding == "counted" and not missing:
         return first, second, None
 
@@ -116,10 +120,13 @@ def _recording_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
         )
+    # Log-probabilities by log-softmax of the scores: the gradient of log(p) overflows where p is
+    # tiny, and a run of the plain formula ends in NaN.
     scores = (query @ key.transpose(-1, -2)).float() * scaling
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, -torch.inf)
     log_probabilities = scores.log_softmax(dim=-1)
+    # The fused attention drops inside, where it cannot be seen; so dropout is drawn here.
     dropped = torch.rand_like(scores) < dropout
     module.recorded.append(log_probabilities.masked_fill(dropped, -torch.inf))
     probabilities = log_probabilities.exp().masked_fill(dropped, 0) / (1 - dropout)

@@ -42,6 +42,7 @@ class JointBatches(DefaultBatchSampler):
         for start in range(0, len(order), self.joint_size):
             batch = order[start : start + self.joint_size]
             share = len(batch) // self.processes
+            # One sentence alone has no negative to be told from; InfoNCE would be 0.
             if share * self.processes >= 2:
                 for part in range(self.processes):
                     yield batch[part * share : (part + 1) * share]

@@ -100,6 +100,7 @@ PRESETS = {
         ami_weight=0.1, min_layer=2, max_layer=4, learning_rate=1e-4, steps=20, eval_steps=5
     ),
 }
+# The fewer the sentences, the more passes over them: all splits take some thousands of steps.
 SPLITS = {100_000: "10%", 10_000: "1%", 1_000: "0.1%"}
 """Recipe of a split by its nominal size; smaller ones, of 64 to 500 sentences, take the 0.01 %."""
 DUPLICATES = 0.05

@@ -58,6 +58,7 @@ def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Ten
             f"the views' embeddings must be two equal [n, d], not {tuple(first.shape)} and "
             f"{tuple(second.shape)}"
         )
+    # One direction only, as in SimCSE: the first view looks for its second one, not the reverse.
     similarity = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T
     positives = torch.arange(len(first), device=first.device)
     return F.cross_entropy(similarity / temperature, positives)
@@ -143,6 +144,8 @@ class MiCSELoss(nn.Module):
         self.temperature = temperature
         self.samples = samples
         self.padding = padding
+        # The head takes what the contrastive task does to a vector, so that [CLS] below it is
+        # spared; it is thrown away after training.
         width = model.get_embedding_dimension()
         self.head = nn.Sequential(nn.Linear(width, width), nn.Tanh())
         # As BERT initialises its layers; PyTorch's default for a linear layer differs.
@@ -176,6 +179,7 @@ class MiCSELoss(nn.Module):
                 f"MiCSELoss makes the second view itself: give it one column of sentences, "
                 f"not {len(sentence_features)}"
             )
+        # Both views in one batch: dropout is drawn for each row, so the two copies differ.
         views = two_views(self._padded_alike(sentence_features[0]))
         maps: list[Tensor] = []
         with recorded_attention(self._attentions if self.ami_weight else (), maps):
@@ -191,6 +195,7 @@ class MiCSELoss(nn.Module):
             first, second = self.head(first), self.head(second)
             terms = {"info_nce": info_nce(first, second, temperature=self.temperature)}
             if self.ami_weight:
+                # Minus, because the loss falls and AMI is to grow.
                 terms["ami_term"] = -self.ami_weight * self._ami(maps, views["attention_mask"])
         return terms
 
@@ -232,7 +237,7 @@ class MiCSELoss(nn.Module):
         was_training = model.training
         with torch.random.fork_rng(), recorded_attention(self._attentions, maps):
             torch.manual_seed(seed)
-            model.train()
+            model.train()  # without dropout there is one view, not two
             model[0](views)  # in float32, whatever the trainer made of `model`
             model.train(was_training)
             return self._ami(maps, views["attention_mask"]).item()

@@ -74,6 +74,7 @@ class DevelopmentEvaluator(BaseEvaluator):
         steps: int = -1,
     ) -> dict[str, float]:
         """Encode and score; `output_path`, `epoch` and `steps` are the trainer's, and not used."""
+        # Cosines of raw vectors, as the tasks are scored: without the head, without a regressor.
         vectors = unit(self._encode(model))
         first, second, gold = vectors[self.first], vectors[self.second], self.pairs.gold
         positive = gold >= POSITIVE * gold.max()
@@ -132,6 +133,8 @@ class Monitor(TrainerCallback):
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
         """Note the AMI and show the development figures."""
+        # Of the same sentences, dropout and positions each time, and for SimCSE too: only the
+        # encoder changes.
         state.log_history[-1]["eval_dev_ami"] = self.ami()
         shown = {name: state.log_history[-1].get(f"eval_dev_{name}") for name in FIGURES}
         self.bar.set_postfix({n: f"{v:.2f}" for n, v in shown.items() if v is not None})
@@ -165,6 +168,7 @@ class Selection(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         """Log the last step; the trainer also evaluates it, which the authors do not."""
+        # The recipe's last evaluation may lie before the last step: 12 steps, one every 5.
         control.should_log |= state.global_step == state.max_steps
         if self.select_from == "authors" and state.global_step % state.eval_steps:
             control.should_evaluate = False

@@ -282,6 +282,7 @@ class _Run:
     def train(self, progress: bool) -> Trained:
         """Train to the end, from the last whole checkpoint if there is one."""
         config, model = self.config, self.model
+        # Before the head is made, whose first weights the seed decides, too.
         transformers.set_seed(config.seed)
         loss = MiCSELoss(
             model,
@@ -294,6 +295,7 @@ class _Run:
         steps = self._steps()
         evaluator = DevelopmentEvaluator(self.dev)
         monitor = Monitor(loss, self.sentences, config.max_length, steps, progress)
+        # The trainer reads the length from the model; afterwards it reads as much as before.
         max_seq_length, model.max_seq_length = model.max_seq_length, config.max_length
         self._describe()
         with _quiet():
@@ -307,7 +309,7 @@ class _Run:
             )
             trainer.remove_callback(PrinterCallback)
             last = self._last_checkpoint()
-            if last is not None:
+            if last is not None:  # the trainer itself resumes the encoder, optimiser and order
                 loss.head.load_state_dict(safetensors.torch.load_file(last / HEAD))
             start = self._start_of_run(lambda: evaluator(model) | {"dev_ami": monitor.ami()})
             selection = Selection(config.select_from, start[evaluator.primary_metric])
@@ -322,6 +324,7 @@ class _Run:
                 model.max_seq_length = max_seq_length
         history = history_of(start, trainer.state.log_history)
         best_step = trainer.state.best_global_step or 0
+        # The trainer has loaded the best checkpoint, unless that is the start: it never saved that.
         if best_step == 0:
             model.load_state_dict(safetensors.torch.load_file(self.checkpoints / START))
         trainer.accelerator.wait_for_everyone()  # all have loaded the best checkpoint
@@ -333,7 +336,7 @@ class _Run:
     def _describe(self) -> None:
         """Fill in what the library's model card cannot know; it adds the loss and its settings."""
         card = self.model.model_card_data
-        card.local_files_only = True
+        card.local_files_only = True  # or it asks the hub about the base model
         # The library would draw and encode examples, with a bar of their own.
         card.generate_widget_examples = False
         card.widget = [{"text": self.sentences[0]}]
