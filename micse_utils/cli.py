@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from micse_utils import __version__
 from micse_utils.settings import process
 from micse_utils.training.config import (
@@ -30,6 +32,10 @@ EXAMPLES = {
 }
 
 
+REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
+"""Errors whose message is for people; all others are faults of the kit, with a traceback."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status."""
     options = _parser().parse_args(arguments)
@@ -42,7 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
         if error.name != "ray":
             raise
         return _refuse("Ray is not installed here; install the extra: pip install -e '.[cluster]'")
-    except (OSError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+        SafetensorError,
+    ) as error:
         return _refuse(f"micse {options.command}: {error}")
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
@@ -279,7 +292,7 @@ def grid(options: argparse.Namespace) -> str | None:
     from micse_utils.training.grid import train_grid
 
     options.source, options.model = absolute(options.source), absolute(options.model)
-    output_folder(options.results)
+    options.results = output_folder(options.results)
     model = load_model(options.model, source=options.source, pooling="cls")
     starts = {"whole encoder": model}
     if model.transformers_model.config.num_hidden_layers == 6:  # the packaged one: a raw start, too

@@ -19,7 +19,9 @@ def text_table(table: pd.DataFrame, **formats: str) -> Styler:
     """
     left = {"text-align": "left"}
     headers = {"selector": "th", "props": list(left.items())}  # pandas sets only cells by itself
-    shown = table.style.hide(axis="index").format(formats)
+    # A reader's own text may hold tags; they are text here.
+    shown = table.style.hide(axis="index").format(formats, escape="html")
+    shown = shown.format_index(escape="html", axis="columns")
     return shown.set_properties(**left).set_table_styles([headers])
 
 

@@ -179,6 +179,11 @@ class MiCSELoss(nn.Module):
                 f"MiCSELoss makes the second view itself: give it one column of sentences, "
                 f"not {len(sentence_features)}"
             )
+        [model] = self._encoder
+        if model.transformers_model.is_gradient_checkpointing:
+            raise ValueError(
+                "gradient checkpointing must be off for MiCSELoss: it makes attention maps twice"
+            )
         # Both views in one batch: dropout is drawn for each row, so the two copies differ.
         views = two_views(self._padded_alike(sentence_features[0]))
         maps: list[Tensor] = []

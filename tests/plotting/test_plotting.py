@@ -33,6 +33,13 @@ def test_a_table_of_texts_has_its_headers_over_its_texts():
     assert ">0.50<" in html and "row_heading" not in html
 
 
+def test_tags_in_a_readers_text_are_text():
+    table = pd.DataFrame({"<b>text": ["<script>alert(1)</script> & more"]})
+    html = text_table(table).to_html()
+    assert "<script>" not in html and "<b>" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in html
+
+
 def test_the_heat_map_prints_every_cosine_and_names_every_sentence():
     similarity = np.array([[1, 0.5, -0.004], [0.5, 1, 0.25], [-0.004, 0.25, 1]])
     sentences = ["one cat", "two dogs", "three seas"]

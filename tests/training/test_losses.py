@@ -422,3 +422,9 @@ def test_a_heavy_ami_trains_500_steps_without_nan(model, dtype):
         optimizer.step()
         amis.append(-terms["ami_term"].item())
     assert np.mean(amis[-20:]) > 1.2 * np.mean(amis[:20])  # it learns what it is paid for
+
+
+def test_gradient_checkpointing_is_refused(model):
+    model.transformers_model.gradient_checkpointing_enable()
+    with pytest.raises(ValueError, match="gradient checkpointing"):
+        MiCSELoss(model, min_layer=0, max_layer=2).train()([features(model, SENTENCES)])
