@@ -120,7 +120,7 @@ def train(options: argparse.Namespace) -> str | None:
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="sentences: .txt, .csv, .tsv or .parquet")
+    parser.add_argument("file", type=Path, help="sentences: text, CSV, JSON lines, Parquet")
     parser.add_argument("--column", help="of a table, the column with the sentences")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--model", default="start", help="what to start from: a name or folder")

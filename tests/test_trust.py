@@ -364,7 +364,7 @@ def test_a_table_of_any_bytes_is_cut_into_blocks_or_refused(
     if source is not None:
         blocks = one_sentence(lambda: list(source.blocks(0, size)))
         if blocks is not None:
-            assert sum(len(block.texts) for block in blocks) == source.rows > 0
+            assert sum(len(block.table) for block in blocks) == source.rows > 0
         assert one_sentence(lambda: list(source.blocks(0, 3))) is not None
 
 

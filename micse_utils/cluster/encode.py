@@ -7,7 +7,8 @@ never is, and nothing has to be kept in memory to know it.
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 import fsspec
 import numpy as np
@@ -17,8 +18,8 @@ import ray
 import ray.data
 from tqdm.auto import tqdm
 
-from micse_utils.cluster.worker import METADATA, TEXTS, Recipe, Worker, write_whole
-from micse_utils.datasets.tables import Source
+from micse_utils.cluster.worker import METADATA, Recipe, Worker, write_whole
+from micse_utils.datasets.tables import Source, located
 from micse_utils.provenance import versions
 
 RECORD = "_encoding.json"
@@ -41,7 +42,8 @@ def encode_files(
         output: folder, on any disk that all workers see or at a URL that fsspec knows: Parquet
             files with the columns of the source, untouched and in its order, and the embeddings,
             a list of fixed size, null where a row has no text; and a record, `_encoding.json`.
-            What stands there of the same work is not done again.
+            Existing results of the same work are kept. Files that the kit did not write are never
+            changed or deleted.
         recipe: what decides the output.
         workers: number of them.
         cpus, gpus: of each.
@@ -53,19 +55,19 @@ def encode_files(
         largest memory `MiB` seen after a block.
 
     Raises:
-        ValueError: the source has a column of the name `into`; `output` holds other work, or
-            something that is none.
+        ValueError: the source has a column of the name `into`; `output` holds different work,
+            files that the kit did not write, or such a file under a name that is needed.
         RuntimeError: a worker could not go on; what it said.
     """
     if recipe.into in source.schema.names:
         raise ValueError(f"the input has a column '{recipe.into}' already; say --into another name")
-    filesystem, folder = fsspec.url_to_fs(output)
+    filesystem, folder = located(output)
     settings = dataclasses.asdict(recipe) | {
         "column": source.column,
         "input_sha256": source.sha256,
     }
-    done = _claim(filesystem, folder, output, settings)
-    output = filesystem.unstrip_protocol(folder)  # a worker may stand in another folder
+    names = source.block_names(recipe.block_rows)
+    done = _claim(filesystem, folder, names, settings)
     record = _read_record(filesystem, folder)
     if record.get("blocks") == len(done):
         return record | {"encoded": 0}
@@ -77,7 +79,7 @@ def encode_files(
     )
     results = parts.map_batches(
         Worker,
-        fn_constructor_args=(recipe, output),
+        fn_constructor_args=(recipe, source.column, filesystem, folder),
         compute=ray.data.ActorPoolStrategy(size=workers),
         batch_size=1,
         batch_format="pyarrow",
@@ -85,8 +87,8 @@ def encode_files(
         num_gpus=gpus,
     )
     encoded, memory = 0, {}
-    stands = _summary(filesystem, folder)["rows"]
-    bar = tqdm(desc="encode", unit="row", total=source.rows, initial=stands, disable=not progress)
+    bar = tqdm(desc="encode", unit="row", total=source.rows, disable=not progress)
+    bar.update(_summary(filesystem, folder, done)["rows"])
     with bar:
         for part in results.iter_rows():
             if part["error"]:
@@ -96,7 +98,7 @@ def encode_files(
             bar.update(part["rows"])
     record = (
         settings
-        | _summary(filesystem, folder)
+        | _summary(filesystem, folder, names)
         | {
             "files": list(map(_name, source.files)),
             "encoded": encoded,
@@ -104,7 +106,7 @@ def encode_files(
             "versions": versions() | {"ray": ray.__version__},
         }
     )
-    _write_record(output, record)
+    _write_record(filesystem, folder, record)
     return record
 
 
@@ -114,10 +116,9 @@ def _read(
     """The blocks of a file that are still to be encoded, a row each, as Arrow's own bytes."""
     try:
         for block in source.blocks(int(batch["number"][0]), rows, done):
-            table = block.table.append_column(TEXTS, pa.array(block.texts, pa.string()))
             sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, table.schema) as stream:
-                stream.write_table(table)
+            with pa.ipc.new_stream(sink, block.table.schema) as stream:
+                stream.write_table(block.table)
             content = sink.getvalue().to_pybytes()
             yield {"name": [block.name], "table": [content], "error": [""]}
     except (ValueError, OSError) as error:
@@ -125,48 +126,59 @@ def _read(
 
 
 def _claim(
-    filesystem: fsspec.AbstractFileSystem, folder: str, output: str, settings: dict
+    filesystem: fsspec.AbstractFileSystem, folder: str, names: list[str], settings: dict
 ) -> frozenset[str]:
-    """Take a folder for this work, or refuse one that holds other work; what is done already."""
+    """Return the blocks of this work that exist; refuse a folder that holds something else.
+
+    Of what the kit wrote, only temporary files are deleted: a worker that died left them.
+    """
     if filesystem.isfile(folder):
-        raise ValueError(f"{output} is a file; name a folder for the embeddings")
+        raise ValueError(f"{folder} is a file; name a folder for the embeddings")
     filesystem.makedirs(folder, exist_ok=True)
-    there = filesystem.ls(folder, detail=False)
-    if earlier := _read_record(filesystem, folder):
+    found = {_name(path): path for path in filesystem.ls(folder, detail=False)}
+    parts = {f"{name}.parquet": name for name in names}
+    needed = {RECORD, *parts, *names}
+    if RECORD in found:
+        earlier = _read_record(filesystem, folder)
         differing = [name for name, value in settings.items() if earlier.get(name) != value]
         if differing:
             raise ValueError(
-                f"{output} holds other work, with another {', '.join(differing)}; name another "
-                "folder, or delete it"
+                f"{folder} holds different work, with a different {', '.join(differing)}; name a "
+                "different folder, or delete it"
             )
-    elif there:
-        raise ValueError(f"{output} is not empty, and nothing the kit wrote; name another folder")
-    else:
-        _write_record(output, settings)
-    for name in there:
-        if _name(name).startswith("."):  # a worker died while it wrote
-            filesystem.rm(name)
-    parts = set(filter(_is_part, there))
-    damaged = {name for name in parts if _counts(filesystem, name) is None}
-    for name in damaged:
-        filesystem.rm(name)
-    return frozenset(_name(name).removesuffix(".parquet") for name in parts - damaged)
+    elif visible := sorted(name for name in found if name[0] != "."):
+        raise ValueError(
+            f"{folder} must be empty, got {visible[0]}, which the kit did not write; name a "
+            "different folder"
+        )
+    done = {parts[name] for name in parts.keys() & found.keys()}
+    for name in sorted(done):
+        _counts(filesystem, f"{folder}/{name}.parquet")  # refuses one that is not the kit's
+    for name, path in found.items():
+        temporary = re.fullmatch(r"\.(.+?)(?:-try)?-[0-9a-f]{32}", name)
+        if temporary and temporary[1] in needed:
+            filesystem.rm(path)
+    if RECORD not in found:
+        _write_record(filesystem, folder, settings)
+    return frozenset(done)
 
 
-def _counts(filesystem: fsspec.AbstractFileSystem, name: str) -> dict[str, object] | None:
-    """What a worker wrote at a block's end; None where a copy that broke off has lost it."""
-    with filesystem.open(name) as stream:
-        try:
-            written = pa.parquet.read_schema(stream).metadata or {}
-        except pa.ArrowInvalid:
-            return None
-    return json.loads(written[METADATA]) if METADATA in written else None
+def _counts(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, object]:
+    """Read what a worker wrote at a block's end."""
+    try:
+        with filesystem.open(path) as stream:
+            return json.loads(pa.parquet.read_schema(stream).metadata[METADATA])
+    except (pa.ArrowInvalid, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or the kit did not write it; delete it, or name a different folder"
+        ) from error
 
 
-def _summary(filesystem: fsspec.AbstractFileSystem, folder: str) -> dict[str, object]:
-    """Rows, rows without a text, and the warnings, counted in the files themselves."""
-    parts = filter(_is_part, filesystem.ls(folder, detail=False))
-    counts = [_counts(filesystem, name) for name in parts]
+def _summary(
+    filesystem: fsspec.AbstractFileSystem, folder: str, names: Iterable[str]
+) -> dict[str, object]:
+    """Count rows, rows without a text, and warnings in the files themselves."""
+    counts = [_counts(filesystem, f"{folder}/{name}.parquet") for name in sorted(names)]
     warned = [count["warning"] for count in counts if count["warning"]]
     return {
         "rows": sum(count["rows"] for count in counts),
@@ -178,20 +190,23 @@ def _summary(filesystem: fsspec.AbstractFileSystem, folder: str) -> dict[str, ob
 
 
 def _read_record(filesystem: fsspec.AbstractFileSystem, folder: str) -> dict[str, object]:
-    if not filesystem.exists(f"{folder}/{RECORD}"):
-        return {}
-    with filesystem.open(f"{folder}/{RECORD}") as stream:
-        return json.load(stream)
+    try:
+        with filesystem.open(f"{folder}/{RECORD}") as stream:
+            record = json.load(stream)
+    except (ValueError, IsADirectoryError):
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{folder}/{RECORD} is damaged, or the kit did not write it; name a different folder, "
+            "or delete this one"
+        )
+    return record
 
 
-def _write_record(output: str, record: dict) -> None:
+def _write_record(filesystem: fsspec.AbstractFileSystem, folder: str, record: dict) -> None:
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_whole(f"{output}/{RECORD}", lambda stream: stream.write(text.encode()))
+    write_whole(filesystem, f"{folder}/{RECORD}", lambda stream: stream.write(text.encode()))
 
 
 def _name(path: str) -> str:
     return path.replace("\\", "/").rsplit("/", 1)[-1]
-
-
-def _is_part(path: str) -> bool:
-    return path.endswith(".parquet") and not _name(path).startswith(".")

@@ -19,8 +19,6 @@ from micse_utils.encoding import WINDOW, encode
 from micse_utils.models import load_model, quiet
 from micse_utils.provenance import Provenance
 
-TEXTS = "__texts"
-"""Column of a block on its way to a worker: what to encode of each row, null where nothing."""
 METADATA = b"micse"
 """Key of a file's counts among the metadata of its schema."""
 TRIES = 3
@@ -52,10 +50,13 @@ class Recipe:
 class Worker:
     """One model on one machine: takes blocks, writes files."""
 
-    def __init__(self, recipe: Recipe, output: str) -> None:
+    def __init__(
+        self, recipe: Recipe, column: str, filesystem: fsspec.AbstractFileSystem, folder: str
+    ) -> None:
         self.recipe = recipe
-        self.output = output
-        self.filesystem, self.folder = fsspec.url_to_fs(output)
+        self.column = column
+        self.filesystem = filesystem
+        self.folder = folder
 
     @cached_property
     def model(self) -> SentenceTransformer:
@@ -91,7 +92,7 @@ class Worker:
         """Write a block with its embeddings; returns its number of rows."""
         tries = self._tries(name)
         table = pa.ipc.open_stream(block).read_all()
-        texts = table[TEXTS].to_pylist()
+        texts = table[self.column].to_pylist()
         there = np.array([text is not None for text in texts])
         size = self.model.get_embedding_dimension()
         vectors = np.zeros((len(texts), size), np.float16 if self.recipe.half else np.float32)
@@ -107,8 +108,8 @@ class Worker:
         column = pa.FixedSizeListArray.from_arrays(
             pa.array(vectors.ravel()), size, mask=pa.array(~there)
         )
-        columns = table.drop_columns([TEXTS])
-        table = columns.append_column(self.recipe.into, column)
+        columns = table.column_names
+        table = table.append_column(self.recipe.into, column)
         counts = {
             "rows": len(texts),
             "without text": int((~there).sum()),
@@ -117,10 +118,9 @@ class Worker:
         table = table.replace_schema_metadata({METADATA: json.dumps(counts)})
         # Vectors are all distinct: looking for repeated values would only take time.
         write_whole(
-            f"{self.output}/{name}.parquet",
-            lambda stream: pa.parquet.write_table(
-                table, stream, use_dictionary=columns.column_names
-            ),
+            self.filesystem,
+            f"{self.folder}/{name}.parquet",
+            lambda stream: pa.parquet.write_table(table, stream, use_dictionary=columns),
         )
         for mark in tries:
             self.filesystem.rm(mark)
@@ -128,7 +128,8 @@ class Worker:
 
     def _tries(self, name: str) -> list[str]:
         """Marks of this try and those before, which did not live to remove theirs."""
-        before = self.filesystem.glob(f"{self.folder}/.{name}-try-*")
+        paths = self.filesystem.ls(self.folder, detail=False)
+        before = [path for path in paths if f"/.{name}-try-" in path.replace("\\", "/")]
         if len(before) >= TRIES:
             raise RuntimeError(
                 f"block {name} killed its worker {TRIES} times; is there enough memory? Say fewer "
@@ -139,9 +140,10 @@ class Worker:
         return [*before, mark]
 
 
-def write_whole(address: str, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file, whole or not at all, on any disk or at any URL that fsspec knows."""
-    filesystem, path = fsspec.url_to_fs(address)
+def write_whole(
+    filesystem: fsspec.AbstractFileSystem, path: str, write: Callable[[BinaryIO], object]
+) -> None:
+    """Write a file atomically, on any disk or at any URL that fsspec knows."""
     folder, name = path.rsplit("/", 1)
     temporary = f"{folder}/.{name}-{uuid4().hex}"
     with filesystem.open(temporary, "wb") as stream:

@@ -1,16 +1,13 @@
 """Sentences to search in and to train on: Wikipedia's, the paper's splits, the user's own."""
 
-import functools
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-import pyarrow as pa
-
 from micse_utils.checks import listed, shown, whole
+from micse_utils.datasets.tables import open_source
 from micse_utils.datasets.texts import Corpus, package_provenance, read_lines
 from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance, sha256_of
@@ -113,54 +110,24 @@ def load_low_shot(
 
 
 def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
-    """Sentences of the user's own file.
+    """Load sentences from the user's own file, read by `open_source`; rows without one are skipped.
 
     Args:
-        file: text with one sentence a line (`.txt`), or a table (`.csv`, `.tsv`, `.parquet`).
-        column: of a table, the one with the sentences; may be left out where there is just one.
+        file: text with one sentence a line (`.txt`), or a table (CSV, TSV, Parquet, JSON lines);
+            all but Parquet may be compressed.
+        column: of a table, the one with the sentences; may be left out if there is just one.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another kind of file, not UTF-8, no such column, or no sentence in it.
+        ValueError: it cannot be read exactly, has no such column, or no sentence in it.
     """
     name, file = file, file_at(file)
     if file is None:
         what = "is a folder; name a file in it" if folder_at(name) else "is not there"
         raise FileNotFoundError(f"{shown(str(name))} {what}")
-    if file.suffix == ".txt":
-        lines = read_lines(file)
-    else:
-        lines = read_table(file, column).dropna().astype(str).tolist()
+    source = open_source(file, column)
+    lines = [text for text in source.texts() if text is not None]
     return _sentences(lines, Provenance(file.stem, "folder", file.name, sha256=sha256_of([file])))
-
-
-def read_table(file: Path, column: str | None = None) -> pd.Series:
-    """One column of a table in a file.
-
-    Raises:
-        ValueError: a kind of file the kit does not read, not UTF-8, or no such column.
-    """
-    readers = {
-        ".csv": pd.read_csv,
-        ".tsv": functools.partial(pd.read_csv, sep="\t"),
-        ".parquet": pd.read_parquet,
-    }
-    if file.suffix not in readers:
-        raise ValueError(f"{file} is none of .txt, {', '.join(readers)}")
-    try:
-        table = readers[file.suffix](file)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8; convert it first") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid) as error:
-        raise ValueError(f"{file} cannot be read as a table: {str(error).strip()}") from error
-    if column is None and len(table.columns) == 1:
-        return table.iloc[:, 0]
-    there = ", ".join(map(str, table.columns))
-    if column is None:
-        raise ValueError(f"{file} has several columns; say which one (column): {there}")
-    if column not in list(table.columns):
-        raise ValueError(f"{file} has no column '{column}'; it has {there}")
-    return table[column]
 
 
 def _sentences_from_folder(path: Path) -> Corpus:

@@ -1,37 +1,41 @@
-"""A table in files becomes numbered blocks of rows: Parquet, CSV, JSON lines, text, on any disk."""
+"""Find a table in files and read it exactly, or refuse it with file and line.
+
+Training and bulk encoding both read through `open_source`; `formats` knows each kind of file.
+"""
 
 import contextlib
 import hashlib
-import json
+import lzma
+import math
 import os
+import re
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from gzip import BadGzipFile
-from itertools import islice
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from micse_utils.checks import shown, whole
+from micse_utils.datasets.formats import (
+    CHUNK,
+    COMPRESSED,
+    CSV,
+    READERS,
+    TEXT,
+    Reader,
+    reader_of,
+    unified,
+)
+from micse_utils.settings import expanded, file_at, folder_at
 
-KINDS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".txt": "text",
-}
-"""What a file holds, by its suffix; all but Parquet may be compressed, as in `.csv.gz`."""
-TEXT = "text"
-"""Name of the one column of a text file, a line a row."""
-CHUNK = 4096
-"""Lines of a text file that are read together."""
+DAMAGE = (
+    UnicodeError, pa.lib.ArrowException, EOFError, OSError, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What libraries raise of a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -41,36 +45,49 @@ class Block:
     Attributes:
         name: of the block, from the numbers of its file and of itself; names sort as the rows do.
         table: the rows, with the columns and types of `Source.schema`.
-        texts: of each row, the text to encode; None where there is none.
     """
 
     name: str
     table: pa.Table
-    texts: list[str | None]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Files with a table, which can be read anew on another machine.
+    """Files with a table, which can be read again on a different machine.
 
     Attributes:
-        files: addresses of the files.
-        kind: of all of them, a value of `KINDS`.
+        filesystem: that holds the files.
+        files: their paths.
         column: the one with the texts.
         schema: columns and types of all files together.
-        rows: of all files together.
+        counts: rows of each file.
+        partitions: of each file, the columns that its folders name, as in `lang=de/a.parquet`.
         sha256: SHA-256 of the files' hex digests, one after the other.
     """
 
+    filesystem: fsspec.AbstractFileSystem
     files: list[str]
-    kind: str
     column: str
     schema: pa.Schema
-    rows: int
+    counts: list[int]
+    partitions: list[dict[str, str | None]]
     sha256: str
 
+    @property
+    def rows(self) -> int:
+        """Rows of all files together."""
+        return sum(self.counts)
+
+    def block_names(self, rows: int) -> list[str]:
+        """Return the names of all blocks of `rows` rows."""
+        return [
+            _block_name(number, position)
+            for number, count in enumerate(self.counts)
+            for position in range(math.ceil(count / rows))
+        ]
+
     def blocks(self, number: int, rows: int, done: frozenset[str] = frozenset()) -> Iterator[Block]:
-        """Blocks of one file, `rows` each (the last one fewer), a few in memory at a time.
+        """Yield the blocks of one file, `rows` each (the last fewer), a few in memory at a time.
 
         Args:
             number: of the file, from 0.
@@ -78,239 +95,172 @@ class Source:
             done: names of blocks to leave out.
 
         Raises:
-            ValueError: the file cannot be read as what its suffix says; `rows` is none.
+            ValueError: the file cannot be read as what its suffix says; `rows` is not positive.
         """
         file, rows = self.files[number], whole("rows", rows, 1)
         with _readable(file):
-            for position, (table, texts) in enumerate(_of_size(self._read(file), rows)):
-                name = f"{number:05d}-{position:07d}"
-                if name not in done:
-                    yield Block(name, table, texts)
+            tables = reader_of(file)(self.filesystem, file, self.column).tables(self.schema)
+            tables = (self._as_schema(table, self.partitions[number]) for table in tables)
+            for position, table in enumerate(_rebatch(tables, rows)):
+                if (name := _block_name(number, position)) not in done:
+                    yield Block(name, table)
 
-    def _read(self, file: str) -> Iterator[tuple[pa.Table, list[str | None]]]:
-        """Rows of a file, piece by piece, and the text of each."""
-        if self.kind == "json":
-            for records in _records(file, CHUNK):
-                columns = [_column([r.get(f.name) for r in records], f.type) for f in self.schema]
-                values = [record.get(self.column) for record in records]
-                texts = [value if isinstance(value, str) else None for value in values]
-                yield pa.table(columns, schema=self.schema), texts
-            return
-        for table in _tables(file, self.kind):
-            for field in self.schema:
-                if field.name not in table.column_names:
-                    table = table.append_column(field, pa.nulls(len(table), field.type))
-            yield table.select(self.schema.names).cast(self.schema), table[self.column].to_pylist()
+    def texts(self) -> Iterator[str | None]:
+        """Yield the text of each row, None where there is none."""
+        for number in range(len(self.files)):
+            for block in self.blocks(number, CHUNK):
+                yield from block.table[self.column].to_pylist()
+
+    def _as_schema(self, table: pa.Table, partition: dict[str, str | None]) -> pa.Table:
+        columns = []
+        for field in self.schema:
+            if field.name in partition:
+                columns.append(pa.array([partition[field.name]] * len(table), field.type))
+            elif field.name in table.column_names:
+                columns.append(table[field.name].cast(field.type))
+            else:
+                columns.append(pa.nulls(len(table), field.type))
+        return pa.table(columns, schema=self.schema)
 
 
-def open_source(place: str | os.PathLike, column: str = TEXT) -> Source:
+def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
     """Find the files of a table, read them once, and look at their columns.
 
-    So what is damaged is found before the work begins. Any line of JSON may bring a new column or
-    another type; where types do not go together, a column becomes text, each value as JSON writes
-    it. Columns of CSV have no types and are carried as text, as they stand; an empty cell is null.
+    So a damaged file is found before the work begins. Columns of CSV have no types and are carried
+    as text; an empty cell is null, and words such as NA are words. In TSV quotes are literal,
+    unless the header has quotes. JSON may bring a new column or type in any line; types that do
+    not go together become text, each value as JSON writes it.
 
     Args:
         place: a file, a folder, a pattern such as `folder/*.csv`, or any of these as a URL that
-            fsspec knows.
-        column: the one with the texts.
+            fsspec knows. The name of an existing file or folder is never taken for a pattern. Of
+            a folder, names that begin with a dot or an underscore are left out.
+        column: the one with the texts; None if there is just one.
 
     Raises:
-        FileNotFoundError: no such place, or no table in it.
-        ValueError: files of several kinds, no such column or one of numbers, or a file that
-            cannot be read.
+        FileNotFoundError: no such place, or it is empty.
+        ValueError: no table there or files of several kinds, no such column or one that does not
+            hold text, a file that cannot be read, or that can be read in two ways.
     """
-    place = os.fspath(place)
-    filesystem, path = fsspec.url_to_fs(place)
-    found = filesystem.glob(path) if any(c in path for c in "*?[") else filesystem.find(path)
-    hidden = [name for name in found if PurePosixPath(name).name.startswith((".", "_"))]
-    kinds = {name: _kind(name) for name in sorted(set(found) - set(hidden)) if _kind(name)}
+    filesystem, root, found = _found(os.fspath(place))
+    files = {name: reader_of(name) for name in found if reader_of(name)}
     if not found:
-        raise FileNotFoundError(f"{shown(place)} is not there, or holds nothing")
-    if not kinds:
-        raise FileNotFoundError(f"{shown(place)} is or holds no {', '.join(KINDS)} (or .gz of it)")
-    if len(set(kinds.values())) > 1:
+        raise FileNotFoundError(f"{shown(str(place))} is not there, or holds nothing")
+    if not files:
         raise ValueError(
-            f"{place} holds files of several kinds ({', '.join(sorted(set(kinds.values())))}); "
-            "name those of one, such as 'folder/*.csv'"
+            f"{shown(str(place))} must be or hold {', '.join(READERS)}, all but .parquet also as "
+            f"{', '.join(COMPRESSED)}"
         )
-    kind = next(iter(kinds.values()))
-    files = [filesystem.unstrip_protocol(name) if "://" in place else name for name in kinds]
-    schema, rows = pa.schema([]), 0
+    if len(set(files.values())) > 1:
+        raise ValueError(
+            f"{place} must hold files of one kind, got {shown(list(files))}; name those "
+            "of one, such as 'folder/*.csv'"
+        )
+    if column is None:
+        first = next(iter(files))
+        with _readable(first):
+            column = _only_column(reader_of(first)(filesystem, first, None))
+    schema, counts, partitions, digests = pa.schema([]), [], [], ""
     for file in files:
+        partition = _partition(PurePosixPath(file).relative_to(root))
         with _readable(file):
-            columns, more = _columns_and_rows(file, kind)
-        schema, rows = _unified(schema, columns, file), rows + more
+            columns, rows = reader_of(file)(filesystem, file, column).scan()
+        columns = pa.schema([*columns, *(pa.field(name, pa.string()) for name in partition)])
+        if repeated := [n for n in columns.names if columns.names.count(n) > 1]:
+            raise ValueError(f"{file} has two columns named {shown(repeated[0])}; rename one")
+        schema = unified(schema, columns, file)
+        counts.append(rows)
+        partitions.append(partition)
+        with filesystem.open(file, "rb") as stream:
+            digests += hashlib.file_digest(stream, "sha256").hexdigest() + str(partition or "")
     if column not in schema.names:
-        names = ", ".join(schema.names)
-        raise ValueError(f"{place} has no column {column!r}; it has {names}")
+        raise ValueError(f"{place} has no column {shown(column)}; it has {', '.join(schema.names)}")
     if not _is_text(schema.field(column).type):
-        raise ValueError(f"column '{column}' of {place} holds {schema.field(column).type}, no text")
-    if not rows:
+        raise ValueError(
+            f"column '{column}' of {place} must hold text, got {schema.field(column).type}"
+        )
+    if not any(counts):
         raise ValueError(f"{place} has no rows")
-    digests = "".join(map(_sha256, files))
-    return Source(files, kind, column, schema, rows, hashlib.sha256(digests.encode()).hexdigest())
+    sha256 = hashlib.sha256(digests.encode()).hexdigest()
+    return Source(filesystem, list(files), column, schema, counts, partitions, sha256)
 
 
-def _sha256(file: str) -> str:
-    with fsspec.open(file) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def located(place: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system and the path of a place: a URL, or else a name on this machine."""
+    if "://" in place and not (file_at(place) or folder_at(place)):
+        return fsspec.url_to_fs(place)
+    return fsspec.filesystem("file"), expanded(place).absolute().as_posix()
 
 
-def _kind(name: str) -> str | None:
-    suffixes = PurePosixPath(name.lower()).suffixes
-    if suffixes and suffixes[-1] in (".gz", ".bz2", ".xz", ".zst"):
-        suffixes.pop()
-        if suffixes[-1:] == [".parquet"]:
-            return None
-    return KINDS.get(suffixes[-1]) if suffixes else None
+def _found(place: str) -> tuple[fsspec.AbstractFileSystem, str, list[str]]:
+    """Return the file system, the folder that is searched, and the files found in it, sorted."""
+    filesystem, path = located(place)
+    if filesystem.isfile(path):
+        return filesystem, str(PurePosixPath(path).parent), [path]
+    root, names = path, None
+    if not filesystem.isdir(path) and (magic := re.search(r"[*?[]", path)):
+        root = path[: magic.start()].rpartition("/")[0] or "."
+        found = filesystem.glob(path, detail=True)
+        names = [name for name, about in found.items() if about["type"] == "file"]
+    names = filesystem.find(path) if names is None else names
+    parts = {name: PurePosixPath(name).relative_to(root).parts for name in names}
+    return filesystem, root, sorted(n for n in names if all(p[0] not in "._" for p in parts[n]))
+
+
+def _partition(file: PurePosixPath) -> dict[str, str | None]:
+    """Return the columns that folders name, as Hive and Spark write them."""
+    pairs = (part.split("=", 1) for part in file.parts[:-1] if "=" in part[1:])
+    null = "__HIVE_DEFAULT_PARTITION__"
+    return {name: None if value == null else unquote(value) for name, value in pairs}
+
+
+def _only_column(reader: Reader) -> str:
+    """Return the name of the one column; of a CSV, say so, for it may be the first sentence."""
+    names = reader.names()
+    if len(names) != 1:
+        raise ValueError(
+            f"{reader.file} has several columns; say which one (column): {', '.join(names)}"
+        )
+    if isinstance(reader, CSV) and names[0] != TEXT:
+        if not re.fullmatch(r"[A-Za-z]\w*", names[0], re.ASCII):
+            raise ValueError(
+                f"{reader.file}: the first line must be the name of the column, got "
+                f"{shown(names[0])}; say that it is one (column), else add a header"
+            )
+        warnings.warn(f"{reader.file}: line 1, {names[0]!r}, was taken as the header", stacklevel=4)
+    return names[0]
+
+
+def _block_name(number: int, position: int) -> str:
+    return f"{number:05d}-{position:07d}"
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return any(
-        check(kind)
-        for check in (
-            pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null,
-        )
-    )  # fmt: skip
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 @contextlib.contextmanager
 def _readable(file: str) -> Iterator[None]:
-    """Turns what libraries say of a damaged file into one sentence with its name."""
+    """Turn what libraries say of a damaged file into one sentence with its name."""
     try:
         yield
-    except (UnicodeDecodeError, pa.ArrowInvalid, EOFError, BadGzipFile, zlib.error) as error:
-        if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
-            raise ValueError(f"{file} is not UTF-8; convert it first") from error
-        raise ValueError(f"{file} cannot be read: {str(error).strip()}") from error
+    except DAMAGE as e:
+        if isinstance(e, OSError) and e.filename is not None:  # has its name already
+            raise
+        if isinstance(e, UnicodeError) or "UTF8" in str(e):
+            raise ValueError(f"{file} is not UTF-8; convert it first") from e
+        raise ValueError(f"{file} cannot be read: {' '.join(str(e).split())}") from e
 
 
-def _columns_and_rows(file: str, kind: str) -> tuple[pa.Schema, int]:
-    """Columns and types of one file, and its number of rows."""
-    if kind == "json":
-        schema, rows = pa.schema([]), 0
-        for records in _records(file, CHUNK):
-            names = dict.fromkeys(name for record in records for name in record)
-            columns = {name: _column([r.get(name) for r in records]) for name in names}
-            schema, rows = _unified(schema, pa.table(columns).schema), rows + len(records)
-        return schema, rows
-    if kind == "parquet":
-        with fsspec.open(file) as stream:
-            there = pa.parquet.ParquetFile(stream)
-            return there.schema_arrow.remove_metadata(), there.metadata.num_rows
-    names = [TEXT] if kind == "text" else _header(file)
-    return pa.schema([(name, pa.string()) for name in names]), sum(map(len, _tables(file, kind)))
-
-
-def _unified(first: pa.Schema, second: pa.Schema, file: str | None = None) -> pa.Schema:
-    """Both schemas in one; types that do not go together become text, if no file is to blame."""
-    fields = {field.name: field for field in first}
-    for field in second:
-        there = fields.setdefault(field.name, field)
-        try:
-            both = pa.unify_schemas(
-                [pa.schema([there]), pa.schema([field])], promote_options="permissive"
-            ).field(0)
-        except pa.ArrowTypeError:
-            if file is not None:
-                raise ValueError(
-                    f"{file}: column '{field.name}' holds {field.type}, in files before it "
-                    f"{there.type}; convert one of them"
-                ) from None
-            both = pa.field(field.name, pa.string())
-        fields[field.name] = both
-    return pa.schema(list(fields.values()))
-
-
-def _tables(file: str, kind: str) -> Iterator[pa.Table]:
-    """Rows of a Parquet, CSV or text file, piece by piece."""
-    if kind == "parquet":
-        with fsspec.open(file) as stream:
-            for batch in pa.parquet.ParquetFile(stream).iter_batches():
-                yield pa.Table.from_batches([batch])
-    elif kind == "csv":
-        types = dict.fromkeys(_header(file), pa.string())
-        with fsspec.open(file, compression="infer") as stream:
-            reader = _csv(stream, file, column_types=types, strings_can_be_null=True)
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
-    else:
-        for lines in _lines(file, CHUNK):
-            yield pa.table({TEXT: lines})
-
-
-def _csv(stream: object, file: str, **conversion: object) -> pa.csv.CSVStreamingReader:
-    delimiter = "\t" if ".tsv" in PurePosixPath(file.lower()).suffixes else ","
-    return pa.csv.open_csv(
-        stream,
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pa.csv.ConvertOptions(
-            null_values=[""], quoted_strings_can_be_null=False, **conversion
-        ),
-    )
-
-
-def _header(file: str) -> list[str]:
-    with fsspec.open(file, compression="infer") as stream:
-        names = _csv(stream, file).schema.names
-    if len(set(names)) < len(names):
-        raise ValueError(f"{file} has two columns of one name: {', '.join(names)}")
-    return names
-
-
-def _lines(file: str, count: int) -> Iterator[list[str]]:
-    """Lines of a text file without their ends, `count` at a time."""
-    with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer", newline=None) as stream:
-        while lines := [line.removesuffix("\n") for line in islice(stream, count)]:
-            yield lines
-
-
-def _records(file: str, count: int) -> Iterator[list[dict]]:
-    """Objects of JSON lines, `count` at a time; blank lines are none."""
-    number = 0
-    for lines in _lines(file, count):
-        records = []
-        for line in lines:
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number} is not JSON: {error.msg}") from None
-            if not isinstance(record, dict):
-                raise ValueError(f"{file}, line {number} is not an object: {line.strip()[:40]}")
-            if "\\ud" in line.lower():  # perhaps half of a surrogate pair, which is no text
-                whole = json.dumps(record, ensure_ascii=False).encode("utf-16", "surrogatepass")
-                record = json.loads(whole.decode("utf-16", "replace"))
-            records.append(record)
-        yield records
-
-
-def _column(values: list, kind: pa.DataType | None = None) -> pa.Array:
-    """Values of JSON as a column; as text, where they have no common type."""
-    try:
-        if kind is None or not pa.types.is_string(kind):
-            return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        pass
-    as_text = (v if v is None or isinstance(v, str) else json.dumps(v) for v in values)
-    return pa.array(as_text, pa.string())
-
-
-def _of_size(
-    pieces: Iterable[tuple[pa.Table, list]], rows: int
-) -> Iterator[tuple[pa.Table, list[str | None]]]:
-    """The same rows, `rows` at a time, the last ones fewer."""
-    table, texts = None, []
-    for piece, more in pieces:
-        table = piece if table is None else pa.concat_tables([table, piece])
-        texts = texts + more
-        while len(texts) >= rows:
-            yield table.slice(0, rows), texts[:rows]
-            table, texts = table.slice(rows), texts[rows:]
-    if texts:
-        yield table, texts
+def _rebatch(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield the same rows, `rows` at a time, the last ones fewer."""
+    rest = None
+    for table in tables:
+        rest = table if rest is None else pa.concat_tables([rest, table])
+        while len(rest) >= rows:
+            yield rest.slice(0, rows)
+            rest = rest.slice(rows)
+    if rest is not None and len(rest):
+        yield rest

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import time
 import warnings
 
+import fsspec
 import numpy as np
 import pandas as pd
 import psutil
@@ -20,7 +22,6 @@ from micse_utils.cli import main
 from micse_utils.cluster.connect import connected, on_ray, shares
 from micse_utils.cluster.encode import RECORD, _read, encode_files
 from micse_utils.cluster.worker import METADATA, TRIES, Recipe, Worker
-from micse_utils.cluster.worker import TEXTS as TEXTS_COLUMN
 from micse_utils.datasets.tables import open_source
 from micse_utils.datasets.texts import Corpus
 from micse_utils.encoding import encode
@@ -82,27 +83,66 @@ def test_each_row_gets_the_vector_that_encode_gives(cluster, table, tiny_bert, t
 
     again = encode_all(tiny_bert, folder, output)  # what stands is not done again
     assert again == record | {"encoded": 0}
-    parts = sorted(output.glob("*.parquet"))
-    parts[0].write_bytes(parts[0].read_bytes()[:-100])  # a copy that broke off
-    parts[1].write_text("junk", encoding="utf-8")
-    mended = encode_all(tiny_bert, folder, output)
-    assert mended["encoded"] == 20 and mended["blocks"] == 8
-    assert read(output).sort_by("id").equals(written.sort_by("id"))
-    with pytest.raises(ValueError, match="holds other work, with another half"):
+    with pytest.raises(ValueError, match="a different half"):
         encode_all(tiny_bert, folder, output, half=True)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
-    with pytest.raises(ValueError, match="not empty"):
-        encode_all(tiny_bert, folder, tmp_path / "mine")
     with pytest.raises(ValueError, match="has a column 'id' already"):
         encode_all(tiny_bert, folder, tmp_path / "new", into="id")
     assert not (tmp_path / "new").exists()
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_of_the_user_stay_as_they_are(cluster, table, tiny_bert, tmp_path):
+    folder, frame = table
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"thesis\.txt"):
+        encode_all(tiny_bert, folder, tmp_path / "mine")
+    assert [path.name for path in contents(tmp_path / "mine")] == ["thesis.txt"]
+
+    output = tmp_path / "out [1] a::b"
+    (output / ".ipynb_checkpoints").mkdir(parents=True)
+    (output / ".ipynb_checkpoints" / "a.parquet").write_bytes(b"mine")
+    (output / ".env").write_text("mine", encoding="utf-8")
+    (output / ".00000-0000000.parquet").write_text("mine", encoding="utf-8")
+    before = contents(output)
+    assert encode_all(tiny_bert, folder, output)["encoded"] == 70
+    frame.to_parquet(output / "mine.parquet")
+    (output / "00009-0000000.parquet").write_bytes(b"mine")
+    (output / f".{RECORD}-{'0' * 32}").write_bytes(b"left by the kit")
+    parts = sorted(output.glob("00000-*.parquet"))
+    before |= contents(output)
+    leftover = before.pop(output / f".{RECORD}-{'0' * 32}")
+    assert encode_all(tiny_bert, folder, output)["encoded"] == 0
+    parts[1].unlink()
+    assert encode_all(tiny_bert, folder, output)["encoded"] == 10
+    after = contents(output)
+    assert after.keys() == before.keys() and leftover not in after.values()
+    changed = {path.name for path in after if after[path] != before[path]}
+    assert changed <= {parts[1].name, RECORD}
+
+    for content in (b"mine", parts[0].read_bytes()[:-100]):  # not the kit's, or cut in copying
+        parts[0].write_bytes(content)
+        before = contents(output)
+        with pytest.raises(ValueError, match=re.escape(parts[0].name)):
+            encode_all(tiny_bert, folder, output)
+        assert contents(output) == before
+    parts[0].unlink()
+    assert encode_all(tiny_bert, folder, output)["encoded"] == 10
+    for content in ("", '{"rows": 7', "[]"):
+        (output / RECORD).write_text(content, encoding="utf-8")
+        before = contents(output)
+        with pytest.raises(ValueError, match=RECORD):
+            encode_all(tiny_bert, folder, output)
+        assert contents(output) == before
+
+
 def block(texts):
     """Rows as they come to a worker."""
     sink = pa.BufferOutputStream()
-    table = pa.table({"id": range(len(texts)), TEXTS_COLUMN: pa.array(texts, pa.string())})
+    table = pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())})
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     return sink.getvalue().to_pybytes()
@@ -110,7 +150,7 @@ def block(texts):
 
 def test_a_worker_writes_half_precision_and_what_the_encoder_said(tiny_bert, tmp_path):
     texts = ["the cat", None, "", "the dog ran " * 20]
-    worker = Worker(recipe_of(tiny_bert, half=True), str(tmp_path))
+    worker = worker_of(recipe_of(tiny_bert, half=True), tmp_path)
     assert worker.encode_block("00000-0000000", block(texts)) == 4
     written = read(tmp_path)
     counts = json.loads(written.schema.metadata[METADATA])
@@ -125,6 +165,10 @@ def test_a_worker_writes_half_precision_and_what_the_encoder_said(tiny_bert, tmp
     assert len(read(tmp_path)) == 6 and read(tmp_path)["embedding"].null_count == 3
 
 
+def worker_of(recipe, folder):
+    return Worker(recipe, "text", fsspec.filesystem("file"), str(folder))
+
+
 def called(worker, name="00000-0000000", table=b"", error=""):
     (row,) = worker(pa.table({"name": [name], "table": [table], "error": [error]})).to_pylist()
     return row
@@ -133,13 +177,13 @@ def called(worker, name="00000-0000000", table=b"", error=""):
 def test_a_worker_says_in_a_sentence_why_it_stops(tiny_bert, tmp_path):
     recipe = recipe_of(tiny_bert)
     other = dataclasses.replace(recipe.provenance, sha256="0" * 64)
-    worker = Worker(dataclasses.replace(recipe, provenance=other), str(tmp_path))
+    worker = worker_of(dataclasses.replace(recipe, provenance=other), tmp_path)
     assert "ValueError: this machine has" in called(worker, table=block(["cat"]))["error"]
     assert called(worker, error="in.csv is not UTF-8")["error"] == "in.csv is not UTF-8"
 
 
 def test_a_block_that_kills_every_worker_is_given_up(tiny_bert, tmp_path):
-    worker = Worker(recipe_of(tiny_bert), str(tmp_path))
+    worker = worker_of(recipe_of(tiny_bert), tmp_path)
     for _ in range(TRIES):
         assert "killed" not in called(worker, table=b"no table at all")["error"]
     assert f"killed its worker {TRIES} times" in called(worker, table=block(["cat"]))["error"]
@@ -240,7 +284,7 @@ def test_the_command_line_says_what_is_wrong_in_a_sentence(tiny_bert, tmp_path, 
     table, lines, out, model = tmp_path / "in.csv", tmp_path / "in.txt", tmp_path / "out", tiny_bert
     for arguments, reason in [
         (["encode", tmp_path / "no.csv", out], "is not there"),
-        (["encode", table, out], "no column 'text'; it has a"),
+        (["encode", table, out], 'no column "text"'),
         (["encode", lines, out, "--model", model, "--max-length", 65], "from 3 to 64 tokens"),
         (["encode", lines, out, "--model", model, "--address", "127.0.0.1:1"], "no Ray cluster at"),
         (["encode", lines, out, "--workers", 0], "0 is not a whole number from 1"),

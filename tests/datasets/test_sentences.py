@@ -54,7 +54,12 @@ def test_handfuls_that_cannot_be_had_are_refused(tmp_path, sizes, seeds, message
 
 def test_a_table_with_one_column_needs_no_name(tmp_path):
     (tmp_path / "one.csv").write_text("anything\nfirst\n\nsecond\n", encoding="utf-8")
-    assert read_sentences(tmp_path / "one.csv").texts == ["first", "second"]
+    with pytest.warns(UserWarning, match="line 1, 'anything'"):
+        assert read_sentences(tmp_path / "one.csv").texts == ["first", "second"]
+    (tmp_path / "one.csv").write_text("The cat sat\nThe dog ran\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="The cat sat"):
+        read_sentences(tmp_path / "one.csv")
+    assert read_sentences(tmp_path / "one.csv", column="The cat sat").texts == ["The dog ran"]
 
 
 def test_a_named_column_is_read_from_each_kind_of_table(tmp_path):

@@ -1,16 +1,25 @@
 """Tables in files: every row once, in order, as it stands, whatever the format and the disk."""
 
+import bz2
+import csv
 import gzip
+import io
 import json
+import lzma
+import os
+import re
 
 import fsspec
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.dataset
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from micse_utils.datasets.sentences import read_sentences
 from micse_utils.datasets.tables import open_source
 
 TEXTS = [
@@ -32,7 +41,7 @@ def read(place, column="text", rows=3):
     source = open_source(str(place), column)
     blocks = [b for n in range(len(source.files)) for b in source.blocks(n, rows)]
     table = pa.concat_tables([block.table for block in blocks])
-    return [b.name for b in blocks], table, [text for b in blocks for text in b.texts]
+    return [b.name for b in blocks], table, table[column].to_pylist()
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv", "tsv"])
@@ -44,7 +53,8 @@ def test_rows_come_in_order_and_as_they_stand(tmp_path, suffix):
         case "jsonl":
             TABLE.to_json(file, orient="records", lines=True)
         case "csv" | "tsv":
-            TABLE.to_csv(file, index=False, sep="," if suffix == "csv" else "\t")
+            sep, quoting = (",", csv.QUOTE_MINIMAL) if suffix == "csv" else ("\t", csv.QUOTE_ALL)
+            TABLE.to_csv(file, index=False, sep=sep, quoting=quoting)
     assert open_source(str(file)).rows == 7
     names, table, texts = read(file)
     assert names == ["00000-0000000", "00000-0000001", "00000-0000002"]
@@ -71,7 +81,9 @@ def test_blocks_have_the_size_asked_for_however_the_file_is_cut(tmp_path):
         source = open_source(str(pq))
         blocks = list(source.blocks(0, 10))
         assert [len(block.table) for block in blocks] == [10, 10, 3]
-        assert [text for block in blocks for text in block.texts] == frame["text"].tolist()
+        assert [text for b in blocks for text in b.table["text"].to_pylist()] == list(frame["text"])
+        assert source.block_names(10) == [block.name for block in blocks]
+        assert list(source.texts()) == list(frame["text"])
     left = list(source.blocks(0, 10, frozenset({blocks[0].name, blocks[2].name})))
     assert [block.name for block in left] == [blocks[1].name]
 
@@ -98,22 +110,20 @@ def test_compressed_files_and_urls_are_read(tmp_path):
         assert texts == ["far away"] and table["n"].to_pylist() == ["1"]
 
 
-def test_what_is_no_text_is_carried_and_has_none(tmp_path):
-    lines = [{"text": "good", "n": 1}, {"text": None}, {"text": 5, "n": "two"}, {"n": [1, 2]}]
+def test_columns_of_no_common_type_become_text_and_nulls_stay(tmp_path):
+    lines = [{"text": "good", "n": 1}, {"text": None}, {"n": "two"}, {"text": "x", "n": [1, 2]}]
     file = tmp_path / "t.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)) + "\n\n", encoding="utf-8")
     _, table, texts = read(file, rows=2)
-    assert texts == ["good", None, None, None]
-    assert table["text"].to_pylist() == ["good", None, "5", None]
-    assert table["n"].to_pylist() == ["1", None, "two", "[1, 2]"]  # no common type: as text
+    assert texts == ["good", None, None, "x"]
+    assert table["n"].to_pylist() == ["1", None, "two", "[1, 2]"]
 
     file.write_text(r'{"text": "cut \ud83d"}' + "\n" + r'{"text": "whole \ud83d\ude42"}')
     assert read(file)[2] == ["cut \ufffd", "whole 🙂"]
 
-    csv = tmp_path / "t.csv"
-    csv.write_text('text,n\n,1\n"",2\nx,\n', encoding="utf-8")
-    _, table, texts = read(csv)
-    assert texts == [None, "", "x"] and table["n"].to_pylist() == ["1", "2", None]
+    file.write_text('{"text": "a", "meta": {}}\n{"text": "b", "meta": {"tags": {}}}\n')
+    pa.parquet.write_table(read(file)[1], tmp_path / "again.parquet")
+    assert read(tmp_path / "again.parquet")[2] == ["a", "b"]
 
 
 def test_all_files_have_the_columns_of_each(tmp_path):
@@ -129,8 +139,10 @@ VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
     st.text(st.characters(exclude_categories=["Cs"])), st.lists(st.integers(-9, 9), max_size=2),
 )  # fmt: skip
+WORDS = st.text(st.characters(exclude_categories=["Cs"]))
 ROWS = st.lists(
-    st.fixed_dictionaries({"text": VALUES}, optional={"a": VALUES, "b": VALUES}), min_size=1
+    st.fixed_dictionaries({"text": st.none() | WORDS}, optional={"a": VALUES, "b": VALUES}),
+    min_size=1,
 )
 
 
@@ -140,7 +152,7 @@ def test_no_json_loses_or_doubles_a_row(rows, size, tmp_path_factory):
     lines = [json.dumps({"text": "text"}), *map(json.dumps, rows)]
     file.write_text("\n".join(lines), encoding="utf-8")
     _, table, texts = read(file, rows=size)
-    assert texts == ["text"] + [r["text"] if isinstance(r["text"], str) else None for r in rows]
+    assert texts == ["text", *(row["text"] for row in rows)]
     assert len(table) == len(texts)
     for name in set(table.column_names) - {"text"}:
         missing = [row.get(name) is None for row in [{}, *rows]]
@@ -148,38 +160,210 @@ def test_no_json_loses_or_doubles_a_row(rows, size, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "reason"),
+    ("name", "content", "line"),
     [
-        ("t.csv", b"a,b\n1,2\n", "no column 'text'; it has a, b"),
-        ("t.csv", b"", "cannot be read: .*mpty"),
-        ("t.csv", b"text,text\na,b\n", "two columns of one name"),
-        ("t.csv", b"text,n\n", "has no rows"),
-        ("t.csv", b"text,n\n" + b"a,1\n" * 500_000 + b"a\n", "cannot be read: .*got 1"),
-        ("t.csv", b"text\n\xe4\n", "is not UTF-8"),
-        ("t.csv", b"text,n\na\n", "cannot be read: .*Expected 2 columns"),
-        ("t.txt", b"\xe4\n", "is not UTF-8"),
-        ("t.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
-        ("t.jsonl", b'["text"]\n', "line 1 is not an object"),
-        ("t.jsonl", b'{"text": 1}\n', "column 'text' of .* holds int64, no text"),
-        ("t.parquet", b"PAR1 and no more", "cannot be read"),
+        ("t.csv", b"a,b\nx,y\n", None),
+        ("t.csv", b"The cat sat\nThe dog ran\n", None),  # no header
+        ("t.csv", b"", None),
+        ("t.csv", b"text,text\na,b\n", None),
+        ("t.csv", b"text,n\n", None),
+        ("t.csv", b"text\n\xe4\n", None),
+        ("t.csv", b"text,n\n" + b"a,1\n" * 500_000 + b"a\n", 500_002),
+        ("t.csv", b"text\nplain\nno, yes\n", 3),
+        ("t.csv", b"id,text\n1,no, yes\n", 2),
+        ("t.csv", b'text\nplain\n"never closed\nx\n', 3),
+        ("t.csv", b'text\nx\n"open\n' + b"x\n" * 50 + b'closed"\n', 3),
+        ("t.csv", b'"text"\nx\n"open\n' + b"x\n" * 50 + b'closed"\n', 3),
+        ("t.csv", b'id,text\n1,"open\n2,x\n3,x\n4,closed"\n', 2),
+        ("t.csv", b'id,text\n1,"say \\"so\\" now"\n', 2),
+        ("t.csv", b'id,text\n1,say \\"so\\" now\n', 2),
+        ("t.csv", b'id,text\n1, "quoted after a space"\n', 2),
+        ("t.csv", b"id,text\n1,a\rb\n", 2),
+        ("t.csv", b"id,text\n1,a\r\n", 2),
+        ("t.csv", b"id,text\n1,a\0b\n", 2),
+        ("t.csv", "text\nx\n".encode("utf-16-le"), 1),
+        ("t.csv", b"n;text\n1;a;b\n", 2),
+        ("t.csv", b"text\n2024-01-31\n2024-02-01T00:00:00Z\n", None),
+        ("t.csv", b"text\ntrue\nFalse\n", None),
+        ("t.csv", b"text\n\"['a', 'b']\"\n[]\n", None),
+        ("t.tsv", b'text\n"say ""so"""\n', 2),  # quotes are literal, or enclose: two readings
+        ("t.tsv", b'text\nx\n"two\nlines"\n', 3),
+        ("t.txt", b"\xe4\n", None),
+        ("t.txt", b"a\n\0\n", 2),
+        ("t.txt", b"a\nb\rc\n", 2),
+        ("t.jsonl", b'{"text": "a"}\n{"text": \n', 2),
+        ("t.jsonl", b'{"text": "a"}\n["text"]\n', 2),
+        ("t.jsonl", b'{"text": "a"}\n{"text": 1}\n', 2),
+        ("t.jsonl", b'{"text": "a", "text": "b"}\n', 1),
+        ("t.parquet", b"PAR1 and no more", None),
+        ("t.xyz", b"text\nx\n", None),
+        ("t.csv.gz", b"text\nx\n", None),
+        ("t.csv.bz2", b"text\nx\n", None),
+        ("t.csv.xz", b"text\nx\n", None),
+        ("t.csv.zst", b"text\nx\n", None),
     ],
 )
-def test_what_cannot_be_read_is_said_with_its_name(tmp_path, name, content, reason):
+def test_a_file_that_cannot_be_read_exactly_is_refused_with_its_line(tmp_path, name, content, line):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=reason) as caught:
-        read(tmp_path / name)
-    assert name in str(caught.value) and "\n" not in str(caught.value)
+    for call in (read, lambda file: read_sentences(file, column="text")):
+        with pytest.raises(ValueError, match=re.escape(name)) as caught:
+            call(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        assert line is None or f"line {line}" in str(caught.value)
+
+
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz", "zst"])
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:20] + b"~~~~" + b[24:]])
+def test_a_damaged_compressed_file_is_refused_by_name(tmp_path, compression, damage):
+    if compression == "zst" and len(damage(b" " * 99)) == 99:
+        pytest.skip("pyarrow writes no checksum")
+    file = tmp_path / f"t.txt.{compression}"
+    file.write_bytes(damage(packed(os.urandom(3000).hex().encode(), compression)))
+    with pytest.raises(ValueError, match=re.escape(file.name)):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("t.csv", "text\nNA\nNone\nnull\nnan\nn/a\n", ["NA", "None", "null", "nan", "n/a"]),
+        ("t.csv", "text\nfirst\n\nthird\n", ["first", None, "third"]),
+        ("t.csv", "id,text\r\n1,a\r\n2,b\r\n", ["a", "b"]),
+        ("t.csv", "id,text\r1,a\r2,b\r", ["a", "b"]),
+        ("t.csv", 'id,text\r\n1,"a\r\nb"\r\n2,"c\nd"\r\n', ["a\r\nb", "c\nd"]),
+        ("t.csv", 'id,text\n1,"a\n2\nb"\n', ["a\n2\nb"]),
+        ("t.csv", '"id","text"\n"1","' + "1,2\n" * 30 + 'b"\n', ["1,2\n" * 30 + "b"]),
+        ("t.csv", "id\ttext\n1\ta, b\n", ["a, b"]),
+        ("t.csv", "id;text\n1;a, b\n", ["a, b"]),
+        ("t.csv", "sep=;\nid;text\n1;a, b\n", ["a, b"]),
+        ("t.csv", 'id, text\n1, "a, b"\n2, c\n', ["a, b", "c"]),
+        ("t.csv", "\ufeffid,text\n1,a\n", ["a"]),
+        ("T.CSV", 'id,text\n1,5" wide\n', ['5" wide']),
+        ("t.tsv", 'id\ttext\n1\t"open\n2\t"said" he\n3\tx\n', ['"open', '"said" he', "x"]),
+        ("t.tsv", 'id\ttext\n1\t"all of it"\n2\tx\n', ['"all of it"', "x"]),
+        ("t.txt", "a\rb\r", ["a", "b"]),
+        ("a::b[1] 50%25 *.csv", "text\na\nb\n", ["a", "b"]),
+    ],
+)
+def test_a_file_is_read_as_it_is_written(tmp_path, monkeypatch, name, content, texts):
+    (tmp_path / name).write_bytes(content.encode())
+    assert read(tmp_path / name)[2] == texts
+    assert read_sentences(tmp_path / name, column="text").texts == [t for t in texts if t]
+    monkeypatch.chdir(tmp_path)
+    assert read(name)[2] == texts
+
+
+def test_columns_that_parquet_cannot_give_as_text_are_refused(tmp_path):
+    for column in ([["a"], ["b"]], [{"a": 1}, {"a": 2}], [1, 2], [True, False]):
+        pa.parquet.write_table(pa.table({"text": column}), tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match="must hold text"):
+            open_source(tmp_path / "t.parquet")
+    twice = pa.table([["a"], ["b"]], names=["text", "text"])
+    pa.parquet.write_table(twice, tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="two columns"):
+        open_source(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_columns_in_the_names_of_folders_are_kept(tmp_path, form):
+    table = pa.table({"text": ["a", "b", "c"], "lang": ["de", "en", "de"]})
+    pa.dataset.write_dataset(
+        table, tmp_path, format=form, partitioning=["lang"], partitioning_flavor="hive"
+    )
+    (tmp_path / "lang=de" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "lang=de" / ".ipynb_checkpoints" / f"part-0.{form}").write_bytes(b"junk")
+    for place in (tmp_path, tmp_path / "lang=*" / "*"):
+        found = read(place)[1].select(["text", "lang"]).to_pydict()
+        assert found == {"text": ["a", "c", "b"], "lang": ["de", "de", "en"]}
+
+
+def packed(content, compression):
+    match compression:
+        case "gz":
+            return gzip.compress(content)
+        case "bz2":
+            return bz2.compress(content)
+        case "xz":
+            return lzma.compress(content)
+        case "zst":
+            return pa.compress(content, "zstd", asbytes=True)
+    return content
+
+
+def written(texts, form, sep, quoting, columns):
+    """A table of texts as bytes, and whether its suffix names the delimiter."""
+    table = {"text": texts} | ({"id": [f"n{n}" for n in range(len(texts))]} if columns > 1 else {})
+    stream = io.BytesIO()
+    match form:
+        case "pandas":
+            frame = pd.DataFrame(table, dtype=object)
+            frame.to_csv(stream, index=False, sep=sep, quoting=quoting)
+        case "pyarrow":
+            options = pa.csv.WriteOptions(delimiter=sep)
+            pa.csv.write_csv(pa.table(table), stream, options)
+        case "csv":
+            file = io.StringIO(newline="")
+            rows = zip(*table.values(), strict=True)
+            csv.writer(file, delimiter=sep, quoting=quoting).writerows([list(table), *rows])
+            stream.write(file.getvalue().encode())
+        case "parquet":
+            pa.parquet.write_table(pa.table(table), stream)
+        case "jsonl":
+            pd.DataFrame(table, dtype=object).to_json(stream, orient="records", lines=True)
+        case "txt":
+            stream.write("\n".join(texts).encode())
+    return stream.getvalue()
+
+
+FRAGMENTS = st.sampled_from(
+    ['"', '""', "\n", "\r\n", "\ufeff", "\\", *",\t; 'aé🙂1", "NA", "null"]
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
+@given(
+    texts=st.lists(st.lists(FRAGMENTS, max_size=6).map("".join) | WORDS, min_size=1, max_size=8),
+    form=st.sampled_from(["pandas", "pyarrow", "csv", "parquet", "jsonl", "txt"]),
+    sep=st.sampled_from([",", "\t", ";"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    columns=st.sampled_from([1, 2]),
+    compression=st.sampled_from(["", "gz", "bz2", "xz", "zst"]),
+)
+def test_any_texts_come_back_or_the_file_is_refused(
+    tmp_path_factory, texts, form, sep, quoting, columns, compression
+):
+    if form == "txt":  # has no way to write line ends, or a first character like its mark
+        texts = [text for text in texts if text and not set(text) & set("\r\n\ufeff")] or ["x"]
+    suffix = form if form in ("parquet", "jsonl", "txt") else "tsv" if sep == "\t" else "csv"
+    content = written(texts, form, sep, quoting, columns)
+    name = f"t.{suffix}"
+    if compression and form != "parquet":
+        content, name = packed(content, compression), f"{name}.{compression}"
+    file = tmp_path_factory.mktemp("any") / name
+    file.write_bytes(content)
+    plain = all(re.fullmatch(r"\w[\w ,;]*", text) for text in texts) and any(
+        map(str.isalpha, texts)
+    )
+    try:
+        found = read(file)[2]
+    except ValueError:
+        assert not plain  # of a table without traps nothing is refused
+        with pytest.raises(ValueError):
+            read_sentences(file, column="text")
+        return
+    assert [text or "" for text in found] == texts
+    sentences = [text.strip() for text in texts if text.strip()]
+    if sentences:
+        assert read_sentences(file, column="text").texts == sentences
 
 
 def test_places_without_a_table_are_refused(tmp_path):
     for place in (tmp_path, tmp_path / "none.csv", tmp_path / "*.csv"):
-        with pytest.raises(
-            FileNotFoundError, match=r"is not there, or holds nothing|is or holds no .*csv"
-        ):
+        with pytest.raises(FileNotFoundError):
             open_source(str(place))
     (tmp_path / "a.csv").write_text("text\nx\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text("x\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="several kinds"):
+    with pytest.raises(ValueError, match="one kind"):
         open_source(str(tmp_path))
 
 

@@ -1,0 +1,432 @@
+"""One reader for each kind of file with a table: Parquet, CSV, JSON lines, text.
+
+CSV goes through Python's own `csv` module in strict mode, because it knows the line of every row.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, zip_longest
+from pathlib import PurePosixPath
+from typing import BinaryIO, TextIO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet
+
+from micse_utils.checks import repaired, shown
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+TEXT = "text"
+"""Name of the one column of a text file, which has a row per line."""
+DELIMITERS = (",", "\t", ";", "|")
+CELL_LINES = 20
+"""Lines that a row of CSV may have, unless all cells are quoted: a longer one has a stray quote."""
+CHUNK = 4096
+"""Rows that are read together."""
+NO_TEXT = re.compile(
+    r"[-+\d\s.,:/%eETZ]*|true|false|\[.*\]|\{.*\}", re.IGNORECASE | re.ASCII | re.DOTALL
+)
+"""Cells that are numbers, dates, truth values, or lists: a column of nothing else is not text."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One file of a table; each kind has `names`, `scan` and `tables`."""
+
+    filesystem: fsspec.AbstractFileSystem
+    file: str
+    column: str | None
+
+    @contextlib.contextmanager
+    def text(self, newline: str) -> Iterator[TextIO]:
+        """Open the file as text: UTF-8, or UTF-16 with its mark."""
+        with self.filesystem.open(self.file, "rb") as stored, self._unpacked(stored) as stream:
+            stream = io.BufferedReader(stream)
+            encoding = "utf-16" if stream.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            yield io.TextIOWrapper(stream, encoding, newline=newline)
+
+    def _unpacked(self, stored: BinaryIO) -> BinaryIO:
+        if self.file.lower().endswith(".zst"):  # Python's own library has it from 3.14
+            return pa.CompressedInputStream(stored, "zstd")
+        compression = fsspec.utils.infer_compression(self.file.lower())
+        return fsspec.compression.compr[compression](stored, mode="rb") if compression else stored
+
+    @cached_property
+    def head(self) -> str:
+        """The first characters, with the line ends as they are."""
+        with self.text(newline="") as stream:
+            return stream.read(2**16)
+
+    @cached_property
+    def newline(self) -> str:
+        """What ends a line; a carriage return may stand before a line feed."""
+        end = re.search(r"\r\n?|\n", self.head)
+        return "\r" if end and end[0] == "\r" else "\n"
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines without their ends."""
+        with self.text(self.newline) as stream:
+            for number, line in enumerate(stream, 1):
+                line = line.removesuffix(self.newline)
+                line = line.removesuffix("\r") if self.newline == "\n" else line
+                if "\0" in line:
+                    raise self.has_nul(number)
+                if "\r" in line or "\n" in line:
+                    raise ValueError(
+                        f"{self.file}, line {number}: lines must end alike, got a carriage return "
+                        "and a line feed apart"
+                    )
+                yield line
+
+    def has_nul(self, line: int) -> ValueError:
+        """Return the error for a line with NUL characters."""
+        return ValueError(
+            f"{self.file}, line {line} holds NUL characters; if it is UTF-16, save it as UTF-8"
+        )
+
+
+class Text(Reader):
+    """A row a line."""
+
+    def names(self) -> list[str]:
+        """Return the names of the columns."""
+        return [TEXT]
+
+    def scan(self) -> tuple[pa.Schema, int]:
+        """Read the file once; return columns and number of rows."""
+        return pa.schema([(TEXT, pa.string())]), sum(1 for _ in self.lines())
+
+    def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Yield the rows, some at a time."""
+        for lines in _chunks(self.lines()):
+            yield pa.table({TEXT: pa.array(lines, pa.string())})
+
+
+class Parquet(Reader):
+    """Parquet, which has its types."""
+
+    def names(self) -> list[str]:
+        """Return the names of the columns."""
+        return self.scan()[0].names
+
+    def scan(self) -> tuple[pa.Schema, int]:
+        """Read the file once; return columns and number of rows."""
+        with self.filesystem.open(self.file, "rb") as stream:
+            parquet = pa.parquet.ParquetFile(stream)
+            return parquet.schema_arrow.remove_metadata(), parquet.metadata.num_rows
+
+    def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Yield the rows, some at a time."""
+        with self.filesystem.open(self.file, "rb") as stream:
+            for batch in pa.parquet.ParquetFile(stream).iter_batches():
+                yield pa.Table.from_batches([batch])
+
+
+class JSONLines(Reader):
+    """JSON lines, an object each."""
+
+    def names(self) -> list[str]:
+        """Return the names of the columns."""
+        return list(next(self._records(), {}))
+
+    def scan(self) -> tuple[pa.Schema, int]:
+        """Read the file once; return columns and number of rows."""
+        schema, rows = pa.schema([]), 0
+        for records in _chunks(self._records()):
+            names = dict.fromkeys(name for record in records for name in record)
+            columns = {name: _column([r.get(name) for r in records]) for name in names}
+            schema = unified(schema, pa.table(columns).schema)
+            rows += len(records)
+        return pa.schema([f if _storable(f) else (f.name, pa.string()) for f in schema]), rows
+
+    def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Yield the rows, some at a time."""
+        for records in _chunks(self._records()):
+            there = {name for record in records for name in record} | {self.column}
+            fields = [field for field in schema if field.name in there]
+            arrays = [_column([r.get(f.name) for r in records], f.type) for f in fields]
+            yield pa.table(arrays, schema=pa.schema(fields))
+
+    def _records(self) -> Iterator[dict]:
+        """Yield the objects; blank lines are none."""
+        for number, line in enumerate(self.lines(), 1):
+            if not line.strip():
+                continue
+            where = f"{self.file}, line {number}"
+            try:
+                record = json.loads(line, object_pairs_hook=_distinct)
+                if "\\ud" in line.lower():  # perhaps half of a surrogate pair
+                    record = json.loads(repaired(json.dumps(record, ensure_ascii=False)))
+            except (ValueError, RecursionError) as error:
+                reason = getattr(error, "msg", error)
+                raise ValueError(f"{where} is not JSON, one object a line: {reason}") from None
+            if not isinstance(record, dict):
+                raise ValueError(f"{where} must be an object, got {shown(line)}")
+            if not isinstance(record.get(self.column), str | None):
+                raise ValueError(
+                    f"{where}: '{self.column}' must be text, got {shown(record[self.column])}"
+                )
+            yield record
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError("an object has two values of one name")
+    return record
+
+
+def _storable(column: pa.Field) -> bool:
+    """Whether Parquet can hold the type: it has none for an object without any entry."""
+    try:
+        pa.parquet.write_table(pa.schema([column]).empty_table(), pa.BufferOutputStream())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
+def _column(values: list, kind: pa.DataType | None = None) -> pa.Array:
+    """Return values of JSON as a column; as text, if they have no common type."""
+    try:
+        if kind is None or not pa.types.is_string(kind):
+            return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        pass
+    as_text = (v if v is None or isinstance(v, str) else json.dumps(v) for v in values)
+    return pa.array(as_text, pa.string())
+
+
+@dataclass(frozen=True)
+class CSVForm:
+    """How a CSV file is written.
+
+    Attributes:
+        header: names of the columns.
+        delimiter: between cells.
+        start: lines before the header: 1 after Excel's `sep=;`, else 0.
+        spaced: a space follows each delimiter, as in `id, text`.
+        quotes: quotes enclose cells; else they are literal.
+        all_quoted: every cell of the header is quoted.
+    """
+
+    header: list[str]
+    delimiter: str
+    start: int
+    spaced: bool
+    quotes: bool
+    all_quoted: bool
+
+
+class CSV(Reader):
+    """CSV and TSV."""
+
+    def names(self) -> list[str]:
+        """Return the names of the columns."""
+        return self.form.header
+
+    @cached_property
+    def form(self) -> CSVForm:
+        """How the file is written.
+
+        The delimiter is the suffix's, unless only a different one yields the column asked for.
+        """
+        own = "\t" if ".tsv" in PurePosixPath(self.file.lower()).suffixes else ","
+        delimiters, start, head = [own, *(d for d in DELIMITERS if d != own)], 0, self.head
+        if (nul := head.find("\0")) >= 0:
+            raise self.has_nul(head.count(self.newline, 0, nul) + 1)
+        if announced := re.match(r'"?sep=(.)"?\r?[\n\r]', head):  # Excel's
+            delimiters, start, head = [announced[1]], 1, head[announced.end() :]
+        forms = [form for d in delimiters if (form := self._formed(head, d, start)).header]
+        if not forms:
+            raise ValueError(f"{self.file} is empty, or its line {start + 1} is not a header")
+        return next((form for form in forms if self.column in form.header), forms[0])
+
+    def _formed(self, head: str, delimiter: str, start: int) -> CSVForm:
+        header = next(csv.reader(io.StringIO(head, newline=""), delimiter=delimiter), [])
+        every = delimiter.join('"{}"'.format(name.replace('"', '""')) for name in header)
+        quotes = delimiter != "\t" or '"' in head.split(self.newline)[0]
+        spaced = len(header) > 1 and all(name.startswith(" ") for name in header[1:])
+        header = [name.strip(" ") for name in header] if spaced else header
+        return CSVForm(header, delimiter, start, spaced, quotes, head.startswith(every))
+
+    def scan(self) -> tuple[pa.Schema, int]:
+        """Read the file once; return columns and number of rows."""
+        form, rows, text, doubtful = self.form, 0, False, False
+        if self.column not in form.header:
+            raise ValueError(
+                f"{self.file} has no column {shown(self.column)}; its first line, taken as the "
+                f"header, has {shown(', '.join(form.header))}; name one of these, or add a header"
+            )
+        place = form.header.index(self.column)
+        for _, cells in self._rows(form.quotes):
+            rows += 1
+            text = text or not NO_TEXT.fullmatch(cells[place])
+            doubtful = doubtful or any(cell.startswith('"') for cell in cells)
+        if rows and not text:
+            raise ValueError(
+                f"column '{self.column}' of {self.file} must hold text, got only numbers, dates, "
+                f"lists and the like: {shown(cells[place])}"
+            )
+        if doubtful and not form.quotes:
+            self._refuse_two_readings(place)
+        return pa.schema([(name, pa.string()) for name in form.header]), rows
+
+    def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Yield the rows, some at a time."""
+        for rows in _chunks(self._rows(self.form.quotes)):
+            columns = zip(*(cells for _, cells in rows), strict=True)
+            arrays = [pa.array([c or None for c in cells], pa.string()) for cells in columns]
+            yield pa.table(arrays, names=self.form.header)
+
+    def _refuse_two_readings(self, place: int) -> None:
+        """Refuse a TSV whose quotes may be literal or may enclose cells, with different rows.
+
+        They are literal if they cannot enclose cells, or if they do so without need: programs
+        quote a cell for the sake of what is in it, or else the header, too.
+        """
+        first, needless, bare = None, False, False
+        try:
+            for literal, quoted in zip_longest(self._rows(False), self._rows(True)):
+                if literal != quoted and first is None:
+                    first = (literal or quoted)[0]
+                if literal and quoted:
+                    pairs = zip(literal[1], quoted[1], strict=True)
+                    needless |= any(q and '"' not in q and c == f'"{q}"' for c, q in pairs)
+                    bare |= not literal[1][place].startswith('"')
+        except ValueError:
+            return
+        if not (needless and bare):
+            raise ValueError(
+                f"{self.file}, line {first}: quotes may be part of the text or may enclose it; "
+                "save the table as .csv or .parquet"
+            )
+
+    def _rows(self, quotes: bool) -> Iterator[tuple[int, list[str]]]:
+        """Yield line and cells of each row; quotes enclose cells, or are literal."""
+        form, raw, unquoted = self.form, [], False  # raw: lines of the row that is being read
+        exempt = form.all_quoted or form.quotes != quotes
+        csv.field_size_limit(2**30)
+
+        def lines(stream: TextIO) -> Iterator[str]:
+            for number, line in enumerate(stream, form.start + 1):
+                if "\0" in line:
+                    raise self.has_nul(number)
+                raw.append(line)
+                if len(raw) > CELL_LINES and (unquoted or not exempt):
+                    raise csv.Error(f"a quote is still open {CELL_LINES} lines later")
+                yield line
+
+        with self.text(self.newline) as stream:
+            for _ in range(form.start):
+                stream.readline()
+            quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+            reader = csv.reader(
+                lines(stream), delimiter=form.delimiter, quoting=quoting,
+                skipinitialspace=form.spaced, strict=True,
+            )  # fmt: skip
+            line, crlf = form.start + 1, None
+            while True:
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    raise ValueError(
+                        f"{self.file}, line {line}: {error}; a quote or carriage return in a cell "
+                        "must be quoted as CSV does, and one that opens a cell be closed. Quote "
+                        "every cell, or save the table as .parquet"
+                    ) from None
+                if cells is None:
+                    return
+                crlf = raw[-1].endswith("\r\n") if crlf is None else crlf
+                if not crlf and raw[-1].endswith("\r\n"):  # pandas leaves such texts unquoted
+                    raise ValueError(
+                        f"{self.file}, line {line}: a carriage return before the line feed, and "
+                        "none in line 1; let all lines end alike"
+                    )
+                if line > form.start + 1 and (cells or len(form.header) == 1):
+                    cells = cells or [""]
+                    self._check(line, cells, raw, quotes)
+                    unquoted = unquoted or (quotes and '"' not in raw[0] and any(cells))
+                    yield line, cells
+                line += len(raw)
+                raw.clear()
+
+    def _check(self, line: int, cells: list[str], raw: list[str], quotes: bool) -> None:
+        """Refuse a row that does not fit the header, or that is not quoted as CSV is."""
+        form, where = self.form, f"{self.file}, line {line}"
+        if len(cells) != len(form.header):
+            raise ValueError(
+                f"{where} has {len(cells)} cells, the header has {len(form.header)}; a cell with "
+                f"{shown(form.delimiter)} in it must be quoted"
+            )
+        if not quotes or all('"' not in part for part in raw):
+            return
+        # Three rows or more that fit the header lie in one cell, hardly by chance.
+        fits = all(part.count(form.delimiter) == len(cells) - 1 for part in raw)
+        if len(raw) > 3 and len(cells) > 1 and fits and not form.all_quoted:
+            raise ValueError(
+                f"{where}: the cell that opens with a quote holds rows of the table; close the "
+                "quote, or quote every cell"
+            )
+        text = "".join(raw)
+        for cell in cells:
+            doubtful = '\\"' in cell or cell.lstrip().startswith('"')
+            if doubtful and '"{}"'.format(cell.replace('"', '""')) not in text:
+                raise ValueError(
+                    f"{where}: a quote must open right after {shown(form.delimiter)}, and one in "
+                    f"the text must be doubled, got {shown(text)}"
+                )
+
+
+READERS = {
+    ".parquet": Parquet,
+    ".csv": CSV,
+    ".tsv": CSV,
+    ".jsonl": JSONLines,
+    ".ndjson": JSONLines,
+    ".json": JSONLines,
+    ".txt": Text,
+}
+"""By suffix in any case, the reader of a file; all but Parquet may be compressed: `.csv.gz`."""
+
+
+def reader_of(name: str) -> type[Reader] | None:
+    """Return the reader for a file by its suffixes, None if there is none."""
+    suffixes = PurePosixPath(name.lower()).suffixes
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+        if suffixes[-1:] == [".parquet"]:
+            return None
+    return READERS.get(suffixes[-1]) if suffixes else None
+
+
+def unified(first: pa.Schema, second: pa.Schema, file: str | None = None) -> pa.Schema:
+    """Merge two schemas; types that do not go together become text, if no file is to blame."""
+    fields = {field.name: field for field in first}
+    for new in second:
+        old = fields.setdefault(new.name, new)
+        try:
+            both = pa.unify_schemas(
+                [pa.schema([old]), pa.schema([new])], promote_options="permissive"
+            ).field(0)
+        except pa.ArrowTypeError:
+            if file is not None:
+                raise ValueError(
+                    f"{file}: column '{new.name}' holds {new.type}, in files before it "
+                    f"{old.type}; convert one of them"
+                ) from None
+            both = pa.field(new.name, pa.string())
+        fields[new.name] = both
+    return pa.schema(list(fields.values()))
+
+
+def _chunks(items: Iterable) -> Iterator[list]:
+    """Yield the items, `CHUNK` at a time."""
+    items = iter(items)
+    while chunk := list(islice(items, CHUNK)):
+        yield chunk
