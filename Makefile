@@ -40,7 +40,7 @@ grid: $(READY) ## the whole low-shot experiment: 4 sizes, 2 methods, 5 seeds (an
 bench: $(READY) ## how fast the kit is here, each item beside a baseline (an hour; ARGS="encoding" for one item)
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
 
-doctor: ## what stands here and what hinders a run; its lines belong into a bug report
+doctor: ## check the setup and report anything that would block a run; paste its output into bug reports
 	@if $(BIN)/python -c '' 2>/dev/null; then $(BIN)/python -m tools.doctor; \
 	elif test -e $(VENV) || test -h $(VENV); then \
 		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run makes it anew."; exit 1; \
