@@ -92,9 +92,9 @@ RUN = Short(
     leaves="results/01_similarity/metrics.json",
 )
 SLOW = {  # two at a time, after `make run`
-    "make run SOURCE=package": Short(add='ARGS="01_similarity"', says="01_similarity: stands"),
+    "make run SOURCE=package": Short(add='ARGS="01_similarity"', says="01_similarity: up to date"),
     "python -m tools.run_notebooks": Short(
-        {"python": ".venv/bin/python"}, add=FIRST, says="01_similarity: stands"
+        {"python": ".venv/bin/python"}, add=FIRST, says="01_similarity: up to date"
     ),
     "make doctor": Short(says=r"✓ Python 3.*\n(?s:.*)✓ packages"),
     "make html": Short(says="run here: 01_similarity", leaves="results/html/index.html"),
