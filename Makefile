@@ -40,7 +40,7 @@ grid: $(READY) ## the whole low-shot experiment: 4 sizes, 2 methods, 5 seeds (an
 bench: $(READY) ## how fast the kit is here, each item beside a baseline (an hour; ARGS="encoding" for one item)
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
 
-doctor: ## what stands here and what hinders a run; its lines belong into a bug report
+doctor: ## check the setup and report anything that would block a run; paste its output into bug reports
 	@if $(BIN)/python -c '' 2>/dev/null; then $(BIN)/python -m tools.doctor; \
 	elif test -e $(VENV) || test -h $(VENV); then \
 		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run makes it anew."; exit 1; \
@@ -66,7 +66,7 @@ html: $(READY) ## the notebooks as web pages that need no network, into results/
 	@$(BIN)/python -m tools.pages $(ARGS)
 
 bundle: $(READY) ## write one archive for a room without internet: kit, packages, models and data (ARGS="FOLDER" for another place than results/)
-	@$(BIN)/python -m tools.packing $(ARGS)
+	@$(BIN)/python -m tools.bundle pack $(ARGS)
 
 badges: $(READY) ## launch badges for Binder and Colab, once the kit is on GitHub (ARGS="https://github.com/you/micse-kit")
 	@$(BIN)/python -m tools.badges $(ARGS)
@@ -95,11 +95,11 @@ moved:
 
 unpack:
 	$(CHECK_PYTHON)
-	@$(PYTHON) -m tools.bundle "$(BUNDLE)"
+	@$(PYTHON) -m tools.bundle unpack "$(BUNDLE)"
 
 $(READY): requirements.lock pyproject.toml $(MOVED) $(if $(BUNDLE),| unpack)
 	$(CHECK_PYTHON)
-	@$(if $(OFFLINE),$(PYTHON) -m tools.bundle)
+	@$(if $(OFFLINE),$(PYTHON) -m tools.bundle check)
 	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV) \
 		|| { echo "No environment could be made in $(VENV) (see above); on Debian and Ubuntu: apt install python3-venv"; exit 1; }

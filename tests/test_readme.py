@@ -22,7 +22,7 @@ from evaluation.test_senteval import write_year
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from micse_utils.settings import cache_folder
-from tools.packing import _kit_files
+from tools.bundle import kit_files
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,8 +69,8 @@ QUICK = {
         for version in ("3.11", "3.12")
     },
     # What these do is run by other tests, see below; here, that make calls it.
-    "make bundle": Short(add="--dry-run", says=r"python -m tools\.packing"),
-    "make bundle ARGS=FOLDER": Short(add="--dry-run", says=r"tools\.packing FOLDER"),
+    "make bundle": Short(add="--dry-run", says=r"python -m tools\.bundle pack"),
+    "make bundle ARGS=FOLDER": Short(add="--dry-run", says=r"tools\.bundle pack FOLDER"),
     "make bench": Short(add="--dry-run", says=r"python tests/benchmarks/run\.py"),
     "make badges": Short(add="--dry-run", says=r"python -m tools\.badges"),
     'make badges ARGS="https://github.com/you/micse-kit"': Short(
@@ -92,9 +92,9 @@ RUN = Short(
     leaves="results/01_similarity/metrics.json",
 )
 SLOW = {  # two at a time, after `make run`
-    "make run SOURCE=package": Short(add='ARGS="01_similarity"', says="01_similarity: stands"),
+    "make run SOURCE=package": Short(add='ARGS="01_similarity"', says="01_similarity: up to date"),
     "python -m tools.run_notebooks": Short(
-        {"python": ".venv/bin/python"}, add=FIRST, says="01_similarity: stands"
+        {"python": ".venv/bin/python"}, add=FIRST, says="01_similarity: up to date"
     ),
     "make doctor": Short(says=r"✓ Python 3.*\n(?s:.*)✓ packages"),
     "make html": Short(says="run here: 01_similarity", leaves="results/html/index.html"),
@@ -191,7 +191,7 @@ def copied(folder):
 
     The environment is a folder of links: what a command deletes of it is a link.
     """
-    for name in _kit_files():
+    for name in kit_files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
     own, packages = Path(sys.prefix), Path(sysconfig.get_path("purelib"))
@@ -294,7 +294,7 @@ def test_make_clean_deletes_what_was_made_and_nothing_else(tmp_path):
         file.touch()
     assert call("make clean", folder).returncode == 0
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert left == set(_kit_files())
+    assert left == set(kit_files())
     assert Path(sys.executable).exists() and Path(sysconfig.get_path("purelib"), "torch").is_dir()
 
 

@@ -436,9 +436,10 @@ def test_scores_become_a_row_or_are_refused(scores):
 def test_a_bundles_list_of_any_shape_is_refused(tmp_path, record):
     for content in (record, {"files": record, "installed": record, "system": 1, "python": 2}):
         text = json.dumps(content, default=str)
-        (tmp_path / "bundle.json").write_text(text, encoding="utf-8", errors="replace")
+        (tmp_path / "bundle").mkdir(exist_ok=True)
+        (tmp_path / bundle.LIST).write_text(text, encoding="utf-8", errors="replace")
         with pytest.raises(bundle.BundleError, match=r"^[^\n]+$"):
-            bundle.read_list(tmp_path / "bundle.json")
+            bundle.check(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv"])

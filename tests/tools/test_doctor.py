@@ -1,6 +1,5 @@
 """The doctor, on this machine and on ones where something is amiss."""
 
-import getpass
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from hub_server import serving
 
 from micse_utils.sources.packaged import MANIFEST
 from tools import doctor
-from tools.doctor import BAD, GOOD, NOTE, hide
+from tools.doctor import Fault, hide
 
 ROOT = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:9"  # refuses every connection
@@ -27,16 +26,12 @@ def consult(*options, **variables):
     done = subprocess.run(
         [sys.executable, *options, "-m", "tools.doctor"],
         cwd=ROOT,
-        env={**environment, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": "", **variables},
+        env={**environment, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         encoding="utf-8",
     )
     assert "Traceback" not in done.stdout + done.stderr
     return done.returncode, done.stdout.splitlines()
-
-
-def marks(findings):
-    return [mark for mark, _ in findings]
 
 
 @pytest.fixture
@@ -59,16 +54,13 @@ def alice(tmp_path):
 
 def test_without_a_network_it_says_what_is_missing_and_names_nobody(alice, tmp_path):
     status, lines = consult(**alice, HF_ENDPOINT=NOBODY)
-    assert status == 1
-    assert lines.pop() == "To be mended: 1, see above."
-    assert all(line[0] in GOOD + BAD + NOTE for line in lines)
-    [index] = [line for line in lines if line[0] == BAD]
-    assert index.startswith("✗ package index: 127.0.0.1: connection error: ")
-    assert f"; {', '.join(MANIFEST)} cannot be fetched; set pip up for a proxy" in index
+    assert (status, lines.pop()) == (1, "1 problem found.")
+    [fault] = [line for line in lines if line[0] == "✗"]
+    assert all(line[0] == "✓" for line in lines if line != fault)
+    assert f"cannot fetch {', '.join(MANIFEST)}: " in fault
+    assert "cache ~/cache lacks " in fault and f"hub {NOBODY}: " in fault
     text = "\n".join(lines)
-    assert "✓ MICSE_DATA=~/data, MICSE_CACHE=~/cache" in text
-    assert "✓ cache ~/cache: holds nothing yet; " in text
-    assert f"· hub: {NOBODY} could not be reached: " in text
+    assert "MICSE_CACHE=~/cache, MICSE_DATA=~/data" in text
     assert not re.search("alice|liddell|secret", text)
     assert str(tmp_path) not in text
 
@@ -76,100 +68,118 @@ def test_without_a_network_it_says_what_is_missing_and_names_nobody(alice, tmp_p
 def test_with_a_hub_only_what_the_hub_does_not_have_is_missing(alice):
     with serving() as hub:
         _, lines = consult(**alice, HF_ENDPOINT=hub.url)
-    assert any(line.startswith(f"✓ hub: {hub.url} answers; ") for line in lines)
-    [index] = [line for line in lines if line[0] == BAD]
-    assert "; judgments, tweets, snippets cannot be fetched; " in index
+    [fault] = [line for line in lines if line[0] == "✗"]
+    assert f"hub {hub.url}: answers" in fault
+    assert "cannot fetch judgments, tweets, snippets: " in fault
 
 
-@pytest.mark.parametrize(("encoding", "cross"), [("utf-8", "✗ "), ("ascii", "NO ")])
-def test_an_environment_without_any_package_is_told_line_by_line(encoding, cross):
+@pytest.mark.parametrize(("encoding", "cross"), [("utf-8", "✗ "), ("ascii", "\\u2717 ")])
+def test_an_environment_without_any_package_is_reported_line_by_line(encoding, cross):
     status, lines = consult("-S", PYTHONIOENCODING=encoding)
-    assert status == 1
-    broken = [line for line in lines if line.startswith(cross)]
-    assert len(broken) == 5  # the variables are read without any package
-    assert any(
-        "device: ModuleNotFoundError: No module named 'torch'; mend it by: " in b for b in broken
-    )
-    assert all(line.endswith(" -m pip install -r requirements.lock -e .") for line in broken)
-    assert lines[-1] == "To be mended: 5, see above."
+    assert (status, lines.pop()) == (1, "5 problems found.")
+    faults = [line for line in lines if line.startswith(cross)]
+    assert len(faults) == 5  # the variables are read without any package
+    assert any("device: ModuleNotFoundError: No module named 'torch'" in f for f in faults)
+    assert all(line.endswith(" -m pip install -r requirements.lock -e .") for line in faults)
 
 
 @pytest.mark.parametrize("version", [(3, 10, 4), (3, 15, 0)])
-def test_a_python_that_is_too_old_or_too_new_is_a_cross(monkeypatch, version):
+def test_a_python_that_is_too_old_or_too_new_is_a_fault(monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
-    [(mark, text)] = doctor.python()
-    assert mark == BAD and "PYTHON=python3.12 make run" in text
+    with pytest.raises(Fault, match=r"PYTHON=python3\.12"):
+        doctor.python()
 
 
-def test_packages_out_of_range_hinder_and_others_than_the_locked_are_noted(tmp_path, monkeypatch):
-    assert marks(doctor.packages()) == [GOOD]
-    for name in ("pyproject.toml", "requirements.lock"):
-        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    with (tmp_path / "requirements.lock").open("a", encoding="utf-8") as lock:
-        lock.write("\npytest==0.1\nnot-there-at-all==1.0\nelsewhere==1 ; sys_platform == 'none'\n")
-    (_, stands), (mark, text) = doctor.packages()
-    assert "requirements.lock" not in stands
-    assert mark == NOTE and re.search(r"pytest [\d.]+ \(==0.1\), not-there-at-all is missing", text)
-    assert "elsewhere" not in text
-
-    project = (
-        (tmp_path / "pyproject.toml")
-        .read_text(encoding="utf-8")
-        .replace('"numpy>=2,<3"', '"numpy>=9"')
-    )
+def test_packages_out_of_range_are_a_fault_and_others_than_the_locked_are_named(
+    tmp_path, monkeypatch
+):
+    assert doctor.packages() == "packages: all as in requirements.lock"
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    lock += "\npytest==0.1\nnot-there-at-all==1.0\nelsewhere==1 ; sys_platform == 'none'\n"
     (tmp_path / "pyproject.toml").write_text(project, encoding="utf-8")
-    [(mark, text)] = doctor.packages()
-    assert mark == BAD and re.match(r"packages: numpy [\d.]+ \(>=9\); mend it by: ", text)
+    (tmp_path / "requirements.lock").write_text(lock, encoding="utf-8")
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    found = doctor.packages()
+    assert re.search(r"pytest [\d.]+ \(==0.1\), not-there-at-all is missing", found)
+    assert "elsewhere" not in found
+
+    project = project.replace('"numpy>=2,<3"', '"numpy>=9"')
+    (tmp_path / "pyproject.toml").write_text(project, encoding="utf-8")
+    with pytest.raises(Fault, match=r"numpy [\d.]+ \(>=9\); .* pip install"):
+        doctor.packages()
 
 
-def test_a_device_that_is_not_there_is_a_cross(monkeypatch):
+def test_a_device_that_is_not_there_is_a_fault(monkeypatch):
     monkeypatch.setenv("MICSE_DEVICE", "cpu")
-    [(mark, text)] = doctor.device()
-    assert mark == GOOD and text.startswith("device cpu by MICSE_DEVICE, ")
+    assert doctor.device().startswith("device cpu, ")
     monkeypatch.setenv("MICSE_DEVICE", "cuda:99")
-    [(mark, text)] = doctor.device()
-    assert mark == BAD and "try cpu, or unset it" in text
+    with pytest.raises(Fault, match="MICSE_DEVICE=cuda:99"):
+        doctor.device()
 
 
-def test_variables_that_lead_nowhere_are_crosses_and_unknown_ones_are_noted(tmp_path, monkeypatch):
+def test_a_torchvision_for_another_torch_is_a_fault_with_a_way_out(tmp_path):
+    (tmp_path / "torchvision-0.1.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1\n"
+    (tmp_path / "torchvision-0.1.dist-info" / "METADATA").write_text(metadata, encoding="utf-8")
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        'raise RuntimeError("operator torchvision::nms does not exist")', encoding="utf-8"
+    )
+    code = "from tools import doctor; doctor.CHECKS = (doctor.device,); doctor.main([])"
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, encoding="utf-8"
+    )
+    assert "pip uninstall torchvision" in done.stdout, done.stdout + done.stderr
+
+
+def test_variables_that_lead_nowhere_are_a_fault_and_unknown_ones_are_named(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("MICSE_")]:
         monkeypatch.delenv(name)
-    assert marks(doctor.variables()) == [GOOD]
-    monkeypatch.setenv("MICSE_DATA", str(tmp_path / "none"))
-    assert marks(doctor.variables()) == [BAD]
     monkeypatch.setenv("MICSE_SENTEVAL", str(tmp_path))
     monkeypatch.setenv("MICSE_CHACHE", str(tmp_path))
-    (bad, reason), (good, stands), (note, unknown) = doctor.variables()
-    assert (bad, good, note) == (BAD, GOOD, NOTE)
-    assert reason.startswith(f"MICSE_DATA={tmp_path / 'none'} is not a folder")
-    assert stands == f"MICSE_SENTEVAL={tmp_path}"
-    assert unknown.startswith("MICSE_CHACHE: no setting of the kit; there are MICSE_DATA, ")
+    found = doctor.variables()
+    assert f"MICSE_SENTEVAL={tmp_path}; MICSE_CHACHE unknown" in found
+    monkeypatch.setenv("MICSE_DATA", str(tmp_path / "none"))
+    with pytest.raises(Fault, match=f"MICSE_DATA={tmp_path / 'none'}"):
+        doctor.variables()
 
 
-@pytest.mark.parametrize(("needed", "mark"), [(True, BAD), (False, NOTE)])
-def test_a_cache_that_cannot_be_written_hinders_where_something_is_still_to_come(
-    tmp_path, needed, mark
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr("micse_utils.sources.hub.hub_problem", lambda: "no network")
+    monkeypatch.setattr("micse_utils.sources.packaged.index_problem", lambda: "no network")
+    return monkeypatch
+
+
+@pytest.mark.parametrize("holds_all", [True, False])
+def test_a_cache_that_cannot_be_written_is_a_fault_if_something_is_still_to_come(
+    offline, tmp_path, holds_all
 ):
-    assert doctor._disk(tmp_path / "not" / "yet", "holds nothing yet", needed)[0] == GOOD
+    offline.setattr("micse_utils.sources.packaged.is_cached", lambda name: holds_all)
     (tmp_path / "file").touch()
-    found, text = doctor._disk(tmp_path / "file" / "cache", "holds nothing yet", needed)
-    assert found == mark
-    assert re.search("cannot be written .*set MICSE_CACHE to another folder", text)
+    offline.setenv("MICSE_CACHE", str(tmp_path / "file" / "cache"))
+    if holds_all:
+        assert "cannot be written" in doctor.sources()
+    else:
+        with pytest.raises(Fault, match=r"cannot be written .*MICSE_CACHE"):
+            doctor.sources()
 
 
-def test_a_full_disk_hinders_where_something_is_still_to_come(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "LEAST_FREE", 1e18)
-    mark, text = doctor._disk(tmp_path, "holds nothing yet", True)
-    assert mark == BAD and "GB free; make room, or set MICSE_CACHE" in text
+def test_a_full_disk_is_a_fault_if_something_is_still_to_come(offline, tmp_path):
+    offline.setattr(doctor, "LEAST_FREE", 1e18)
+    offline.setenv("MICSE_CACHE", str(tmp_path / "not" / "yet"))
+    with pytest.raises(Fault, match=r"GB left; make room"):
+        doctor.sources()
 
 
-def test_a_kit_of_another_folder_hinders(tmp_path, monkeypatch):
-    assert marks(doctor.kit()) == [GOOD]
-    (tmp_path / "pyproject.toml").touch()
+def test_a_kit_of_another_folder_is_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    doctor.kit()
     monkeypatch.setattr(doctor, "ROOT", tmp_path)  # where the folder is now
-    [(mark, text)] = doctor.kit()
-    assert mark == BAD and "not that of this folder; mend it by" in text
+    with pytest.raises(Fault, match="pip install"):
+        doctor.kit()
 
 
 def kernel_of(folder, *program):
@@ -179,33 +189,31 @@ def kernel_of(folder, *program):
     (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
 
 
-def test_another_kernel_of_the_same_name_is_told(tmp_path, monkeypatch):
+def test_another_kernel_of_the_same_name_is_reported(tmp_path, monkeypatch):
     kernel_of(tmp_path / "foreign", "/opt/other/bin/python")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "foreign"))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
-    assert marks(doctor.kernel()) == [GOOD, NOTE]
+    assert "different environment's kernel" in doctor.kernel()
     kernel_of(tmp_path / "own" / "share" / "jupyter", "/opt/other/bin/python")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "own"))
-    assert marks(doctor.kernel()) == [BAD]
+    with pytest.raises(Fault, match="different Python"):
+        doctor.kernel()
 
 
-def test_a_kernel_that_does_not_answer_hinders(tmp_path, monkeypatch):
+def test_a_kernel_that_does_not_answer_is_a_fault(tmp_path, monkeypatch):
     kernel_of(tmp_path / "share" / "jupyter", sys.executable, "-c", "exit(1)")
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    [(mark, text)] = doctor.kernel()
-    assert mark == BAD and "kernel python3: Kernel died before replying" in text
+    with pytest.raises(Fault, match="Kernel died before replying"):
+        doctor.kernel()
 
 
-def test_a_port_that_is_taken_is_only_a_note():
+def test_a_port_that_is_taken_is_no_fault():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         taken.listen()
-        (_, stands), (mark, text) = doctor.lab(port)
-        assert stands.startswith("JupyterLab 4.")
-        assert mark == NOTE and text.startswith(f"port {port} cannot be had")
-    [(mark, text)] = doctor.lab(port)
-    assert mark == GOOD and text.endswith(f"port {port} is free")
+        assert f"port {port} is not available" in doctor.lab(port)
+    assert doctor.lab(port).endswith(f"port {port} is free")
 
 
 @pytest.mark.parametrize(
@@ -227,17 +235,11 @@ def test_neither_name_nor_home_nor_password_is_printed(monkeypatch, text, hidden
 
 
 def test_a_container_without_users_or_home_is_no_trouble(monkeypatch):
-    def nobody():
-        raise KeyError("getpwuid(): uid not found: 4711")
-
-    def homeless():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(getpass, "getuser", nobody)
-    monkeypatch.setenv("HOME", "/")
-    assert hide("cache /data/micse") == "cache /data/micse"
-    monkeypatch.setattr(Path, "home", homeless)
-    assert hide("cache /data/micse") == "cache /data/micse"
+    for name in ("LOGNAME", "USER", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    for home in ("/", "~"):  # "~": nobody knows
+        monkeypatch.setattr("os.path.expanduser", lambda path, home=home: home)
+        assert hide("cache /data/micse ~ x") == "cache /data/micse ~ x"
 
 
 def make_doctor(environment):
@@ -253,11 +255,12 @@ def make_doctor(environment):
 def test_before_there_is_an_environment_its_needs_are_checked(monkeypatch, capsys):
     assert doctor.main(["--before"]) == 0
     monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "ensurepip" else name)
-    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1e9))
     assert doctor.main(["--before"]) == 1
-    said = capsys.readouterr().out
-    assert "apt install python3-venv" in said
-    assert "1.0 GB free; the packages take 3" in said
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1e9))
+    assert "apt install python3-venv" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name)
+    assert doctor.main(["--before"]) == 1
+    assert "1.0 GB free, the packages take 3" in capsys.readouterr().out
 
 
 def test_make_says_that_the_environment_is_missing_or_broken(tmp_path):

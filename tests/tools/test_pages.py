@@ -194,10 +194,26 @@ def test_cleaning_leaves_the_committed_cells_and_outputs_as_they_are():
     ]
 
 
-def test_pages_can_be_written_elsewhere_and_again(tmp_path):
-    for _ in range(2):
-        assert write_site(tmp_path / "a" / "b", tmp_path / "no results") == []
-    assert (tmp_path / "a" / "b" / "index.html").is_file()
+@pytest.mark.parametrize("mine", ["index.html", "style.css", "figures/01_similarity.png"])
+def test_a_file_of_the_user_is_not_overwritten(tmp_path, capsys, mine):
+    folder = tmp_path / "pages"
+    (folder / mine).parent.mkdir(parents=True)
+    (folder / mine).write_text("mine", encoding="utf-8")
+    assert main([str(folder)]) == 1
+    assert str(folder / mine) in capsys.readouterr().err
+    assert (folder / mine).read_text(encoding="utf-8") == "mine"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert [path for path in files if not path.name.startswith(".")] == [folder / mine]
+
+
+def test_files_of_the_user_beside_the_pages_stay_when_they_are_written_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["~/pages", "--results", str(tmp_path / "no results")]) == 0
+    (tmp_path / "pages" / "mine.html").write_text("mine", encoding="utf-8")
+    (tmp_path / "pages" / "index.html").write_text("an old page", encoding="utf-8")
+    assert main(["~/pages", "--results", str(tmp_path / "no results")]) == 0
+    assert (tmp_path / "pages" / "mine.html").read_text(encoding="utf-8") == "mine"
+    assert "miCSE" in (tmp_path / "pages" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_damaged_page_of_results_is_named(tmp_path):

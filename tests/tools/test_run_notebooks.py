@@ -6,6 +6,7 @@ What the real notebooks show is held in `test_notebooks`.
 import ast
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import random
@@ -57,7 +58,7 @@ def pages(tmp_path_factory):
     return folder
 
 
-def start(pages, results, *arguments, first=""):
+def start(pages, results, *arguments, first="", **variables):
     """Start the runner on these notebooks, after some code of its own."""
     code = f"""
 import pathlib, sys
@@ -69,7 +70,15 @@ sys.exit(run_notebooks.main(["--results", {str(results)!r}, *{arguments!r}]))
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=run_notebooks.ROOT,
+        env=os.environ | variables,
     )  # fmt: skip
+
+
+def finish(process):
+    """Wait for the runner, which must succeed; returns what it said."""
+    said, complaints = process.communicate()
+    assert process.returncode == 0, said + complaints
+    return said
 
 
 def figures(results):
@@ -127,8 +136,7 @@ def test_what_a_person_adds_is_left_and_what_is_lost_or_damaged_is_made_again(
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert {"metrics.json", "numbers.csv", "numbers.png", "01_first.ipynb"} == set(record["files"])
-    assert run_notebooks._unchanged(record["files"], folder)
-    assert ": stands" in run_notebooks.run(NAMES[0], folder, {})
+    assert ": up to date" in run_notebooks.run(NAMES[0], folder, {})
 
     for name in record["files"]:
         content = (folder / name).read_bytes()
@@ -138,7 +146,7 @@ def test_what_a_person_adds_is_left_and_what_is_lost_or_damaged_is_made_again(
                 run_notebooks.run(NAMES[0], folder, {})
             (folder / name).write_bytes(content)
     assert len(begun) == 2 * len(record["files"])
-    assert ": stands" in run_notebooks.run(NAMES[0], folder, {})
+    assert ": up to date" in run_notebooks.run(NAMES[0], folder, {})
 
 
 @pytest.mark.slow
@@ -148,7 +156,7 @@ def test_two_runners_of_one_folder_wait_for_each_other(pages, undisturbed, tmp_p
     said = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     lines = "".join(out for out, _ in said).splitlines()
-    assert len([line for line in lines if ": stands" in line]) == 2
+    assert len([line for line in lines if ": up to date" in line]) == 2
     assert figures(tmp_path) == figures(undisturbed)
 
 
@@ -174,18 +182,81 @@ def test_a_kernel_that_is_not_installed_is_one_sentence(pages, tmp_path):
 def test_a_kernel_that_does_not_come_up_is_one_sentence_and_ends_the_run(pages, tmp_path):
     """It dies at once; one that cannot be reached raises the same error after a minute."""
     broken = tmp_path / "broken"
-    (spec := broken / "share" / "jupyter" / "kernels" / "python3").mkdir(parents=True)
-    starts = {
-        "argv": [sys.executable, "-c", "exit(1)", "{connection_file}"],
-        **KERNEL,
-    }
-    (spec / "kernel.json").write_text(json.dumps(starts), encoding="utf-8")
+    register(broken / "share", "-c", "exit(1)", "{connection_file}")
     process = start(pages, tmp_path, *NAMES, first=f"sys.prefix = {str(broken)!r}")
     said, complaints = process.communicate()
     assert process.returncode == 1
     assert "01_first: FAILED, Kernel died before replying" in said
     assert "make doctor" in said and "02_" not in said
     assert "Traceback" not in said + complaints
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A folder with a notebook that is done at once."""
+    folder = tmp_path_factory.mktemp("{short}")
+    cells = [nbformat.v4.new_markdown_cell("# Short\n\n**Time** none")]
+    for source in (
+        'results = "."',
+        "import os\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+        'print(os.environ["OMP_WAIT_POLICY"])',
+        'open(f"{results}/made.txt", "w").write("made")',
+    ):
+        cells.append(nbformat.v4.new_code_cell(source))
+    cells[1].metadata["tags"] = ["parameters"]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
+    nbformat.write(notebook, folder / "01_short.ipynb")
+    return folder
+
+
+def test_settings_and_places_of_the_user_leave_pages_whole(short, tmp_path):
+    """A backend without pages, a home folder, braces, and a file of the user's."""
+    folder = tmp_path / "of {me}" / "01_short"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    variables = {"OMP_WAIT_POLICY": "ACTIVE", "MPLBACKEND": "agg", "HOME": str(tmp_path)}
+    finish(start(short, "~/of {me}", **variables))
+    page = nbformat.read(folder / "01_short.ipynb", as_version=4)
+    outputs = [output for cell in page.cells[1:] for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert "ACTIVE\n" in [output.get("text") for output in outputs]  # who set it is obeyed
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert record["files"].keys() == {"01_short.ipynb", "made.txt"}
+
+
+def test_an_annotated_page_of_results_is_kept_beside_the_new_one(short, tmp_path):
+    finish(start(short, tmp_path))
+    executed = tmp_path / "01_short" / "01_short.ipynb"
+    page = nbformat.read(executed, as_version=4)
+    page.cells.append(nbformat.v4.new_markdown_cell("My notes"))
+    nbformat.write(page, executed)
+    annotated = executed.read_bytes()
+    finish(start(short, tmp_path))
+    aside = tmp_path / "01_short" / "01_short.previous.ipynb"
+    assert aside.read_bytes() == annotated
+    assert "My notes" not in executed.read_text(encoding="utf-8")
+    assert ": up to date" in finish(start(short, tmp_path))
+    run_notebooks._put_aside(executed)
+    assert aside.read_bytes() == annotated
+
+
+def test_a_kernel_that_does_not_come_up_once_is_started_again(short, tmp_path):
+    once = tmp_path / "once"
+    code = (
+        f"import pathlib, runpy, sys; once = pathlib.Path({str(once)!r})\n"
+        "if not once.exists():\n    once.touch()\n    exit(1)\n"
+        'runpy.run_module("ipykernel_launcher", run_name="__main__")'
+    )
+    register(tmp_path / "share", "-c", code, "-f", "{connection_file}")
+    finish(start(short, tmp_path / "results", first=f"sys.prefix = {str(tmp_path)!r}"))
+    assert once.exists()
+
+
+def register(share, *arguments):
+    """Register a kernel that starts Python with these arguments."""
+    (spec := share / "jupyter" / "kernels" / "python3").mkdir(parents=True)
+    starts = {"argv": [sys.executable, *arguments], **KERNEL}
+    (spec / "kernel.json").write_text(json.dumps(starts), encoding="utf-8")
 
 
 @pytest.fixture
@@ -219,9 +290,10 @@ def test_editing_any_module_of_the_package_makes_a_page_out_of_date(
         (tmp_path / "kit" / file).write_text("", encoding="utf-8")
     monkeypatch.setattr(run_notebooks, "ROOT", tmp_path / "kit")
     folder = tmp_path / NAMES[0]
-    write_json(folder / "metrics.json", {"headline": "mean 0"})
+    metrics = write_json(folder / "metrics.json", {"headline": "mean 0"})
+    sums = {"metrics.json": hashlib.sha256(metrics.read_bytes()).hexdigest()}
     record = {"fingerprint": run_notebooks._fingerprint(NAMES[0], {}), "seconds": 1}
-    write_json(folder / "run.json", record | {"files": run_notebooks._files(folder)})
+    write_json(folder / "run.json", record | {"files": sums})
     assert run_notebooks.run(NAMES[0], folder, {}).endswith("mean 0")
     assert not begun
 
@@ -243,9 +315,9 @@ def test_a_full_disk_is_one_sentence_and_the_next_call_begins_anew(here, tmp_pat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     here.setattr(run_notebooks.papermill, "execute_notebook", full)
-    assert main(["--results", str(tmp_path), NAMES[0]]) == 1
-    assert "01_first: FAILED, [Errno 28] No space left on device" in capsys.readouterr().out
-    assert not (tmp_path / NAMES[0] / "run.json").exists()
+    for _ in range(2):
+        assert main(["--results", str(tmp_path), NAMES[0]]) == 1
+        assert "01_first: FAILED, [Errno 28] No space left on device" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\x00"])
