@@ -97,22 +97,22 @@ def unpack(archive: Path, kit: Path) -> None:
         print(f"Unpacking {archive} into {folder}", flush=True)
         _extract(tar, _bundled(_read_list(scratch / KIT)), scratch)
         check(scratch / KIT)
-        if folder.exists():
-            _keep_others(kit, scratch / KIT)
-            shutil.rmtree(folder)
-        (scratch / KIT / "bundle").replace(folder)
+        _remove_listed(kit)
+        for name in [*_bundled(_read_list(scratch / KIT)), LIST]:  # the list marks the end
+            (kit / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / KIT / name).replace(kit / name)
 
 
-def _keep_others(kit: Path, new: Path) -> None:
-    """Move files of a kit's bundle that its list does not name into the new one."""
-    listed = {LIST}
-    with contextlib.suppress(BundleError):
-        listed |= _bundled(_read_list(kit)).keys()
-    for file in (path for path in (kit / "bundle").rglob("*") if not path.is_dir()):
-        name = file.relative_to(kit).as_posix()
-        if name not in listed and not (new / name).exists():
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
-            file.replace(new / name)
+def _remove_listed(kit: Path) -> None:
+    """Remove what an archive brought into a kit's bundle, of whatever age; other files stay."""
+    try:
+        listed = {*json.loads((kit / LIST).read_text(encoding="utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # none was unpacked, or what is left of it cannot be told from the user's
+    for file in [path for path in (kit / "bundle").rglob("*") if not path.is_dir()]:
+        if file.relative_to(kit).as_posix() in listed:
+            file.unlink()
+    (kit / LIST).unlink()
 
 
 def pack(folder: Path) -> Path:

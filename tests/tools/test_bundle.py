@@ -356,6 +356,48 @@ def test_files_of_the_user_in_the_bundles_folder_are_kept(archive, kit, tmp_path
     assert (tmp_path / "bundle" / "cache" / "more.bin").read_text(encoding="utf-8") == "mine, too"
 
 
+def test_wheels_of_an_earlier_lock_do_not_pile_up(archive, tmp_path):
+    """The kit was updated, then the archive that belongs to it was unpacked."""
+    unpack(archive, tmp_path)
+    kept = (tmp_path / "bundle" / "wheels" / "mine-1.0.whl", tmp_path / "bundle" / "notes.txt")
+    old = tmp_path / "bundle" / "wheels" / "thing-0.9-py3-none-any.whl"
+    for file in (*kept, old):
+        file.write_bytes(b"0")
+    record = json.loads((tmp_path / bundle.LIST).read_text(encoding="utf-8"))
+    record["files"] |= {f"bundle/wheels/{old.name}": "0", "requirements.lock": "0"}
+    (tmp_path / bundle.LIST).write_text(json.dumps(record), encoding="utf-8")
+    unpack(archive, tmp_path)
+    check(tmp_path)
+    assert not old.exists()
+    assert [file.read_bytes() for file in kept] == [b"0", b"0"]
+
+
+def test_a_call_that_is_cut_off_among_the_files_loses_none_of_the_users(
+    archive, kit, tmp_path, monkeypatch
+):
+    unpack(archive, tmp_path)
+    (mine := tmp_path / "bundle" / "notes.txt").write_text("mine", encoding="utf-8")
+    (kit / "micse_utils" / "code.py").write_text("print(1)\n", encoding="utf-8")
+    newer = pack(kit / "results")
+    replace = Path.replace
+    for calls in range(3):
+
+        def cut_off(path, target, left=[calls]):  # noqa: B006  counts the calls of one round
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            unpack(newer, tmp_path)
+        monkeypatch.setattr(Path, "replace", replace)
+        assert mine.read_text(encoding="utf-8") == "mine"
+    unpack(newer, tmp_path)
+    check(tmp_path)
+    assert mine.read_text(encoding="utf-8") == "mine"
+
+
 def test_a_file_that_is_no_archive_is_not_overwritten(archive, kit):
     archive.write_text("mine", encoding="utf-8")
     with pytest.raises(BundleError, match=re.escape(str(archive))):
