@@ -274,7 +274,9 @@ def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool)
     notebook = nbformat.read(_unfinished(folder), as_version=4)
     plain_widgets(notebook)
     if executed.is_file() and sha256_of([executed]) != earlier["files"].get(executed.name):
-        tqdm.write(f"{name}: the edited {executed.name} is now {_put_aside(executed).name}")
+        aside = _put_aside(executed)
+        others[aside.name] = aside.stat().st_mtime_ns
+        tqdm.write(f"{name}: the edited {executed.name} is now {aside.name}")
     write_atomically(executed, lambda path: nbformat.write(notebook, path))
     _unfinished(folder).unlink()
 

@@ -235,6 +235,7 @@ def test_an_annotated_page_of_results_is_kept_beside_the_new_one(short, tmp_path
     aside = tmp_path / "01_short" / "01_short.previous.ipynb"
     assert aside.read_bytes() == annotated
     assert "My notes" not in executed.read_text(encoding="utf-8")
+    aside.write_bytes(annotated := annotated + b"\n")  # it is the user's, and may be edited on
     assert ": up to date" in finish(start(short, tmp_path))
     run_notebooks._put_aside(executed)
     assert aside.read_bytes() == annotated
