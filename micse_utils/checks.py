@@ -65,15 +65,40 @@ def check_texts(name: str, texts: object) -> list[str]:
     Raises:
         TypeError: they are one string, a table, a set or a dictionary, or hold something else.
     """
-    if isinstance(texts, (str, Mapping, set, frozenset)) or hasattr(texts, "columns"):
-        raise TypeError(f"{name} must be a list of strings, got a {type(texts).__name__}")
-    if not isinstance(texts, Iterable):
-        raise TypeError(f"{name} must be a list of strings, got {shown(texts)}")
+    check_sequence(name, texts)
     texts = list(texts)
     for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"{name}[{position}] must be a string, got {shown(text)}")
+        check_text(name, position, text)
     return texts
+
+
+def check_sequence(name: str, texts: object) -> None:
+    """Refuse what cannot be read as texts in an order of their own, without reading it.
+
+    Raises:
+        TypeError: it is one string, a table, a set or a dictionary, or cannot be iterated over.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"{name} must be a list of strings, got one string; give [text]")
+    if isinstance(texts, (Mapping, set, frozenset)) or hasattr(texts, "columns"):
+        raise TypeError(
+            f"{name} must be a sequence of strings, got a {type(texts).__name__}; give one "
+            "column, or a list"
+        )
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"{name} must be a list of strings, got {shown(texts)}")
+
+
+def check_text(name: str, position: int, text: object) -> None:
+    """Refuse what is not a string, with its position.
+
+    Raises:
+        TypeError: it is not a string.
+    """
+    if not isinstance(text, str):
+        raise TypeError(
+            f"{name}[{position}] must be a string, got {shown(text)} ({type(text).__name__})"
+        )
 
 
 def repaired(text: str) -> str:

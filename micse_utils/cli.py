@@ -206,7 +206,7 @@ def encode(options: argparse.Namespace) -> str | None:
     from micse_utils.cluster.encode import encode_files
     from micse_utils.cluster.worker import Recipe
     from micse_utils.datasets.tables import open_source
-    from micse_utils.encoding import WINDOW
+    from micse_utils.encoding import LONGEST, WINDOW, token_limit
     from micse_utils.encoding import encode as encode_texts
     from micse_utils.models import load_model
     from micse_utils.sources.choose import absolute
@@ -214,7 +214,7 @@ def encode(options: argparse.Namespace) -> str | None:
     options.source, options.model = absolute(options.source), absolute(options.model)
     source = open_source(options.input, options.column)
     model = load_model(options.model, source=options.source)
-    max_length = options.max_length or min(128, model.get_max_seq_length() or 128)
+    max_length = options.max_length or min(LONGEST, token_limit(model))
     encode_texts(model, ["refuse a wrong length before any worker starts"], max_length=max_length)
     recipe = Recipe(
         options.model,

@@ -6,7 +6,7 @@ several threads may encode with it at once.
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from micse_utils.checks import repaired, shown, whole
+from micse_utils.checks import check_sequence, check_text, repaired, shown, whole
 from micse_utils.device import pick_dtype
 from micse_utils.twin import forward_of
 
@@ -137,29 +137,14 @@ def token_limit(model: SentenceTransformer) -> int:
 
 def _counted(texts: Iterable[str]) -> int | None:
     """Return how many texts there are, if that can be known; those of a list are checked first."""
-    if isinstance(texts, str):
-        raise TypeError("texts must be a list of strings, got one string; give [text]")
-    if isinstance(texts, (Mapping, set, frozenset)) or hasattr(texts, "columns"):
-        raise TypeError(
-            f"texts must be a sequence of strings, got a {type(texts).__name__}; give one column, "
-            "or a list"
-        )
-    if not isinstance(texts, Iterable):
-        raise TypeError(f"texts must be a list of strings, got {shown(texts)}")
+    check_sequence("texts", texts)
     if not isinstance(texts, Sized):
         return None
     if not len(texts):
         raise ValueError("no texts to encode")
     for position, text in enumerate(texts):
-        _check(text, position)
+        check_text("texts", position, text)
     return len(texts)
-
-
-def _check(text: object, position: int) -> None:
-    if not isinstance(text, str):
-        raise TypeError(
-            f"texts[{position}] must be a string, got {shown(text)} ({type(text).__name__})"
-        )
 
 
 def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -167,7 +152,7 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
     source, seen = iter(texts), 0
     while window := list(islice(source, WINDOW)):
         for position, text in enumerate(window, start=seen):
-            _check(text, position)
+            check_text("texts", position, text)
         seen += len(window)
         yield [repaired(text) for text in window]
 
