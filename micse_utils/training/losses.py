@@ -180,7 +180,9 @@ class MiCSELoss(nn.Module):
                 f"not {len(sentence_features)}"
             )
         [model] = self._encoder
-        if model.transformers_model.is_gradient_checkpointing:
+        # By the modules' own flags: the model's property for it has changed its name.
+        modules = model.transformers_model.modules()
+        if any(getattr(module, "gradient_checkpointing", False) for module in modules):
             raise ValueError(
                 "gradient checkpointing must be off for MiCSELoss: it makes attention maps twice"
             )
