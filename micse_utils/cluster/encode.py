@@ -5,6 +5,7 @@ written whole or not at all. So a block that a dying worker leaves is made again
 never is, and nothing has to be kept in memory to know it.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import ray
 import ray.data
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from micse_utils.cluster.worker import METADATA, Recipe, Worker, write_whole
@@ -23,6 +25,8 @@ from micse_utils.datasets.tables import Source, located
 from micse_utils.provenance import versions
 
 RECORD = "_encoding.json"
+LOCK = ".encoding.lock"
+"""Held by a run while it writes into a folder of this machine or of a shared disk."""
 
 
 def encode_files(
@@ -43,7 +47,7 @@ def encode_files(
             files with the columns of the source, untouched and in its order, and the embeddings,
             a list of fixed size, null where a row has no text; and a record, `_encoding.json`.
             Existing results of the same work are kept. Files that the kit did not write are never
-            changed or deleted.
+            changed or deleted. On a disk, a second run into the folder is refused.
         recipe: what decides the output.
         workers: number of them.
         cpus, gpus: of each.
@@ -67,7 +71,28 @@ def encode_files(
         "input_sha256": source.sha256,
     }
     names = source.block_names(recipe.block_rows)
-    done = _claim(filesystem, folder, names, settings)
+    with _claimed(filesystem, folder, names, settings) as done:
+        return _encode_rest(
+            source, recipe, filesystem, folder, names, done, settings,
+            workers=workers, cpus=cpus, gpus=gpus, progress=progress,
+        )  # fmt: skip
+
+
+def _encode_rest(
+    source: Source,
+    recipe: Recipe,
+    filesystem: fsspec.AbstractFileSystem,
+    folder: str,
+    names: list[str],
+    done: frozenset[str],
+    settings: dict,
+    *,
+    workers: int,
+    cpus: float,
+    gpus: float,
+    progress: bool,
+) -> dict[str, object]:
+    """Encode the blocks that are not done; return the record."""
     record = _read_record(filesystem, folder)
     if record.get("blocks") == len(done):
         return record | {"encoded": 0}
@@ -125,19 +150,44 @@ def _read(
         yield {"name": [""], "table": [b""], "error": [str(error)]}
 
 
-def _claim(
+@contextlib.contextmanager
+def _claimed(
+    filesystem: fsspec.AbstractFileSystem, folder: str, names: list[str], settings: dict
+) -> Iterator[frozenset[str]]:
+    """Hold a folder for this work; give the blocks of it that exist.
+
+    Only temporary files are deleted, and only where the record says that the kit wrote before.
+    """
+    _finished(filesystem, folder, names, settings)  # so a refused folder gets no lock file
+    filesystem.makedirs(folder, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        if "file" in filesystem.protocol:
+            try:
+                held.enter_context(FileLock(f"{folder}/{LOCK}", timeout=0))
+            except Timeout as error:
+                raise ValueError(
+                    f"{folder} is being written to by a different run; wait for it, or name a "
+                    "different folder"
+                ) from error
+        done = _finished(filesystem, folder, names, settings)
+        if filesystem.exists(f"{folder}/{RECORD}"):
+            for path in filesystem.ls(folder, detail=False):
+                if _is_temporary(_name(path)) and filesystem.isfile(path):
+                    filesystem.rm(path)  # a worker died while it wrote
+        else:
+            _write_record(filesystem, folder, settings)
+        yield done
+
+
+def _finished(
     filesystem: fsspec.AbstractFileSystem, folder: str, names: list[str], settings: dict
 ) -> frozenset[str]:
-    """Return the blocks of this work that exist; refuse a folder that holds something else.
-
-    Of what the kit wrote, only temporary files are deleted: a worker that died left them.
-    """
+    """Return the blocks of this work that exist; refuse a folder that holds something else."""
     if filesystem.isfile(folder):
         raise ValueError(f"{folder} is a file; name a folder for the embeddings")
-    filesystem.makedirs(folder, exist_ok=True)
-    found = {_name(path): path for path in filesystem.ls(folder, detail=False)}
-    parts = {f"{name}.parquet": name for name in names}
-    needed = {RECORD, *parts, *names}
+    if not filesystem.exists(folder):
+        return frozenset()
+    found = {_name(path) for path in filesystem.ls(folder, detail=False)}
     if RECORD in found:
         earlier = _read_record(filesystem, folder)
         differing = [name for name, value in settings.items() if earlier.get(name) != value]
@@ -146,21 +196,22 @@ def _claim(
                 f"{folder} holds different work, with a different {', '.join(differing)}; name a "
                 "different folder, or delete it"
             )
-    elif visible := sorted(name for name in found if name[0] != "."):
+    elif visible := sorted(n for n in found if n[0] != "." or _is_temporary(n)):
         raise ValueError(
             f"{folder} must be empty, got {visible[0]}, which the kit did not write; name a "
             "different folder"
         )
-    done = {parts[name] for name in parts.keys() & found.keys()}
+    done = frozenset(name for name in names if f"{name}.parquet" in found)
     for name in sorted(done):
         _counts(filesystem, f"{folder}/{name}.parquet")  # refuses one that is not the kit's
-    for name, path in found.items():
-        temporary = re.fullmatch(r"\.(.+?)(?:-try)?-[0-9a-f]{32}", name)
-        if temporary and temporary[1] in needed:
-            filesystem.rm(path)
-    if RECORD not in found:
-        _write_record(filesystem, folder, settings)
-    return frozenset(done)
+    return done
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether a name is one that workers use while they write."""
+    return bool(
+        re.fullmatch(r"\.(\d{5,}-\d{7,}(\.parquet|-try)|_encoding\.json)-[0-9a-f]{32}", name)
+    )
 
 
 def _counts(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, object]:
@@ -168,7 +219,7 @@ def _counts(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, objec
     try:
         with filesystem.open(path) as stream:
             return json.loads(pa.parquet.read_schema(stream).metadata[METADATA])
-    except (pa.ArrowInvalid, KeyError, TypeError) as error:
+    except (pa.ArrowInvalid, KeyError, TypeError, IsADirectoryError) as error:
         raise ValueError(
             f"{path} is damaged, or the kit did not write it; delete it, or name a different folder"
         ) from error
