@@ -103,7 +103,7 @@ def stamps(results):
 
 
 @pytest.mark.slow
-def test_killed_at_random_points_it_goes_on_and_ends_with_the_same_figures(
+def test_killed_at_random_points_it_resumes_and_ends_with_the_same_figures(
     pages, undisturbed, tmp_path
 ):
     chance, kills = random.Random(0), 0
@@ -127,7 +127,7 @@ def test_killed_at_random_points_it_goes_on_and_ends_with_the_same_figures(
     assert figures(tmp_path) == figures(undisturbed)
 
 
-def test_what_a_person_adds_is_left_and_what_is_lost_or_damaged_is_made_again(
+def test_files_of_the_user_are_left_and_lost_or_damaged_results_are_rebuilt(
     undisturbed, tmp_path, begun
 ):
     """A copy of results, as from a CI cache, has other times; only what the files hold counts."""
@@ -310,7 +310,7 @@ def test_results_that_cannot_be_written_are_one_sentence(here, tmp_path, capsys)
     assert "file cannot be a folder for results (it is a file)" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_one_sentence_and_the_next_call_begins_anew(here, tmp_path, capsys):
+def test_a_full_disk_is_one_sentence_and_the_next_call_starts_over(here, tmp_path, capsys):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -383,7 +383,7 @@ def refusals(**given):
         ("transfer_limit", "few", ["05"]),
     ],
 )
-def test_a_parameter_that_cannot_be_meant_is_refused(parameter, text, refused):
+def test_an_invalid_parameter_is_rejected(parameter, text, refused):
     assert refusals(**{parameter: text}) == refused
 
 
@@ -408,7 +408,7 @@ def test_a_parameter_that_cannot_be_meant_is_refused(parameter, text, refused):
         ("same_from", "1"),
     ],
 )
-def test_a_parameter_that_can_be_meant_is_taken(parameter, text):
+def test_a_valid_parameter_is_accepted(parameter, text):
     assert refusals(**{parameter: text}) == []
 
 
@@ -427,7 +427,7 @@ def test_a_value_of_several_parts_is_read():
     assert read_parameter("whole_steps", "None", {"default": "10", "help": "or None"}) is None
 
 
-def test_a_folder_is_meant_from_where_the_command_is_called(tmp_path, monkeypatch):
+def test_a_folder_is_found_from_the_callers_working_directory(tmp_path, monkeypatch):
     for name in ("mine", "2024", "hub"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
