@@ -224,6 +224,13 @@ def test_settings_and_places_of_the_user_leave_pages_whole(short, tmp_path):
     assert record["files"].keys() == {"01_short.ipynb", "made.txt"}
 
 
+def test_waiting_threads_of_a_kernel_sleep_unless_the_user_decides(short, tmp_path):
+    unset = "import os; os.environ.pop('OMP_WAIT_POLICY', None)"
+    finish(start(short, tmp_path, first=unset))
+    page = nbformat.read(tmp_path / "01_short" / "01_short.ipynb", as_version=4)
+    assert page.cells[-2].outputs[0].text == "PASSIVE\n"
+
+
 def test_an_annotated_page_of_results_is_kept_beside_the_new_one(short, tmp_path):
     finish(start(short, tmp_path))
     executed = tmp_path / "01_short" / "01_short.ipynb"
