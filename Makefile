@@ -43,9 +43,9 @@ bench: $(READY) ## how fast the kit is here, each item beside a baseline (an hou
 doctor: ## check the setup and report anything that would block a run; paste its output into bug reports
 	@if $(BIN)/python -c '' 2>/dev/null; then $(BIN)/python -m tools.doctor; \
 	elif test -e $(VENV) || test -h $(VENV); then \
-		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run makes it anew."; exit 1; \
+		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run rebuilds it."; exit 1; \
 	else $(PYTHON) -m tools.doctor --before; found=$$?; \
-		echo "There is no environment in $(VENV) yet: make run makes it."; exit $$found; fi
+		echo "There is no environment in $(VENV) yet: make run creates it."; exit $$found; fi
 
 # Two files at a time with a thread each: with all threads for each they would wait for one another.
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
@@ -71,7 +71,7 @@ bundle: $(READY) ## write one archive for a room without internet: kit, packages
 badges: $(READY) ## launch badges for Binder and Colab, once the kit is on GitHub (ARGS="https://github.com/you/micse-kit")
 	@$(BIN)/python -m tools.badges $(ARGS)
 
-lock: $(READY) ## resolve requirements.lock anew from pyproject.toml
+lock: $(READY) ## resolve requirements.lock again from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
 	@echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 		--fork-strategy fewest --all-extras --no-header --no-annotate - pyproject.toml \
@@ -90,7 +90,7 @@ define CHECK_PYTHON
 endef
 
 moved:
-	@echo "The environment in $(VENV) was made in $$(cat $(READY)): making it anew for this folder."
+	@echo "The environment in $(VENV) was made in $$(cat $(READY)): rebuilding it for this folder."
 	@$(PYTHON) -m venv --clear $(VENV)
 
 unpack:

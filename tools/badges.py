@@ -1,4 +1,4 @@
-"""Launch badges for the place where the kit is published: `python -m tools.badges --help`.
+"""Launch badges for the place that the kit is published at: `python -m tools.badges --help`.
 
 Binder builds `environment.yml` and opens JupyterLab; Colab opens one notebook, whose first cell
 installs the kit. Both read a public repository on GitHub, so its address has to be written down.
@@ -19,7 +19,7 @@ INSTALL = re.compile(r'(?<=%pip install --quiet ").*(?=")')
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the badges that the command line asks for; 0 if they stand."""
+    """Write the badges that the command line asks for; 0 on success."""
     parser = argparse.ArgumentParser(prog="python -m tools.badges", description=__doc__)
     parser.add_argument(
         "repository", nargs="?", help="such as https://github.com/you/micse-kit; default: origin"

@@ -55,7 +55,7 @@ def clean(notebook: nbformat.NotebookNode, *, largest: float = LARGEST_OUTPUT) -
         cell.outputs = [output for output in cell.outputs if not _is_noise(output, largest)]
         for output in cell.outputs:
             if " at 0x" in output.get("data", {}).get("text/plain", ""):
-                del output.data["text/plain"]  # an address in memory; the table stands beside it
+                del output.data["text/plain"]  # an address in memory; the table is there, too
         for item in (cell, *(o for o in cell.outputs if "execution_count" in o)):
             item.execution_count = count
 

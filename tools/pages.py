@@ -35,7 +35,7 @@ tweets, training from a handful of sentences, scores with their uncertainty, and
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the pages where the command line says; 0 if they stand."""
+    """Write the pages that the command line asks for; 0 on success."""
     parser = argparse.ArgumentParser(prog="python -m tools.pages", description=__doc__)
     parser.add_argument("folder", nargs="?", type=expanded, help="default: html/ in the results")
     parser.add_argument("--results", type=expanded, default=ROOT / "results", help="results folder")
@@ -112,7 +112,7 @@ def cleaned(path: Path) -> nbformat.NotebookNode:
     try:
         notebook = nbformat.read(path, as_version=4)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged; make run makes it anew") from error
+        raise ValueError(f"{path} is damaged; make run rebuilds it") from error
     heading = ""
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):

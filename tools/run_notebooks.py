@@ -6,7 +6,6 @@ kernels are installed elsewhere, and leaves its results in a folder of its own.
 
 import argparse
 import ast
-import contextlib
 import hashlib
 import itertools
 import json
@@ -16,7 +15,6 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -234,23 +232,14 @@ def run(
     if line := up_to_date():
         return line
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder):
-        return up_to_date() or _run(name, folder, parameters, inputs, in_place)
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Within, no other process runs this notebook: such as one whose `make` alone was killed."""
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        tqdm.write(f"{folder.name}: another process is running it; waiting for its end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        alone = lock.acquire(timeout=1)
+    except Timeout:  # such as a call whose `make` alone was killed
+        tqdm.write(f"{name}: another process is running it; waiting for its end")
+        alone = lock.acquire()
+    with alone:
+        return up_to_date() or _run(name, folder, parameters, inputs, in_place)
 
 
 def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool) -> str:

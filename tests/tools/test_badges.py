@@ -60,7 +60,7 @@ def test_readme_and_notebooks_lead_to_the_repository(checkout):
         assert "![" not in opening.source  # a picture would be fetched whenever it is opened
 
 
-def test_another_repository_takes_the_place_of_the_first_and_the_same_changes_nothing(checkout):
+def test_badges_of_a_different_repository_replace_the_first_and_the_same_change_nothing(checkout):
     write_badges(checkout, "an-owner/micse-kit")
     first = contents(checkout)
     write_badges(checkout, "an-owner/micse-kit")
@@ -83,7 +83,7 @@ def test_notebooks_change_in_their_first_two_cells_only(checkout):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_cell_installs_the_kit_only_where_it_is_missing(checkout, monkeypatch, name):
+def test_the_first_cell_installs_the_kit_only_if_it_is_missing(checkout, monkeypatch, name):
     def first_cell():
         path = checkout / "notebooks" / f"{name}.ipynb"
         cells = nbformat.read(path, as_version=4).cells
@@ -134,7 +134,7 @@ def test_without_an_address_it_is_that_of_origin(checkout, monkeypatch, capsys):
     "address",
     ["an-owner/micse-kit", "https://gitlab.com/you/kit", "https://github.com/you", "a\nb"],
 )
-def test_what_colab_cannot_open_is_refused_in_a_sentence(checkout, monkeypatch, capsys, address):
+def test_an_address_that_colab_cannot_open_is_refused(checkout, monkeypatch, capsys, address):
     monkeypatch.setattr(badges, "ROOT", checkout)
     before = contents(checkout)
     with pytest.raises(SystemExit):

@@ -133,7 +133,7 @@ def test_unpacked_by_tar_the_folder_is_a_kit_with_its_bundle(archive, tmp_path):
     assert (tmp_path / "micse-kit" / "Makefile").is_file()
 
 
-def test_packing_again_leaves_what_stands(archive, kit, monkeypatch, capsys):
+def test_an_archive_that_is_up_to_date_is_left_alone(archive, kit, monkeypatch, capsys):
     before = archive.stat()
     monkeypatch.setattr(bundle.subprocess, "run", no_pip)
     assert pack(kit / "results") == archive
@@ -141,7 +141,9 @@ def test_packing_again_leaves_what_stands(archive, kit, monkeypatch, capsys):
     assert "up to date" in capsys.readouterr().out
 
 
-def test_an_edited_kit_is_packed_anew_with_the_wheels_that_stand(archive, kit, monkeypatch):
+def test_an_edited_kit_is_packed_again_with_the_wheels_of_the_last_archive(
+    archive, kit, monkeypatch
+):
     (kit / "micse_utils" / "code.py").write_text("print(1)\n", encoding="utf-8")
     monkeypatch.setattr(bundle.subprocess, "run", no_pip)
     pack(kit / "results")
@@ -150,7 +152,7 @@ def test_an_edited_kit_is_packed_anew_with_the_wheels_that_stand(archive, kit, m
     assert "bundle/wheels/thing-1.0-py3-none-any.whl" in names(archive)
 
 
-def test_another_lock_asks_pip_again(archive, kit, tmp_path, monkeypatch):
+def test_a_different_lock_asks_pip_again(archive, kit, tmp_path, monkeypatch):
     wheel(tmp_path / "shop", "other", {"other/__init__.py": b""})
     (kit / "requirements.lock").write_text("other==1.0\n", encoding="utf-8")
     pack(kit / "results")
@@ -167,7 +169,7 @@ def test_wheels_that_cannot_be_had_leave_the_last_archive(archive, kit, monkeypa
     assert archive.read_bytes() == before and [archive] == list((kit / "results").iterdir())
 
 
-def test_what_came_from_the_hub_is_taken_along_and_found_without_it(kit, tmp_path, monkeypatch):
+def test_models_from_the_hub_are_packed_and_found_without_it(kit, tmp_path, monkeypatch):
     """The cache as the hub's client leaves it: files are links to blobs."""
     cached = tmp_path / "hub" / "models--sap-ai-research--miCSE"
     (cached / "blobs").mkdir(parents=True)
@@ -188,7 +190,7 @@ def test_what_came_from_the_hub_is_taken_along_and_found_without_it(kit, tmp_pat
     assert commit == COMMIT
 
 
-def test_sentevals_archive_is_taken_along_and_read_without_the_hub(kit, tmp_path, monkeypatch):
+def test_sentevals_archive_is_packed_and_read_without_the_hub(kit, tmp_path, monkeypatch):
     cached = tmp_path / "hub" / "datasets--princeton-nlp--datasets-for-simcse"
     rows = b"pair\tA\tB\tscore\tjudgment\n1\ta cat\ta dog\t3.5\tNEUTRAL\n"
     content = tar(member("SICK/SICK_test_annotated.txt", rows))
@@ -207,7 +209,7 @@ def test_sentevals_archive_is_taken_along_and_read_without_the_hub(kit, tmp_path
     assert pairs.provenance.revision == COMMIT
 
 
-def test_the_unpacked_bundle_is_the_cache_unless_another_one_is_named(tmp_path, monkeypatch):
+def test_the_unpacked_bundle_is_the_cache_unless_one_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "BUNDLE", tmp_path)
     monkeypatch.delenv("MICSE_CACHE", raising=False)
     assert settings.cache_folder() != tmp_path / "cache"
@@ -277,7 +279,7 @@ def test_an_archive_that_was_cut_off_is_refused(archive, share, tmp_path):
     assert not list(tmp_path.glob(".bundle-*"))
 
 
-def test_a_flipped_bit_is_noticed_and_the_bundle_that_stood_is_kept(archive, tmp_path):
+def test_a_flipped_bit_is_noticed_and_the_last_bundle_is_kept(archive, tmp_path):
     unpack(archive, tmp_path)
     with_list(archive, note="another list, so that it is unpacked anew")
     content = archive.read_bytes()
@@ -334,7 +336,7 @@ def test_members_that_the_list_does_not_name_are_not_unpacked(archive, tmp_path)
     assert not [*tmp_path.rglob("escaped"), *tmp_path.rglob("unlisted")]
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(archive, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_nothing(archive, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -411,7 +413,7 @@ def test_what_a_killed_call_left_is_removed_by_the_next(archive, tmp_path):
     assert not list(tmp_path.glob(".bundle-*"))
 
 
-def test_unpacking_again_leaves_what_stands(archive, tmp_path, capsys):
+def test_a_bundle_that_is_up_to_date_is_left_alone(archive, tmp_path, capsys):
     unpack(archive, tmp_path)
     before = (tmp_path / "bundle").stat().st_ino
     unpack(archive, tmp_path)

@@ -25,7 +25,7 @@ def test_progress_bars_become_text_and_leave_the_committed_page():
     assert notebook.cells[0].execution_count == 1
 
 
-def test_a_box_to_type_in_becomes_what_was_typed_and_the_table_that_it_answered():
+def test_an_input_box_becomes_its_text_and_the_table_that_it_shows():
     table = "<table><tr><td>ants &amp; bees</td></tr></table>"
     state = {
         "box": {"state": {"children": ["IPY_MODEL_a", "IPY_MODEL_b"]}},

@@ -90,9 +90,7 @@ def test_a_python_that_is_too_old_or_too_new_is_a_fault(monkeypatch, version):
         doctor.python()
 
 
-def test_packages_out_of_range_are_a_fault_and_others_than_the_locked_are_named(
-    tmp_path, monkeypatch
-):
+def test_packages_out_of_range_are_a_fault_and_those_not_as_locked_are_named(tmp_path, monkeypatch):
     assert doctor.packages() == "packages: all as in requirements.lock"
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
@@ -174,7 +172,7 @@ def test_a_full_disk_is_a_fault_if_something_is_still_to_come(offline, tmp_path)
         doctor.sources()
 
 
-def test_a_kit_of_another_folder_is_a_fault(tmp_path, monkeypatch):
+def test_a_kit_of_a_different_folder_is_a_fault(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     doctor.kit()
     monkeypatch.setattr(doctor, "ROOT", tmp_path)  # where the folder is now
@@ -189,7 +187,7 @@ def kernel_of(folder, *program):
     (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
 
 
-def test_another_kernel_of_the_same_name_is_reported(tmp_path, monkeypatch):
+def test_a_foreign_kernel_of_the_same_name_is_reported(tmp_path, monkeypatch):
     kernel_of(tmp_path / "foreign", "/opt/other/bin/python")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "foreign"))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
@@ -207,7 +205,7 @@ def test_a_kernel_that_does_not_answer_is_a_fault(tmp_path, monkeypatch):
         doctor.kernel()
 
 
-def test_a_port_that_is_taken_is_no_fault():
+def test_a_port_that_is_taken_is_not_a_fault():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -267,7 +265,7 @@ def test_make_says_that_the_environment_is_missing_or_broken(tmp_path):
     venv = tmp_path / "venv"
     failed, said = make_doctor(venv)
     assert not failed  # nothing hinders its being made
-    assert said.endswith(f"There is no environment in {venv} yet: make run makes it.\n")
+    assert said.endswith(f"There is no environment in {venv} yet: make run creates it.\n")
     assert "✓ this Python can make an environment" in said  # and what else it takes
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to(tmp_path / "uninstalled")

@@ -103,7 +103,7 @@ def stamps(results):
 
 
 @pytest.mark.slow
-def test_killed_at_random_points_it_goes_on_and_ends_with_the_same_figures(
+def test_killed_at_random_points_it_resumes_and_ends_with_the_same_figures(
     pages, undisturbed, tmp_path
 ):
     chance, kills = random.Random(0), 0
@@ -127,7 +127,7 @@ def test_killed_at_random_points_it_goes_on_and_ends_with_the_same_figures(
     assert figures(tmp_path) == figures(undisturbed)
 
 
-def test_what_a_person_adds_is_left_and_what_is_lost_or_damaged_is_made_again(
+def test_files_of_the_user_are_left_and_lost_or_damaged_results_are_rebuilt(
     undisturbed, tmp_path, begun
 ):
     """A copy of results, as from a CI cache, has other times; only what the files hold counts."""
@@ -224,6 +224,13 @@ def test_settings_and_places_of_the_user_leave_pages_whole(short, tmp_path):
     assert record["files"].keys() == {"01_short.ipynb", "made.txt"}
 
 
+def test_waiting_threads_of_a_kernel_sleep_unless_the_user_decides(short, tmp_path):
+    unset = "import os; os.environ.pop('OMP_WAIT_POLICY', None)"
+    finish(start(short, tmp_path, first=unset))
+    page = nbformat.read(tmp_path / "01_short" / "01_short.ipynb", as_version=4)
+    assert page.cells[-2].outputs[0].text == "PASSIVE\n"
+
+
 def test_an_annotated_page_of_results_is_kept_beside_the_new_one(short, tmp_path):
     finish(start(short, tmp_path))
     executed = tmp_path / "01_short" / "01_short.ipynb"
@@ -311,7 +318,7 @@ def test_results_that_cannot_be_written_are_one_sentence(here, tmp_path, capsys)
     assert "file cannot be a folder for results (it is a file)" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_one_sentence_and_the_next_call_begins_anew(here, tmp_path, capsys):
+def test_a_full_disk_is_one_sentence_and_the_next_call_starts_over(here, tmp_path, capsys):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -384,7 +391,7 @@ def refusals(**given):
         ("transfer_limit", "few", ["05"]),
     ],
 )
-def test_a_parameter_that_cannot_be_meant_is_refused(parameter, text, refused):
+def test_an_invalid_parameter_is_rejected(parameter, text, refused):
     assert refusals(**{parameter: text}) == refused
 
 
@@ -409,7 +416,7 @@ def test_a_parameter_that_cannot_be_meant_is_refused(parameter, text, refused):
         ("same_from", "1"),
     ],
 )
-def test_a_parameter_that_can_be_meant_is_taken(parameter, text):
+def test_a_valid_parameter_is_accepted(parameter, text):
     assert refusals(**{parameter: text}) == []
 
 
@@ -428,7 +435,7 @@ def test_a_value_of_several_parts_is_read():
     assert read_parameter("whole_steps", "None", {"default": "10", "help": "or None"}) is None
 
 
-def test_a_folder_is_meant_from_where_the_command_is_called(tmp_path, monkeypatch):
+def test_a_folder_is_found_from_the_callers_working_directory(tmp_path, monkeypatch):
     for name in ("mine", "2024", "hub"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
