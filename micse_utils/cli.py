@@ -16,13 +16,7 @@ from safetensors import SafetensorError
 
 from micse_utils import __version__
 from micse_utils.settings import process
-from micse_utils.training.config import (
-    METHODS,
-    PADDING,
-    PRESETS,
-    SELECTIONS,
-    LowShotConfig,
-)
+from micse_utils.training.config import METHODS, PADDING, PRESETS, SELECTIONS, LowShotConfig
 
 EXAMPLES = {
     "train": "micse train my-sentences.txt --output my-encoder --steps 100",

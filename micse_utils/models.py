@@ -96,12 +96,7 @@ def load_model(
         return _from_package(pooling, device)
 
     return choose(
-        "model",
-        source,
-        folder=from_folder,
-        hub=from_hub,
-        package=from_package,
-        stand_in=packaged,
+        "model", source, folder=from_folder, hub=from_hub, package=from_package, stand_in=packaged
     )
 
 

@@ -81,8 +81,7 @@ QUICK = {
     ),
     "make bench ARGS=encoding": Short(add="--dry-run", says=r"benchmarks/run\.py encoding"),
     'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7 --results results/small"': Short(
-        add="--dry-run",
-        says=r"-m tools\.run_notebooks +02_tweet_clustering -p limit 1000 -p seed",
+        add="--dry-run", says=r"-m tools\.run_notebooks +02_tweet_clustering -p limit 1000 -p seed"
     ),
 }
 FIRST = "01_similarity -p source package"

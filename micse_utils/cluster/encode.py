@@ -66,10 +66,7 @@ def encode_files(
     if recipe.into in source.schema.names:
         raise ValueError(f"the input has a column '{recipe.into}' already; say --into another name")
     filesystem, folder = located(output)
-    settings = dataclasses.asdict(recipe) | {
-        "column": source.column,
-        "input_sha256": source.sha256,
-    }
+    settings = dataclasses.asdict(recipe) | {"column": source.column, "input_sha256": source.sha256}
     names = source.block_names(recipe.block_rows)
     with _claimed(filesystem, folder, names, settings) as done:
         return _encode_rest(

@@ -32,9 +32,7 @@ from micse_utils.datasets.formats import (
 )
 from micse_utils.settings import expanded, file_at, folder_at
 
-DAMAGE = (
-    UnicodeError, pa.lib.ArrowException, EOFError, OSError, zlib.error, lzma.LZMAError,
-)  # fmt: skip
+DAMAGE = (UnicodeError, pa.lib.ArrowException, EOFError, OSError, zlib.error, lzma.LZMAError)
 """What libraries raise of a damaged file."""
 
 

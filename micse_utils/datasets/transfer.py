@@ -62,11 +62,7 @@ TWO_FILES = {
 }
 # A file to train on, for SST2 one to choose by, and one to test on; one sentence a line.
 TRAIN_TEST = {
-    "SST2": (
-        "SST/binary/sentiment-train",
-        "SST/binary/sentiment-dev",
-        "SST/binary/sentiment-test",
-    ),
+    "SST2": ("SST/binary/sentiment-train", "SST/binary/sentiment-dev", "SST/binary/sentiment-test"),
     "TREC": ("TREC/train_5500.label", "TREC/TREC_10.label"),
     "MRPC": ("MRPC/msr_paraphrase_train.txt", "MRPC/msr_paraphrase_test.txt"),
 }

@@ -71,11 +71,7 @@ def hub_problem() -> str | None:
 
 
 def snapshot(
-    repository: str,
-    patterns: list[str],
-    *,
-    repo_type: str = "model",
-    revision: str | None = None,
+    repository: str, patterns: list[str], *, repo_type: str = "model", revision: str | None = None
 ) -> tuple[Path, str]:
     """Folder with the files of a repository that match `patterns`, and its resolved commit.
 

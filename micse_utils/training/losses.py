@@ -13,11 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import Tensor, nn
 
 from micse_utils.checks import shown
-from micse_utils.training.ami import (
-    attention_mutual_information,
-    of_all_processes,
-    over_processes,
-)
+from micse_utils.training.ami import attention_mutual_information, of_all_processes, over_processes
 from micse_utils.training.attention import (
     attention_modules,
     attention_rows,

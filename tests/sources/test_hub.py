@@ -265,8 +265,7 @@ def test_a_hub_that_cannot_be_used_is_named_and_auto_falls_back(server, mood, re
 
 
 @pytest.mark.parametrize(
-    ("mood", "reason"),
-    [("busy", "503 Service Unavailable"), ("login", "perhaps a login page")],
+    ("mood", "reason"), [("busy", "503 Service Unavailable"), ("login", "perhaps a login page")]
 )
 def test_a_hub_that_fails_after_the_probe_is_said_in_one_line(server, tiny_files, mood, reason):
     server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}

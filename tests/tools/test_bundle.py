@@ -237,11 +237,7 @@ def test_a_bundle_that_does_not_fit_is_refused_in_one_sentence(archive, changes,
 
 @pytest.mark.parametrize(
     ("here", "reason"),
-    [
-        (("glibc", "2.28"), r"2\.34 .* 2\.28"),
-        (("", ""), r"2\.34"),
-        (("glibc", "2.34"), None),
-    ],
+    [(("glibc", "2.28"), r"2\.34 .* 2\.28"), (("", ""), r"2\.34"), (("glibc", "2.34"), None)],
 )
 def test_wheels_for_a_newer_linux_are_refused_before_pip_is(
     archive, here, reason, tmp_path, monkeypatch

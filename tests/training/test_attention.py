@@ -106,9 +106,7 @@ def test_rows_are_sentence_head_and_one_of_two_chunks(layers, padding):
     maps = rng.normal(size=(layers, 2 * n, heads, tokens, tokens))
     mask = np.array([[1] * 5, [1] * 3 + [0] * 2, [1] * 2 + [0] * 3])
     first, second, positions = attention_rows(
-        [torch.tensor(m) for m in maps],
-        torch.tensor(np.concatenate([mask, mask])),
-        padding=padding,
+        [torch.tensor(m) for m in maps], torch.tensor(np.concatenate([mask, mask])), padding=padding
     )
     if padding == "counted" and layers in (1, 2, 4, 6):
         assert positions is None

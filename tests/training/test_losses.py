@@ -16,10 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import AutoModel
 
 from micse_utils.training import ami
-from micse_utils.training.ami import (
-    attention_mutual_information,
-    gaussian_mutual_information,
-)
+from micse_utils.training.ami import attention_mutual_information, gaussian_mutual_information
 from micse_utils.training.losses import MiCSELoss, info_nce
 
 SENTENCES = ["a dog runs", "the cat sat on the warm mat", "a man plays a guitar on the street"]

@@ -310,11 +310,7 @@ def test_sentences_that_the_model_cannot_tell_apart_are_trained_on_once(
         ({"sentences": ["a"]}, ValueError, r"needs 2 sentences or more, got 1"),
         ({"sentences": "a cat"}, TypeError, r"sentences must be a list"),
         ({"sentences": ["a", None]}, TypeError, r"sentences\[1\] must be"),
-        (
-            {"learning_rate": float("nan")},
-            ValueError,
-            r"learning_rate must be",
-        ),
+        ({"learning_rate": float("nan")}, ValueError, r"learning_rate must be"),
         ({"max_layer": 9}, ValueError, r"layers 1 to 9 \(not included\) are no range"),
     ],
 )
@@ -393,12 +389,7 @@ def test_the_command_line_trains_on_the_users_own_file(
 @pytest.mark.parametrize(
     ("name", "content", "column", "message"),
     [
-        (
-            "a.csv",
-            b"text,n\nhello,1\n",
-            "sentence",
-            'has no column "sentence"',
-        ),
+        ("a.csv", b"text,n\nhello,1\n", "sentence", 'has no column "sentence"'),
         ("a.csv", b"", None, "a.csv is empty"),
         ("a.txt", b"caf\xe9\n", None, "a.txt is not UTF-8; convert it first"),
         ("a.csv", b"text\ncaf\xe9\n", "text", "a.csv is not UTF-8; convert it first"),
