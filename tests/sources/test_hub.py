@@ -26,7 +26,7 @@ from micse_utils.datasets.texts import load_tweets
 from micse_utils.encoding import encode
 from micse_utils.models import load_model
 from micse_utils.sources import hub
-from micse_utils.sources.hub import HubError, hub_problem
+from micse_utils.sources.hub import HubError, _answer, hub_problem
 
 ROOT = Path(__file__).parents[2]
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -172,7 +172,7 @@ def test_what_the_cache_holds_is_used_when_the_hub_has_gone(server, tiny_files):
     server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
     expected = vectors(load_model("me/tiny-micse", source="hub", device="cpu"))
     server.mood = "busy"
-    hub_problem.cache_clear()
+    _answer.cache_clear()
     again = load_model("me/tiny-micse", source="hub", device="cpu")
     assert again.provenance.revision == FIRST
     assert np.array_equal(vectors(again), expected)
@@ -312,6 +312,17 @@ def test_a_hub_that_drips_its_answer_is_given_up_after_the_time_limit(server, mo
     assert 0.9 < time.monotonic() - start < 3
 
 
+def test_a_hub_that_was_unreachable_is_asked_again_after_a_minute(server, monkeypatch):
+    server.mood = "busy"
+    assert "503" in hub_problem()
+    server.mood = "well"
+    assert "503" in hub_problem()
+    monkeypatch.setattr(hub, "NO_SECONDS", -1)  # the minute is over
+    assert hub_problem() is None
+    server.mood = "busy"
+    assert hub_problem() is None  # a yes is not asked for again
+
+
 def test_a_refused_connection_is_said_at_once(server, monkeypatch, capsys):
     with serving() as closed:
         pass
@@ -348,7 +359,7 @@ def test_a_model_asked_for_by_name_is_never_replaced_by_a_stand_in(server):
     with pytest.raises(HubError, match="me/unheard-of is neither"):
         load_model("me/unheard-of")
     server.mood = "busy"
-    hub_problem.cache_clear()
+    _answer.cache_clear()
     with pytest.raises(HubError, match=r"sap-ai-research/miCSE is neither .*503"):
         load_model("miCSE")
 

@@ -25,7 +25,7 @@ from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
 from micse_utils.datasets.transfer import TRANSFER_TASKS, load_transfer
 from micse_utils.evaluation.published import OFFICIAL_PAIRS
 from micse_utils.evaluation.senteval import evaluate_sts
-from micse_utils.sources.hub import HubError, hub_problem
+from micse_utils.sources.hub import HubError, _answer
 from micse_utils.sources.senteval_archive import FILE, FOLDERS, MOST_BYTES, MOST_MEMBERS, REPOSITORY
 
 ROOT = Path(__file__).parents[2]
@@ -369,7 +369,7 @@ def test_without_the_hub_its_cache_is_enough(serve, cache, is_unpacked):
     if not is_unpacked:
         shutil.rmtree(cache)
     server.mood = "busy"
-    hub_problem.cache_clear()
+    _answer.cache_clear()
     after = load_sts("STS14", source="hub")
     assert (after.first, after.provenance) == (before.first, before.provenance)
 
@@ -381,7 +381,7 @@ def test_a_cache_without_links_works_as_well(serve, cache):
     [link] = Path(constants.HF_HUB_CACHE).rglob(f"snapshots/*/{FILE}")
     link.resolve().replace(link)
     server.mood = "busy"
-    hub_problem.cache_clear()
+    _answer.cache_clear()
     shutil.rmtree(cache)
     first = load_sts("STS14", source="hub")
     link.write_bytes(bytes(link.stat().st_size))
