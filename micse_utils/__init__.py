@@ -5,6 +5,8 @@
 imported on first use, so that `import micse_utils` stays quick.
 """
 
+from __future__ import annotations  # the doctor imports this in any Python
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 
