@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import nbformat
 import papermill
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -33,6 +33,7 @@ from micse_utils.provenance import sha256_of
 from micse_utils.results import kept_json, output_folder, write_atomically, write_json
 from micse_utils.settings import expanded
 from micse_utils.sources.choose import absolute, is_source
+from micse_utils.system import hold
 from micse_utils.training.config import METHODS
 from tools.clean_notebooks import clean, plain_widgets
 
@@ -232,12 +233,11 @@ def run(
     if line := up_to_date():
         return line
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
     try:
-        alone = lock.acquire(timeout=1)
+        alone = hold(folder / LOCK, timeout=1)
     except Timeout:  # such as a call whose `make` alone was killed
         tqdm.write(f"{name}: another process is running it; waiting for its end")
-        alone = lock.acquire()
+        alone = hold(folder / LOCK, timeout=-1)
     with alone:
         return up_to_date() or _run(name, folder, parameters, inputs, in_place)
 
@@ -327,7 +327,7 @@ def _intact(record: dict, folder: Path) -> bool:
 
 def _changes(folder: Path) -> dict[str, int]:
     """Return when each file of results was changed, by its path in the folder."""
-    own = (RECORD, LOCK, _unfinished(folder).name)
+    own = (RECORD, LOCK, f"{LOCK}.marker", _unfinished(folder).name)
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in own]
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 

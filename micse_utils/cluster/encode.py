@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import ray
 import ray.data
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm.auto import tqdm
 
 from micse_utils.cluster.worker import METADATA, Recipe, Worker, write_whole
 from micse_utils.datasets.tables import Source, located
 from micse_utils.provenance import versions
+from micse_utils.system import hold
 
 RECORD = "_encoding.json"
 LOCK = ".encoding.lock"
@@ -160,7 +161,7 @@ def _claimed(
     with contextlib.ExitStack() as held:
         if "file" in filesystem.protocol:
             try:
-                held.enter_context(FileLock(f"{folder}/{LOCK}", timeout=0))
+                held.enter_context(hold(f"{folder}/{LOCK}", timeout=0))
             except Timeout as error:
                 raise ValueError(
                     f"{folder} is being written to by a different run; wait for it, or name a "

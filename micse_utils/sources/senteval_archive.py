@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from micse_utils.provenance import sha256_of
 from micse_utils.settings import cache_folder
 from micse_utils.sources import hub
 from micse_utils.sources.hub import HubError, hub_problem
+from micse_utils.system import hold
 
 REPOSITORY = "princeton-nlp/datasets-for-simcse"
 FILE = "senteval.tar"
@@ -76,7 +77,7 @@ def _unpacked(revision: str | None) -> tuple[Path, str]:
         return folder, commit
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / "lock", timeout=LOCK_SECONDS):
+        with hold(cache / "lock", timeout=LOCK_SECONDS):
             if folder := next(cache.glob(done), None):  # another process was faster
                 return folder, commit
             return _unpack(archive, sha256, cache, commit), commit
