@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from micse_utils import __version__
 from micse_utils.settings import process
+from micse_utils.system import settle_console
 from micse_utils.training.config import METHODS, PADDING, PRESETS, SELECTIONS, LowShotConfig
 
 EXAMPLES = {
@@ -32,6 +33,7 @@ REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, Safet
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status."""
+    settle_console()
     options = _parser().parse_args(arguments)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # only the result goes to stdout

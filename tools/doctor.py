@@ -40,7 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
         "--before", action="store_true", help="check what an environment needs to be made at all"
     )
     checks = BEFORE if parser.parse_args(arguments).before else CHECKS
-    sys.stdout.reconfigure(errors="backslashreplace")
     faults = 0
     for check in checks:
         try:
