@@ -1,5 +1,7 @@
 """Maps of texts in two dimensions, as a figure and as a page: titled, legible at half width."""
 
+import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
@@ -11,6 +13,21 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from micse_utils.plotting.style import BLUE, GREY, ORANGE
+
+
+def prepare_umap() -> None:
+    """Quieten UMAP's compiler and find a folder for what it compiles; call this before the import.
+
+    The import fails if neither UMAP's own folder nor the home folder can be written to, as in a
+    shared environment.
+    """
+    import numba
+
+    warnings.filterwarnings("ignore", module="numba|umap")  # nothing a reader can act on
+    try:
+        numba.njit(cache=True)(numba.set_num_threads)  # looks for a folder, and compiles nothing
+    except RuntimeError:
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
 
 
 def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
