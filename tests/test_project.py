@@ -1,6 +1,7 @@
 """What holds the project's own files together."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -186,3 +187,12 @@ def test_the_package_imports_nothing_heavy_before_it_is_needed():
     code += "print([m for m in ('umap', 'datamapplot', 'bokeh', 'papermill') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_in_a_terminal_of_a_jupyterhub_lab_is_refused_before_anything_is_installed(tmp_path):
+    command = ["make", "--no-print-directory", "lab", f"VENV={tmp_path / 'venv'}"]
+    hub = {**os.environ, "JUPYTERHUB_SERVICE_PREFIX": "/user/me/"}
+    done = subprocess.run(command, cwd=ROOT, env=hub, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "notebooks/01_similarity.ipynb" in done.stdout
+    assert not (tmp_path / "venv").exists()
