@@ -108,7 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no notebook {unknown[0]}; there are {', '.join(there)}")
     try:
         values = read_parameters(chosen, options.parameters)
-        output_folder(options.results)
+        places = [str(output_folder(options.results).resolve()), *dict(options.parameters).values()]
+        "".join(places).encode()
+    except UnicodeEncodeError:
+        parser.error("names of folders must be UTF-8: a notebook cannot hold others")
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
