@@ -6,6 +6,7 @@ Libraries are imported by the command that needs them, so that `--help` answers 
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -34,6 +35,8 @@ REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, Safet
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status."""
     settle_console()
+    # Before any import of PyTorch: spinning threads slow a busy machine down ten times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # only the result goes to stdout

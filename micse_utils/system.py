@@ -71,18 +71,13 @@ def hold(lock: str | Path, timeout: float) -> AbstractContextManager:
     return SoftFileLock(marker).acquire(timeout=timeout)
 
 
-def replace(new: Path, old: Path) -> None:
-    """Rename a file to the name of an existing one; wait if, on Windows, a program has that open.
-
-    Raises:
-        PermissionError: the program, such as Excel, keeps it open.
-    """
-    for seconds in (0.1, 0.3, 1, None):  # a virus scanner closes it soon
+def replace(new: Path, old: Path) -> Path:
+    """Rename a file to an existing name; wait if, on Windows, a program has it open."""
+    for seconds in (0.1, 0.3, 1, 0):
         try:
-            new.replace(old)
-            return
+            return new.replace(old)
         except PermissionError as error:
-            if seconds is None:
+            if not seconds:
                 raise PermissionError(
                     f"{old} cannot be replaced ({error.strerror}); close the file if it is open"
                 ) from error
