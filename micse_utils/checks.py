@@ -1,4 +1,4 @@
-"""What no number or array can be meant by is refused in a sentence, before it is computed with."""
+"""Checks at the boundary, and values as messages show them."""
 
 import json
 import reprlib
@@ -11,7 +11,7 @@ LONGEST = 300
 
 
 def whole(name: str, value: object, least: int = 0) -> int:
-    """`value`, if it is a whole number from `least`.
+    """Return `value`, if it is a whole number from `least`.
 
     Raises:
         ValueError: it is not.
@@ -20,36 +20,6 @@ def whole(name: str, value: object, least: int = 0) -> int:
     if not is_whole or value < least:
         raise ValueError(f"{name}={shown(value)} is not a whole number from {least}")
     return int(value)
-
-
-def numbers(name: str, value: object, shape: str, *, finite: bool = True) -> np.ndarray:
-    """`value` as an array, if it is one of numbers, with a dimension for each letter of `shape`.
-
-    Raises:
-        ValueError: it is not; or it holds NaN or infinity, where it is to be `finite`.
-    """
-    array = np.asarray(value)
-    if array.ndim != len(shape) or array.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{name} is an array of {array.dtype} of shape {array.shape}; expected numbers, "
-            f"[{', '.join(shape)}]"
-        )
-    # Of largest and smallest, because a mask would take a byte for every number.
-    if finite and array.size and not np.isfinite([array.min(), array.max()]).all():
-        raise ValueError(f"{name} holds NaN or infinity")
-    return array
-
-
-def listed(name: str, value: object) -> list:
-    """What `value` holds, if it is a list or the like that holds something.
-
-    Raises:
-        ValueError: it is not.
-    """
-    parts = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
-    if not parts:
-        raise ValueError(f"{name}={shown(value)} is no list with something in it")
-    return parts
 
 
 def shown(value: object) -> str:

@@ -94,7 +94,7 @@ _count, _size, _seed = _whole(1), _whole(LowShotConfig.batch_size), _whole(0)
 
 def train(options: argparse.Namespace) -> str | None:
     """Train an encoder on a file of unlabelled sentences."""
-    from micse_utils.datasets.sentences import read_sentences
+    from micse_utils.datasets.texts import read_sentences
     from micse_utils.models import keep_first_layers, load_model
     from micse_utils.results import output_folder
     from micse_utils.training.trainer import train_low_shot
@@ -269,8 +269,8 @@ def grid(options: argparse.Namespace) -> str | None:
     import pandas as pd
 
     from micse_utils.cluster.connect import check_room, connected, on_ray
-    from micse_utils.datasets.sentences import load_low_shot
     from micse_utils.datasets.sts import load_lee, load_stsb
+    from micse_utils.datasets.texts import load_low_shot
     from micse_utils.models import keep_first_layers, load_model
     from micse_utils.plotting.training import learning_curves
     from micse_utils.results import (

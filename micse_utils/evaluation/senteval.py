@@ -28,9 +28,8 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from micse_utils.checks import shown
-from micse_utils.datasets.sts import Pairs
-from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
-from micse_utils.datasets.transfer import Classification
+from micse_utils.datasets.sts import Pairs, load_sts_tasks
+from micse_utils.datasets.transfer import Classification, load_transfer_tasks
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation import classifier as senteval_classifier
 from micse_utils.evaluation.metrics import spearman_interval, unit

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from micse_utils.datasets.sentences import read_sentences
 from micse_utils.datasets.tables import open_source
+from micse_utils.datasets.texts import read_sentences
 
 TEXTS = [
     "one",

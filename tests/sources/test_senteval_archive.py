@@ -20,9 +20,8 @@ from filelock import FileLock
 from hub_server import member, tar
 from huggingface_hub import constants
 
-from micse_utils.datasets.sts import STS_TASKS, YEARS, load_sts, load_stsb
-from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
-from micse_utils.datasets.transfer import TRANSFER_TASKS, load_transfer
+from micse_utils.datasets.sts import STS_TASKS, YEARS, load_sts, load_sts_tasks, load_stsb
+from micse_utils.datasets.transfer import TRANSFER_TASKS, load_transfer, load_transfer_tasks
 from micse_utils.evaluation.published import OFFICIAL_PAIRS
 from micse_utils.evaluation.senteval import evaluate_sts
 from micse_utils.sources.hub import HubError, hub_problem
@@ -218,9 +217,7 @@ def test_a_task_that_the_archive_lacks_is_named_and_the_others_are_scored(serve,
     serve(tar(files=some))
     assert list(load_sts_tasks(source="hub")) == ["STS12", "SICKRelatedness"]
     said = capsys.readouterr().out
-    assert (
-        "not there: STS13, STS14, STS15, STS16, STSBenchmark (the first: no STS/STS13-en-" in said
-    )
+    assert "missing: STS13, STS14, STS15, STS16, STSBenchmark (the first: no STS/STS13-en-" in said
     assert list(load_transfer_tasks(source="hub")) == ["MR"]
     with pytest.raises(
         HubError, match=r"senteval\.tar of .*: no STS/STS13-en-test in .*MICSE_SENT"

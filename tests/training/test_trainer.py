@@ -20,8 +20,8 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import AutoModel
 
 from micse_utils.cli import main
-from micse_utils.datasets.sentences import load_low_shot, read_sentences
 from micse_utils.datasets.sts import Pairs, load_sample
+from micse_utils.datasets.texts import load_low_shot, read_sentences
 from micse_utils.models import load_model
 from micse_utils.provenance import Provenance
 from micse_utils.results import claimed
