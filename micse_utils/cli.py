@@ -42,14 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         if error.name != "ray":
             raise
         return _refuse("Ray is not installed here; install the extra: pip install -e '.[cluster]'")
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        ArithmeticError,
-        SafetensorError,
-    ) as error:
+    except REFUSALS as error:
         return _refuse(f"micse {options.command}: {error}")
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)

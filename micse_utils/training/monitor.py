@@ -63,8 +63,9 @@ class DevelopmentEvaluator(BaseEvaluator):
             )
         self.sentences = sorted({*pairs.first, *pairs.second})
         row = {sentence: index for index, sentence in enumerate(self.sentences)}
-        self.first = np.array([row[sentence] for sentence in pairs.first])
-        self.second = np.array([row[sentence] for sentence in pairs.second])
+        self.first, self.second = (
+            np.array([row[sentence] for sentence in side]) for side in (pairs.first, pairs.second)
+        )
 
     def __call__(
         self,

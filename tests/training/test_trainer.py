@@ -397,7 +397,7 @@ def test_the_command_line_trains_on_the_users_own_file(
         ("a.docx", b"", None, "must be or hold .parquet, .csv"),
         ("a.txt", b"\n \n", None, "there are no sentences in a.txt"),
         ("a.txt", b"one\n", None, "needs 2 sentences or more, got 1"),
-        (None, b"", None, 'missing.txt" is not there'),
+        (None, b"", None, 'missing.txt" does not exist'),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence(
