@@ -190,8 +190,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 def encode(options: argparse.Namespace) -> str | None:
     """Write a table of any size with its embeddings beside it, on Ray."""
     from micse_utils.cluster.connect import connected, shares
-    from micse_utils.cluster.encode import encode_files
-    from micse_utils.cluster.worker import Recipe
+    from micse_utils.cluster.encode import Recipe, encode_files
     from micse_utils.datasets.tables import open_source
     from micse_utils.encoding import LONGEST, WINDOW, token_limit
     from micse_utils.encoding import encode as encode_texts
