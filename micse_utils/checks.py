@@ -11,11 +11,7 @@ LONGEST = 300
 
 
 def whole(name: str, value: object, least: int = 0) -> int:
-    """Return `value`, if it is a whole number from `least`.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Return `value`; raise ValueError if it is not a whole number from `least`."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_whole or value < least:
         raise ValueError(f"{name}={shown(value)} is not a whole number from {least}")
@@ -30,11 +26,7 @@ def shown(value: object) -> str:
 
 
 def check_texts(name: str, texts: object) -> list[str]:
-    """Return the texts as a list, if they are a sequence of strings.
-
-    Raises:
-        TypeError: they are one string, a table, a set or a dictionary, or hold something else.
-    """
+    """Return the texts as a list; raise TypeError if they are not a sequence of strings."""
     check_sequence(name, texts)
     texts = list(texts)
     for position, text in enumerate(texts):
@@ -43,11 +35,7 @@ def check_texts(name: str, texts: object) -> list[str]:
 
 
 def check_sequence(name: str, texts: object) -> None:
-    """Refuse what cannot be read as texts in an order of their own, without reading it.
-
-    Raises:
-        TypeError: it is one string, a table, a set or a dictionary, or cannot be iterated over.
-    """
+    """Raise TypeError for what has no texts in an order of their own; nothing is read."""
     if isinstance(texts, str):
         raise TypeError(f"{name} must be a list of strings, got one string; give [text]")
     if isinstance(texts, (Mapping, set, frozenset)) or hasattr(texts, "columns"):
@@ -60,11 +48,7 @@ def check_sequence(name: str, texts: object) -> None:
 
 
 def check_text(name: str, position: int, text: object) -> None:
-    """Refuse what is not a string, with its position.
-
-    Raises:
-        TypeError: it is not a string.
-    """
+    """Raise TypeError, with the position, if the text is not a string."""
     if not isinstance(text, str):
         raise TypeError(
             f"{name}[{position}] must be a string, got {shown(text)} ({type(text).__name__})"
