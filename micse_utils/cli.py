@@ -216,17 +216,17 @@ def encode(options: argparse.Namespace) -> str | None:
         workers, cpus, gpus = shares(options.workers)
         print(f"workers: {workers}, each with {cpus} CPU cores and {gpus} GPUs")
         done = encode_files(source, options.output, recipe, workers=workers, cpus=cpus, gpus=gpus)
-    said = [
+    lines = [
         f"{done['rows']:,} rows are in {options.output}, {done['encoded']:,} of them encoded now",
         f"without a text, and so without an embedding: {done['without text']:,}",
     ]
     if done["blocks with warnings"]:
-        said.append(
+        lines.append(
             f"{done['blocks with warnings']:,} of {done['blocks']:,} blocks had warnings, "
             f"the first: {done['first warning']}"
         )
     memory = ", ".join(f"{most:,}" for most in done["worker MiB"]) or "none"
-    return "\n".join([*said, f"largest memory of each worker, MiB: {memory}"])
+    return "\n".join([*lines, f"largest memory of each worker, MiB: {memory}"])
 
 
 def _ray_arguments(parser: argparse.ArgumentParser) -> None:
@@ -317,11 +317,11 @@ def grid(options: argparse.Namespace) -> str | None:
         )  # fmt: skip
     figures = ["before", "best", "last"]
     means = runs.groupby(["start", "size", "method"], sort=False)[figures].mean().round(2)
-    said = [str(means)] + [
+    lines = [str(means)] + [
         f"FAILED: {run['start']}, {run['size']}, {run['method']}, {run['seed']}: {run['error']}"
         for run in failed.to_dict("records")
     ]
-    return "\n".join([*said, f"{headline}; results: {options.results}"])
+    return "\n".join([*lines, f"{headline}; results: {options.results}"])
 
 
 def _grid_arguments(parser: argparse.ArgumentParser) -> None:

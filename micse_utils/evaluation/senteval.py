@@ -73,7 +73,7 @@ def evaluate_sts(
 
     Raises:
         ValueError: an unknown task, a damaged file, or an encoder that gives no usable vectors.
-        FileNotFoundError, HubError, FetchError: a task asked for by name is not there.
+        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
     """
     pairs = tasks if isinstance(tasks, Mapping) else load_sts_tasks(tasks, source)
     texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
@@ -199,7 +199,7 @@ def evaluate_transfer(
     Raises:
         ValueError: an unknown task or classifier, a damaged file, too few sentences, or an encoder
             that gives no usable vectors.
-        FileNotFoundError, HubError, FetchError: a task asked for by name is not there.
+        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
     """
     if classifier not in CLASSIFIERS:
         names = " or ".join(CLASSIFIERS)
