@@ -89,7 +89,7 @@ def encode(
     if token_budget is not None:
         budget = whole("token_budget", token_budget, 1)
     few = total is not None and total <= FEW
-    windows = map(tokenise, _windows(texts)) if few else _ahead(tokenise, _windows(texts))
+    windows = map(tokenise, _windows(texts)) if few else _prefetch(tokenise, _windows(texts))
     forward = forward_of(model, dtype or pick_dtype(model.device))
     pieces, seen = [], 0
     with (
@@ -224,7 +224,7 @@ class _Tokeniser:
         return (f"{count} of {total} texts {what}" for what, count in counted.items() if count)
 
 
-def _ahead(function: Callable, items: Iterable) -> Iterator:
+def _prefetch(function: Callable, items: Iterable) -> Iterator:
     """`map`, one item ahead in a thread: the next window is tokenised while this one is encoded."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = None

@@ -25,8 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from micse_utils.datasets.sentences import load_sentences
 from micse_utils.datasets.sts import load_lee, load_sample
+from micse_utils.datasets.texts import load_sentences
 from micse_utils.models import load_model
 from micse_utils.sources.packaged import fetch
 from tools.run_notebooks import NOTEBOOKS, _fingerprint

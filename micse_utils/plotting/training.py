@@ -28,7 +28,6 @@ def attention_views(
     Args:
         first, second: attention probabilities, [query, key]; 0 where dropped.
         tokens: names of queries and keys.
-        title: what the reader sees.
     """
     figure, panels = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
     scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
@@ -54,15 +53,16 @@ def attention_scatter(
         first, second: attention probabilities > 0, [positions].
         rho: Pearson correlation of their logarithms.
         information: I = -1/2 log(1 - rho^2), in nats.
-        title: what the reader sees.
     """
     figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
     ends = [min(first.min(), second.min()) / 1.5, max(first.max(), second.max()) * 1.5]
     axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
     axes.loglog(first, second, "o", color=BLUE, alpha=0.5, markersize=5)
-    axes.set_xlabel("attention probability, first view")
-    axes.set_ylabel("attention probability, second view")
-    axes.set_title(f"{title}\nρ = {rho:.3f}, I = {information:.2f} nats")
+    axes.set(
+        xlabel="attention probability, first view",
+        ylabel="attention probability, second view",
+        title=f"{title}\nρ = {rho:.3f}, I = {information:.2f} nats",
+    )
     axes.legend(loc="upper left")
     axes.grid(alpha=0.3)
     return figure
@@ -76,7 +76,6 @@ def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
 
     Args:
         runs: one row a run: `start` (one panel each), `method`, `size`, `before`, `best`, `last`.
-        title: what the reader sees.
     """
     starts = list(runs["start"].unique())
     width = 4.4 * len(starts) + 1.6
@@ -103,8 +102,7 @@ def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
             axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
-        axes.set_xlabel("training sentences")
-        axes.set_title(start)
+        axes.set(xlabel="training sentences", title=start)
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("Spearman × 100, development pairs")
     handles, _ = panels[0][0].get_legend_handles_labels()
@@ -123,7 +121,6 @@ def training_course(histories: pd.DataFrame, *, title: str) -> Figure:
 
     Args:
         histories: one row an evaluation: `method`, `seed`, `step`, `spearman`, `ami`.
-        title: what the reader sees.
     """
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     labels = {"spearman": "Spearman × 100, development pairs", "ami": "AMI of two views, nats"}
@@ -132,8 +129,7 @@ def training_course(histories: pd.DataFrame, *, title: str) -> Figure:
             for number, (_, run) in enumerate(runs.groupby("seed")):
                 style = METHODS[method] | ({"label": None} if number else {})
                 axes.plot(run["step"], run[column], alpha=0.8, **style)
-        axes.set_xlabel("training step")
-        axes.set_ylabel(label)
+        axes.set(xlabel="training step", ylabel=label)
         axes.grid(alpha=0.3)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2)

@@ -20,8 +20,8 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import AutoModel
 
 from micse_utils.cli import main
-from micse_utils.datasets.sentences import load_low_shot, read_sentences
 from micse_utils.datasets.sts import Pairs, load_sample
+from micse_utils.datasets.texts import load_low_shot, read_sentences
 from micse_utils.models import load_model
 from micse_utils.provenance import Provenance
 from micse_utils.results import claimed
@@ -397,7 +397,7 @@ def test_the_command_line_trains_on_the_users_own_file(
         ("a.docx", b"", None, "must be or hold .parquet, .csv"),
         ("a.txt", b"\n \n", None, "there are no sentences in a.txt"),
         ("a.txt", b"one\n", None, "needs 2 sentences or more, got 1"),
-        (None, b"", None, 'missing.txt" is not there'),
+        (None, b"", None, 'missing.txt" does not exist'),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence(
