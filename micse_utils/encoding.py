@@ -215,7 +215,7 @@ class _Tokeniser:
         """Yield a sentence for each kind of text that was not encoded as its reader may expect."""
         counted = {
             "are empty; their vector is that of the empty text": self.empty,
-            "are for half or more of pieces that the tokeniser does not know, and get much the same "
+            "are for half or more of pieces that the tokeniser does not know, and get nearly one "
             "vector; for other languages try a multilingual model, such as "
             "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": self.unknown,
             "hold control tokens such as [SEP] or [MASK], which act as such": self.control,

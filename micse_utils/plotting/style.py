@@ -60,6 +60,7 @@ def fonts(texts: Iterable[str]) -> list[str]:
 def _font_of(character: str) -> str | None:
     """Return the family of the first installed font that has the character."""
     upright = (f for f in fontManager.ttflist if (f.style, f.weight) == ("normal", 400))
+    upright = (f for f in upright if "Last Resort" not in f.name)  # matplotlib's own, of boxes
     order = sorted(upright, key=lambda f: (f.name != DEFAULT, "Sans" not in f.name, f.name))
     for font in order:
         try:
