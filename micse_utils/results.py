@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from micse_utils.checks import shown
 from micse_utils.provenance import Provenance, versions
-from micse_utils.settings import expanded
+from micse_utils.settings import KIT_DATA, expanded
 from micse_utils.system import hold, replace
 
 WRITTEN, LOCK = ".micse.json", ".micse.lock"
@@ -121,6 +121,23 @@ def output_folder(place: str | Path) -> Path:
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror
         raise OSError(f"{place} cannot be a folder for results ({reason}); name another") from error
+
+
+def page_folder(place: str | Path, *names: str) -> Path:
+    """Make the folder that a notebook writes files of these names into; its absolute path.
+
+    It is printed if a relative `place` is not in the results folder of this checkout.
+
+    Raises:
+        OSError: it cannot be made or written to.
+        FileExistsError: it holds a file of such a name that the kit did not write.
+    """
+    folder = output_folder(place).resolve()
+    if not Path(place).is_absolute() and folder.parent != KIT_DATA.resolve().parent / "results":
+        print(f"results: {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder, names):
+        return folder
 
 
 def write_json(path: Path, record: object) -> Path:

@@ -30,7 +30,15 @@ from tqdm import tqdm
 from micse_utils.checks import shown
 from micse_utils.datasets.sts import PACKAGED_STS, STS_TASKS
 from micse_utils.provenance import sha256_of
-from micse_utils.results import kept_json, output_folder, write_atomically, write_json
+from micse_utils.results import LOCK as PAGE_LOCK
+from micse_utils.results import (
+    WRITTEN,
+    kept_json,
+    note_written,
+    output_folder,
+    write_atomically,
+    write_json,
+)
 from micse_utils.settings import expanded
 from micse_utils.sources.choose import absolute, is_source
 from micse_utils.system import hold
@@ -251,6 +259,9 @@ def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool)
     # Not the kit's, unless the run changes them; kept for the next call if this one is killed.
     others = {n: at for n, at in _changes(folder).items() if n not in earlier["files"]}
     others = earlier.get("others", others)
+    # The cells refuse to overwrite what the kit did not write.
+    if folder.joinpath(RECORD).exists():
+        note_written(folder, earlier["files"])
     write_json(folder / RECORD, {**earlier, "others": others})
     opening = nbformat.read(_path(name), as_version=4).cells[0].source
     tqdm.write(f"{name}: running, {expected_time(opening)}")
@@ -330,7 +341,8 @@ def _intact(record: dict, folder: Path) -> bool:
 
 def _changes(folder: Path) -> dict[str, int]:
     """Return when each file of results was changed, by its path in the folder."""
-    own = (RECORD, LOCK, f"{LOCK}.marker", _unfinished(folder).name)
+    own = {RECORD, WRITTEN, _unfinished(folder).name}
+    own |= {f"{lock}{end}" for lock in (LOCK, PAGE_LOCK) for end in ("", ".marker")}
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in own]
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, literal
+from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, fonts, literal
 
 MARKERS = "osD^"
 
@@ -117,5 +117,6 @@ def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
     axes.set_xticks(sorted(hits["rank"].unique()))
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2)
+    prop = {"family": fonts(hits["query"])}
+    figure.legend(loc="outside lower center", ncols=2, prop=prop)
     return figure

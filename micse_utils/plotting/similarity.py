@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from micse_utils.plotting.style import SERIES, literal
+from micse_utils.plotting.style import SERIES, fonts, literal
 
 
 def similarity_heatmap(
@@ -30,7 +30,7 @@ def similarity_heatmap(
         axes.axhline(border - 0.5, color="white", linewidth=3)
         axes.axvline(border - 0.5, color="white", linewidth=3)
     labels = [f"{literal(sentence)}  {i + 1}" for i, sentence in enumerate(sentences)]
-    axes.set_yticks(range(n), labels)
+    axes.set_yticks(range(n), labels, family=fonts(sentences))
     axes.set_xticks(range(n), range(1, n + 1))
     axes.set(xlabel="sentence number (in the cells: cosine × 100)", title=title)
     axes.tick_params(length=0)
