@@ -207,7 +207,7 @@ class _Tokeniser:
         controls = np.add.reduceat(control, starts, dtype=int)
         unknowns = np.add.reduceat(unknown, starts, dtype=int)
         self.empty += int((lengths == added).sum())
-        self.unknown += int(((lengths > controls) & (2 * unknowns >= lengths - controls)).sum())
+        self.unknown += int(((lengths > controls) & (2 * unknowns > lengths - controls)).sum())
         self.control += int((controls > added).sum())
         self.cut += sum(bool(encoding.overflowing) for encoding in encodings)
 
@@ -215,7 +215,7 @@ class _Tokeniser:
         """Yield a sentence for each kind of text that was not encoded as its reader may expect."""
         counted = {
             "are empty; their vector is that of the empty text": self.empty,
-            "are for half or more of pieces that the tokeniser does not know, and get nearly one "
+            "are mostly of pieces that the tokeniser does not know, and get nearly the same "
             "vector; for other languages try a multilingual model, such as "
             "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": self.unknown,
             "hold control tokens such as [SEP] or [MASK], which act as such": self.control,
