@@ -1,4 +1,4 @@
-"""What differs from system to system: limits on cores and memory, file locks, consoles.
+"""What differs from system to system: limits, file locks, archives, consoles.
 
 Only the standard library is imported at the top, because the doctor runs in a broken environment.
 """
@@ -9,9 +9,10 @@ import errno
 import math
 import os
 import sys
+import tarfile
 import time
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 SYSTEM = Path("/")
 LIMITS = {
@@ -82,6 +83,21 @@ def replace(new: Path, old: Path) -> Path:
                     f"{old} cannot be replaced ({error.strerror}); close the file if it is open"
                 ) from error
             time.sleep(seconds)
+
+
+def extract(tar: tarfile.TarFile, members: list[tarfile.TarInfo], folder: Path) -> None:
+    """Extract files and folders.
+
+    Raises:
+        tarfile.TarError: one is a link or a device, or its name leads out of `folder`.
+    """
+    for member in members:
+        leads_out = member.name.startswith(("/", "\\")) or ".." in PurePath(member.name).parts
+        if leads_out or not (member.isreg() or member.isdir()):
+            raise tarfile.TarError(f"unsafe path in archive: {member.name!r}")
+    # Python before 3.11.4, such as Debian 12 has, lacks the filter, which also sets the modes.
+    safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    tar.extractall(folder, members, **safely)
 
 
 def settle_console() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from micse_utils.provenance import sha256_of
 from micse_utils.settings import BUNDLE, expanded
+from micse_utils.system import extract
 
 ROOT = BUNDLE.parent
 KIT = "micse-kit"
@@ -312,8 +313,7 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _extract(tar: tarfile.TarFile, names: Iterable[str], folder: Path) -> None:
-    """Extract files of the kit's folder; tarfile's filter refuses what leads out of `folder`."""
-    tar.extractall(folder, [tar.getmember(f"{KIT}/{name}") for name in names], filter="data")
+    extract(tar, [tar.getmember(f"{KIT}/{name}") for name in names], folder)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from micse_utils.provenance import sha256_of
 from micse_utils.settings import cache_folder
 from micse_utils.sources import hub
 from micse_utils.sources.hub import HubError, hub_problem
-from micse_utils.system import hold
+from micse_utils.system import extract, hold
 
 REPOSITORY = "princeton-nlp/datasets-for-simcse"
 FILE = "senteval.tar"
@@ -111,7 +111,7 @@ def _unpack(archive: Path, expected: str | None, cache: Path, commit: str) -> Pa
                     raise tarfile.ReadError("unexpected end of data")
                 top = _top(members)
                 wanted = [m for m in members if _is_wanted(PurePosixPath(m.name), top)]
-                tar.extractall(new, wanted, filter="data")
+                extract(tar, wanted, new)
         except OSError:  # the disk's, or an ArchiveError
             raise
         except Exception as error:  # damaged headers raise anything, MemoryError too
