@@ -66,8 +66,9 @@ REFUSED = "micse_utils train no-such-\u00e9.txt --output out"
 FINE = "micse_utils --version"
 
 
-@pytest.mark.parametrize(("call", "status"), [(REFUSED, 1), (FINE, 0)])
-@pytest.mark.parametrize("streams", ["", ">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    ("call", "status", "streams"), [(REFUSED, 1, ""), (REFUSED, 1, ">&- 2>&-"), (FINE, 0, ">&-")]
+)
 def test_a_console_without_utf8_or_none_at_all_changes_no_exit_status(
     call, status, streams, tmp_path
 ):

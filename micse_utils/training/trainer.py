@@ -310,6 +310,14 @@ class _Run:
             except TrainingDivergedError as error:
                 model.max_seq_length = max_seq_length
                 raise TrainingDivergedError(f"{error}; {self._rescue(trainer)}") from None
+            except RuntimeError as error:
+                # All that PyTorch says if it cannot write the optimiser's state.
+                if "inline_container" not in str(error):
+                    raise
+                raise OSError(
+                    f"no checkpoint could be written to {self.checkpoints}; is the disk full? Make "
+                    "room and run the same command again"
+                ) from error
             finally:
                 monitor.bar.close()
                 model.max_seq_length = max_seq_length

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -605,3 +606,26 @@ def test_two_runs_do_not_share_a_folder(tiny_bert, tmp_path):
     with claimed(tmp_path, []), pytest.raises(FileExistsError, match="another run"):
         train(tiny_bert, tmp_path)
     assert train(tiny_bert, tmp_path, steps=1).history["step"].tolist() == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_the_next_call_finishes(tiny_bert, tmp_path, environment):
+    """By a real limit: no file may grow beyond what the test allows."""
+    resource = pytest.importorskip("resource")
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    arguments = command(tmp_path / "mine.txt", tmp_path / "run", tiny_bert, "--steps", "6")
+    call = [sys.executable, "-m", "micse_utils", *arguments]
+
+    def limited(most):
+        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    weights = (tiny_bert / "model.safetensors").stat().st_size
+    for most in (1_000, weights // 2, weights * 3 // 2):  # of weights; of the optimiser's state
+        stopped = subprocess.run(
+            call, env=environment, preexec_fn=limited(most), capture_output=True, text=True
+        )
+        assert stopped.returncode == 1, (most, stopped.stderr)
+        assert "Traceback" not in stopped.stderr
+        assert re.search("too large|os error 27|disk full", stopped.stderr)
+    subprocess.run(call, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_size > weights / 2
