@@ -21,8 +21,8 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import AutoModel
 
 from micse_utils.cli import main
-from micse_utils.datasets.sts import Pairs, load_sample
-from micse_utils.datasets.texts import load_low_shot, read_sentences
+from micse_utils.datasets.sts import Pairs
+from micse_utils.datasets.texts import read_sentences
 from micse_utils.models import load_model
 from micse_utils.provenance import Provenance
 from micse_utils.results import claimed
@@ -437,7 +437,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
 
     subprocess.run(call("whole"), env=environment, check=True, capture_output=True)
     kills, chance = 0, random.Random(0)
-    for attempt in range(1, 4):
+    for attempt in range(1, 3):
         process = subprocess.Popen(
             call("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -454,7 +454,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
     broken = checkpoints / "checkpoint-57"
     broken.mkdir(exist_ok=True)
     (broken / "model.safetensors").write_bytes(b"half")
-    assert kills == 3
+    assert kills == 2
     done = subprocess.run(call("killed"), env=environment, check=True, stdout=subprocess.PIPE)
     assert b"before" in done.stdout
 
@@ -531,17 +531,6 @@ def test_two_processes_train_what_one_trains(tiny_bert, tmp_path, environment):
     first, second, start = (SentenceTransformer(str(f), device="cpu") for f in folders)
     assert difference(weights(first), weights(start)) > 1e-3
     assert difference(weights(first), weights(second)) < 1e-4
-
-
-@pytest.mark.slow
-def test_training_helps_the_packaged_encoder(encoder, tmp_path):
-    """[CLS] of the whole packaged encoder learns from 256 sentences to be an embedding."""
-    sentences = load_low_shot([256], source="package")[256, 48].texts
-    trained = train_low_shot(
-        sentences, load_model(source="package", pooling="cls", device="cpu"),
-        output=tmp_path, preset="packaged", steps=8, dev=load_sample(),
-    )  # fmt: skip
-    assert trained.best > trained.before + 0.5
 
 
 def contents(folder):
