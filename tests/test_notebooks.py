@@ -29,7 +29,7 @@ from micse_utils.datasets.sts import load_lee, load_sample
 from micse_utils.datasets.texts import load_sentences
 from micse_utils.models import load_model
 from micse_utils.sources.packaged import fetch
-from tools.run_notebooks import NOTEBOOKS, _fingerprint
+from tools.run_notebooks import NOTEBOOKS, _fingerprint, main
 
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
 TWEETS = "02_tweet_clustering"
@@ -639,8 +639,9 @@ def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
         ),
     ],
 )
-def test_a_wrong_call_is_one_sentence(tmp_path, arguments, message):
-    status, _, complaints = run(*arguments, results=tmp_path)
-    assert status == 2
-    assert message in complaints
+def test_a_wrong_call_is_one_sentence(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--results", str(tmp_path), *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
