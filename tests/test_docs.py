@@ -1,12 +1,11 @@
 """README, docs and notebooks: links, commands, figures, code, and messages that they quote."""
 
 import contextlib
+import importlib
 import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -81,14 +80,11 @@ def commands(page):
 @cache
 def help_of(*command):
     """What `--help` of a tool, or of a command of `micse`, prints."""
-    if command[0] != "micse":
-        done = subprocess.run(
-            [sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
-        main([*command[1:], "--help"])
+    name, *rest = command
+    call = main if name == "micse" else importlib.import_module(name).main
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit) as stopped:
+        call([*rest, "--help"])
+    assert stopped.value.code == 0
     return printed.getvalue()
 
 
