@@ -42,7 +42,7 @@ def test_the_interval_covers_the_true_correlation_as_often_as_it_says(rank_corre
     for trial in range(trials):
         x, noise = rng.normal(size=(2, 200))
         y = rho * x + np.sqrt(1 - rho**2) * noise
-        low, high = spearman_interval(x, y, resamples=300, seed=trial)
+        low, high = spearman_interval(x, y, resamples=150, seed=trial)
         covered += low <= rank_correlation <= high
     assert 0.91 <= covered / trials <= 0.98  # 0.95, give or take three standard errors and a bit
 
@@ -87,7 +87,7 @@ def test_the_difference_covers_the_true_one_as_often_as_it_says():
     for trial in range(trials):
         gold, shared, *own = np.random.default_rng(trial).normal(size=(4, 150))
         first, second = (gold + shared + noise for noise in own)
-        low, high = spearman_difference(first, second, gold, resamples=300, seed=trial)
+        low, high = spearman_difference(first, second, gold, resamples=150, seed=trial)
         covered += low <= 0 <= high
     assert 0.91 <= covered / trials <= 0.985  # 0.95, give or take three standard errors
 
