@@ -116,21 +116,20 @@ def test_files_of_the_user_stay_as_they_are(cluster, table, tiny_bert, tmp_path)
     before |= contents(output)
     leftover = before.pop(output / f".{RECORD}-{'0' * 32}")
     assert encode_all(tiny_bert, folder, output)["encoded"] == 0
-    parts[1].unlink()
-    assert encode_all(tiny_bert, folder, output)["encoded"] == 10
+    for content in (b"mine", parts[0].read_bytes()[:-100]):  # not the kit's, or cut in copying
+        parts[0].write_bytes(content)
+        damaged = contents(output)
+        with pytest.raises(ValueError, match=re.escape(parts[0].name)):
+            encode_all(tiny_bert, folder, output)
+        assert contents(output) == damaged
+    for part in parts[:2]:
+        part.unlink()
+    assert encode_all(tiny_bert, folder, output)["encoded"] == 20
     after = contents(output)
     assert after.keys() == before.keys() and leftover not in after.values()
     changed = {path.name for path in after if after[path] != before[path]}
-    assert changed <= {parts[1].name, RECORD}
+    assert changed <= {parts[0].name, parts[1].name, RECORD}
 
-    for content in (b"mine", parts[0].read_bytes()[:-100]):  # not the kit's, or cut in copying
-        parts[0].write_bytes(content)
-        before = contents(output)
-        with pytest.raises(ValueError, match=re.escape(parts[0].name)):
-            encode_all(tiny_bert, folder, output)
-        assert contents(output) == before
-    parts[0].unlink()
-    assert encode_all(tiny_bert, folder, output)["encoded"] == 10
     for content in ("", '{"rows": 7', "[]"):
         (output / RECORD).write_text(content, encoding="utf-8")
         before = contents(output)
