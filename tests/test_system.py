@@ -67,7 +67,12 @@ FINE = "micse_utils --version"
 
 
 @pytest.mark.parametrize(
-    ("call", "status", "streams"), [(REFUSED, 1, ""), (REFUSED, 1, ">&- 2>&-"), (FINE, 0, ">&-")]
+    ("call", "status", "streams"),
+    [
+        (REFUSED, 1, ""),
+        pytest.param(REFUSED, 1, ">&- 2>&-", marks=pytest.mark.slow),
+        (FINE, 0, ">&-"),
+    ],
 )
 def test_a_console_without_utf8_or_none_at_all_changes_no_exit_status(
     call, status, streams, tmp_path

@@ -150,6 +150,7 @@ def test_a_device_that_is_not_there_is_a_fault(monkeypatch):
         doctor.device()
 
 
+@pytest.mark.slow
 def test_a_torchvision_for_another_torch_is_a_fault_with_a_way_out(tmp_path):
     (tmp_path / "torchvision-0.1.dist-info").mkdir()
     metadata = "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1\n"
