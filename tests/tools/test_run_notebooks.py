@@ -141,7 +141,9 @@ def test_files_of_the_user_are_left_and_lost_or_damaged_results_are_rebuilt(
             with pytest.raises(PapermillExecutionError):
                 run_notebooks.run(NAMES[0], folder, {})
             (folder / name).write_bytes(content)
-    assert len(begun) == 2 * len(record["files"])
+    with pytest.raises(PapermillExecutionError):
+        run_notebooks.run(NAMES[0], folder, {}, force=True)
+    assert len(begun) == 2 * len(record["files"]) + 1
     assert ": up to date" in run_notebooks.run(NAMES[0], folder, {})
 
 
