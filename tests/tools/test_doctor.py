@@ -52,6 +52,7 @@ def alice(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_without_a_network_it_says_what_is_missing_and_names_nobody(alice, tmp_path):
     status, lines = consult(**alice, HF_ENDPOINT=NOBODY)
     assert (status, lines.pop()) == (1, "1 problem found.")
