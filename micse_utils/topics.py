@@ -23,7 +23,9 @@ def terms(text: str) -> list[str]:
     return [term for term in found if term not in ENGLISH_STOP_WORDS]
 
 
-def cluster_names(texts: Sequence[str], clusters: Sequence[int], count: int = 3) -> dict[int, str]:
+def cluster_names(
+    texts: Sequence[str], clusters: Sequence[int], count: int = 3, *, fewest: int = 1
+) -> dict[int, str]:
     """Name each cluster by the words that tell it from the others: class-based TF-IDF.
 
     The weight of word w in cluster c is tf(w, c) · log(1 + A / f(w)), with A the mean number of
@@ -34,6 +36,7 @@ def cluster_names(texts: Sequence[str], clusters: Sequence[int], count: int = 3)
         texts: n texts.
         clusters: n cluster numbers; -1 marks the texts of no cluster.
         count: words in a name.
+        fewest: texts of the cluster that a word of its name must occur in.
 
     Returns:
         Names by cluster number, all different: a cluster without words is "cluster 3", and those
@@ -49,10 +52,11 @@ def cluster_names(texts: Sequence[str], clusters: Sequence[int], count: int = 3)
     counts = members @ counter.fit_transform(chosen)
     frequency = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     weight = frequency * np.log(1 + counts.sum() / len(counts) / counts.sum(axis=0))
+    weight[counts < fewest] = 0
     best = weight.argsort(axis=1)[:, ::-1][:, :count]
     words = counter.get_feature_names_out()
     names = [
-        ", ".join(words[w] for w in row if own[w]) or f"cluster {number}"
+        ", ".join(words[w] for w in row if own[w] >= fewest) or f"cluster {number}"
         for number, row, own in zip(numbers, best, counts, strict=True)
     ]
     return {

@@ -21,12 +21,15 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from micse_utils.datasets.sts import load_lee, load_sample
 from micse_utils.datasets.texts import load_sentences
+from micse_utils.datasets.triplets import load_triplets
 from micse_utils.models import load_model
 from micse_utils.sources.packaged import fetch
 from tools.run_notebooks import NOTEBOOKS, _fingerprint, main
@@ -106,6 +109,11 @@ def results(both_results):
 def unit(vectors):
     vectors = np.asarray(vectors, dtype=np.float64)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def guesses(classifier, inputs, labels):
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    return cross_val_predict(classifier, inputs, labels, cv=folds)
 
 
 def packaged_tweets():
@@ -212,11 +220,13 @@ def test_the_parameters_are_explained_and_links_lead_somewhere(name):
 @pytest.mark.slow
 def test_similarity_agrees_with_bare_transformers(results, encoder):
     table = pd.read_csv(NOTEBOOKS.parent / "data" / "sentences.csv")
-    hidden = []
-    for sentence in table["sentence"]:
+
+    def tokens_of(sentence):
         tokens = encoder.tokenizer(sentence, return_tensors="pt")
         with torch.inference_mode():
-            hidden.append(encoder.transformers_model(**tokens).last_hidden_state[0].numpy())
+            return encoder.transformers_model(**tokens).last_hidden_state[0].numpy()
+
+    hidden = [tokens_of(sentence) for sentence in table["sentence"]]
     similarity = unit([h.mean(axis=0) for h in hidden])
     similarity = similarity @ similarity.T
 
@@ -230,10 +240,15 @@ def test_similarity_agrees_with_bare_transformers(results, encoder):
     unrelated = similarity[originals][other].mean()
     assert figures["mean_cosine"]["other scene"] == pytest.approx(unrelated, abs=1e-5)
 
-    cls = unit([h[0] for h in hidden])
-    cls = cls @ cls.T
-    gap = cls[originals, originals + 1].mean() - cls[originals][other].mean()
-    assert figures["pooling_gap"]["cls"] == pytest.approx(gap, abs=1e-5)
+    sample = load_sample("other words")
+    first, second = (
+        unit([h[0] for h in map(tokens_of, side)]) for side in (sample.first, sample.second)
+    )
+    cosines = first @ second.T
+    own, apart = np.diag(cosines), cosines[~np.eye(len(cosines), dtype=bool)]
+    wrong = figures["ranking"]["cls"]
+    assert wrong["AUC"] == pytest.approx((own[:, None] > apart).mean(), abs=1e-4)
+    assert wrong["ranked first"] == (own >= cosines.max(axis=1)).sum()
 
 
 @pytest.fixture(scope="session")
@@ -263,7 +278,40 @@ def test_sentiment_figures_agree_with_scikit_learn_on_the_librarys_embeddings(
     own = (total * classes).sum(axis=1) / (count[labels] - 1)
     nearest = np.where(classes == 1, np.inf, total / count).min(axis=1)
     silhouette = ((nearest - own) / np.maximum(nearest, own)).mean()
-    assert figures["silhouette"] == pytest.approx(silhouette, abs=2e-3)
+    assert figures["silhouette"]["moods, embeddings"] == pytest.approx(silhouette, abs=2e-3)
+
+
+@pytest.mark.slow
+def test_the_lead_over_words_agrees_with_a_bootstrap(results, tweet_embeddings):
+    embeddings, labels = tweet_embeddings
+    texts, _ = packaged_tweets()
+    rows = np.sort(np.random.default_rng(0).choice(4200, LIMIT, replace=False))
+    words = make_pipeline(
+        TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=3, max_iter=1000)
+    )
+    by_words = guesses(words, texts[rows].to_numpy(), labels)
+    by_encoder = guesses(LogisticRegression(max_iter=1000), embeddings, labels)
+    figures = metrics(results, TWEETS)["figures"]
+    for name, found in (("words (TF-IDF)", by_words), ("logistic regression", by_encoder)):
+        per_mood = [(found[labels == mood] == mood).mean() for mood in range(3)]
+        recall = figures["recall"][name]
+        assert recall["macro recall"] == pytest.approx(np.mean(per_mood), abs=0.02)
+        assert recall["neutral"] == pytest.approx(per_mood[1], abs=0.04)
+    lead = (by_encoder == labels).astype(int) - (by_words == labels)
+    draws = np.random.default_rng(1).integers(LIMIT, size=(2_000, LIMIT))
+    low, high = np.quantile(lead[draws].mean(axis=1), [0.025, 0.975])
+    expected = {"mean": lead.mean(), "low": low, "high": high}
+    assert figures["gain_over_words"] == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.slow
+def test_clusters_belong_to_the_map(results):
+    figures = metrics(results, TWEETS)["figures"]
+    assert figures["silhouette"]["clusters, on the map"] > 0.3
+    assert abs(figures["silhouette"]["clusters, embeddings"]) < 0.1
+    assert figures["clusters_of_embeddings"] < figures["clusters"]
+    assert len(figures["agreement"]) == 3
+    assert all(pair["all"] < pair["in both"] for pair in figures["agreement"])
 
 
 @pytest.mark.slow
@@ -305,7 +353,7 @@ def test_tweets_of_any_script_run_to_the_end(tmp_path):
     assert topics["tweets"].sum() == len(texts)
     assert topics["topic"].is_unique and topics["topic"].notna().all()
     figures = metrics(place, TWEETS)["figures"]
-    assert figures["silhouette"] is not None and figures["accuracy"]
+    assert figures["silhouette"]["moods, embeddings"] is not None and figures["accuracy"]
     page = (place / TWEETS / f"{TWEETS}.ipynb").read_text(encoding="utf-8")
     assert "missing from" not in page and "<script>alert" not in page
 
@@ -366,6 +414,15 @@ def test_search_and_mining_agree_with_brute_force(results, wikipedia, encoder):
     assert figures["saved_and_loaded"] < 1e-6
 
     cls_model = load_model(source="package", pooling="cls", device="cpu")
+    drawn = load_triplets("article triplets", count=1_000, seed=0)
+    for pooling, model in (("mean", encoder), ("cls", cls_model)):
+        anchor, *others = (
+            unit(model.encode(t)) for t in (drawn.anchor, drawn.positive, drawn.negative)
+        )
+        positive, negative = ((anchor * other).sum(axis=1) for other in others)
+        accuracy = 100 * (positive > negative).mean()
+        assert figures["triplets"][pooling]["article triplets"] == pytest.approx(accuracy, abs=0.3)
+
     rows = np.random.default_rng(1).choice(LIMIT, 600, replace=False)
     cls = unit(cls_model.encode([sentences[row] for row in rows]))
     for pooling, vectors in (("mean", embeddings[rows]), ("cls", cls)):
