@@ -1,0 +1,37 @@
+"""One installation of the kit for a class on JupyterHub: copy this file, adapt it, start the hub.
+
+How to prepare the server: "JupyterHub" in docs/offline-and-classrooms.md.
+"""
+
+import os
+import sys
+
+from micse_utils.settings import KIT_DATA
+
+KIT = KIT_DATA.parent  # the shared checkout, whose .venv the hub runs in; students only read it
+CACHE = os.environ.get("MICSE_CACHE", "/srv/micse-cache")  # models and data; students only read it
+
+c = get_config()  # noqa: F821  JupyterHub provides it
+c.Authenticator.allow_all = True  # everybody with an account on this server; or list allowed_users
+
+# The kit computes with as many threads as this allows. JupyterHub's own spawner enforces neither
+# limit; this one does: pip install jupyterhub-systemdspawner
+# c.JupyterHub.spawner_class = "systemd"
+c.Spawner.cpu_limit = 1
+c.Spawner.mem_limit = "4G"  # two open notebooks; 2G is enough for one
+
+c.Spawner.environment = {
+    "MICSE_CACHE": CACHE,
+    "HF_HUB_CACHE": f"{CACHE}/hub",
+    "HF_HUB_OFFLINE": "1",  # everybody computes with what the cache holds
+    "OMP_WAIT_POLICY": "PASSIVE",  # else kernels that share cores slow each other down many times
+    "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, whatever students installed
+}
+# The server starts as the student, so that the copies of the notebooks are the student's. Existing
+# copies are kept; results go to micse/results beside them.
+copy = f"mkdir -p ~/micse && cp -Rn --no-preserve=mode '{KIT}/notebooks' ~/micse"
+c.Spawner.cmd = ["sh", "-c", f'{copy}; exec {sys.prefix}/bin/jupyterhub-singleuser "$@"', "sh"]
+# An extension that no notebook needs, and that takes memory and seconds of each server.
+c.Spawner.args = ["--ServerApp.jpserver_extensions=panel.io.jupyter_server_extension=False"]
+c.Spawner.default_url = "/lab/tree/micse/notebooks/01_similarity.ipynb"
+c.Spawner.http_timeout = 120  # seconds that a server may take to start while thirty others do
