@@ -12,7 +12,7 @@ FOUR_FOLDS = Recipe(folds=4)
 
 
 def clouds(n=203, d=7, classes=3, seed=0):
-    """Vectors of classes that overlap; n leaves folds of different sizes and a partial batch."""
+    """Return overlapping classes; n gives folds of different sizes and a partial batch."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
     return (rng.normal(size=(n, d)) + 0.7 * np.eye(classes, d)[labels]).astype(np.float32), labels
@@ -22,7 +22,7 @@ def marks(n, rows):
     return np.isin(np.arange(n), rows)
 
 
-def test_nested_cross_validation_is_that_of_the_plain_loops():
+def test_nested_cross_validation_agrees_with_plain_loops():
     x, y = clouds(d=30, seed=3)
     outcome = evaluate(x, y, recipe=FOUR_FOLDS)
     accuracy, development, decays, guesses = reference.nested(x, y, 3, folds=4)
@@ -56,7 +56,7 @@ def test_a_development_set_chooses_the_decay_and_when_to_stop():
 
 
 @pytest.mark.parametrize("most_passes", [200, 8])
-def test_every_fit_keeps_the_weights_of_its_best_look(most_passes):
+def test_every_fit_keeps_its_best_weights(most_passes):
     x, y = clouds(seed=3)
     rng = np.random.default_rng(2)
     rows = [np.sort(rng.permutation(len(y))[:n]) for n in (90, 90, 90, 90, 90, 130)]
@@ -79,7 +79,7 @@ def test_every_fit_keeps_the_weights_of_its_best_look(most_passes):
     assert looked == {3} if most_passes == 8 else len(looked) > 1 and max(looked) < 51
 
 
-def test_an_outcome_depends_on_its_seed_alone(monkeypatch):
+def test_an_outcome_depends_only_on_its_seed(monkeypatch):
     x, y = clouds(seed=4)
     states = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
     threads = torch.get_num_threads()
@@ -108,6 +108,6 @@ def test_classes_may_have_any_numbers_and_embeddings_any_number_format():
 
 
 @pytest.mark.parametrize(("n", "classes"), [(0, 2), (22, 2), (40, 9)])
-def test_too_few_sentences_are_refused(n, classes):
+def test_too_few_sentences_are_rejected(n, classes):
     with pytest.raises(ValueError, match="needs 12 training sentences of one class and 20 in all"):
         evaluate(np.ones((n, 2), dtype=np.float32), np.arange(n) % classes)

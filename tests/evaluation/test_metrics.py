@@ -15,14 +15,14 @@ from micse_utils.evaluation.metrics import (
 
 
 def bootstrap(first, second, resamples, seed):
-    """The same resamples, each ranked and correlated by SciPy."""
+    """Rank and correlate the same resamples by SciPy."""
     rng = np.random.default_rng(seed)
     rows = (rng.integers(len(first), size=len(first)) for _ in range(resamples))
     return np.quantile([spearmanr(first[r], second[r])[0] for r in rows], [0.025, 0.975])
 
 
 @pytest.mark.parametrize("ties", [None, 0])
-def test_the_interval_is_that_of_resamples_ranked_by_scipy(ties):
+def test_the_interval_agrees_with_resamples_ranked_by_scipy(ties):
     rng = np.random.default_rng(0)
     first = rng.normal(size=80)
     second = first + rng.normal(size=80)
@@ -53,13 +53,13 @@ def test_a_constant_has_no_interval():
 
 
 def two_encoders(pairs, apart, seed=0):
-    """Scores of two encoders that find the same pairs hard, the first nearer to gold; and gold."""
+    """Return scores of two encoders that find the same pairs hard, the first better; and gold."""
     rng = np.random.default_rng(seed)
     gold, shared = rng.normal(size=(2, pairs))
     return gold + shared, gold + shared + apart * rng.normal(size=pairs), gold.round(1)
 
 
-def test_the_difference_is_that_of_both_on_the_same_resamples_ranked_by_scipy():
+def test_the_difference_agrees_with_resamples_ranked_by_scipy():
     first, second, gold = two_encoders(80, apart=0.5)
     rng = np.random.default_rng(3)
     drawn = [rng.integers(80, size=80) for _ in range(200)]
@@ -71,7 +71,7 @@ def test_the_difference_is_that_of_both_on_the_same_resamples_ranked_by_scipy():
     np.testing.assert_allclose(measured, np.quantile(by_scipy, [0.025, 0.975]), atol=1e-12)
 
 
-def test_the_difference_tells_apart_encoders_whose_intervals_overlap():
+def test_the_difference_separates_encoders_whose_intervals_overlap():
     first, second, gold = two_encoders(600, apart=0.5)
     (low, _), (_, high) = (spearman_interval(scores, gold) for scores in (first, second))
     assert low < high
@@ -97,7 +97,7 @@ def test_unit_vectors_have_length_one_and_zero_stays_zero():
     np.testing.assert_array_equal(vectors, [[0.6, 0.8], [0, 0]])
 
 
-def test_alignment_and_uniformity_are_those_of_wang_and_isola():
+def test_alignment_and_uniformity_follow_wang_and_isola():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(20, 6))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -139,7 +139,7 @@ def test_accuracy_is_resampled_by_whole_groups():
 
 
 def scored(seeds, lead, seed_noise, pairs=400):
-    """Two trainings of one quality, but for a lead of the first and for noise of each run."""
+    """Return scores of two trainings that differ by a lead and by noise of each run."""
     random = np.random.default_rng(11)
     gold = random.normal(size=pairs)
     common = random.normal(size=pairs)
