@@ -131,7 +131,7 @@ def test_a_model_asked_for_by_name_is_not_whatever_the_folder_holds(
     ("arguments", "message"),
     [
         ({"name": "./nowhere"}, "there is no model folder ./nowhere"),
-        ({"source": "cloud"}, 'source="cloud" is neither "auto", "hub" nor "package"'),
+        ({"source": "cloud"}, 'a folder, got "cloud"'),
         (
             {"name": "bert-base-uncased", "source": "package"},
             "no package carries bert-base-uncased",

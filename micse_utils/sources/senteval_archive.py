@@ -27,10 +27,10 @@ Found = TypeVar("Found")
 
 
 class ArchiveError(HubError):
-    """The hub's archive cannot be used or lacks something; the message says why and the way out."""
+    """The hub's archive cannot be used, or lacks something."""
 
     def __init__(self, reason: str) -> None:
-        """Name the archive, the reason and the way out."""
+        """Add the way out, which is not that of other repositories."""
         ConnectionError.__init__(
             self,
             f"{FILE} of {REPOSITORY}: {reason}. Way out: name a SentEval folder as source or in "
@@ -48,7 +48,7 @@ def from_hub(read: Callable[[Path], Found], revision: str | None = None) -> Foun
 
     Raises:
         HubError: the archive cannot be fetched or used, or lacks the task.
-        ValueError: a file of it is damaged, from `read`.
+        ValueError: a file in it is damaged.
     """
     folder, commit = _unpacked(revision)
     try:
@@ -110,8 +110,9 @@ def _unpack(archive: Path, expected: str | None, cache: Path, commit: str) -> Pa
                 if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
                     raise tarfile.ReadError("unexpected end of data")
                 top = _top(members)
-                wanted = [m for m in members if _is_wanted(PurePosixPath(m.name), top)]
-                extract(tar, wanted, new)
+                wanted = tuple(f"{top / name}/" for name in FOLDERS)
+                chosen = [m for m in members if f"{PurePosixPath(m.name)}/".startswith(wanted)]
+                extract(tar, chosen, new)
         except OSError:  # the disk's, or an ArchiveError
             raise
         except Exception as error:  # damaged headers raise anything, MemoryError too
@@ -126,8 +127,3 @@ def _top(members: list[tarfile.TarInfo]) -> PurePosixPath:
     if not tops:
         raise ArchiveError(f"it is not SentEval's data: it has none of {', '.join(FOLDERS)}")
     return min(tops, key=lambda top: (len(top.parts), top))
-
-
-def _is_wanted(place: PurePosixPath, top: PurePosixPath) -> bool:
-    """Whether `place` is one of `FOLDERS` of `top`, or in it."""
-    return place.is_relative_to(top) and place.relative_to(top).parts[:1] in {(f,) for f in FOLDERS}

@@ -353,9 +353,9 @@ def test_the_command_records_which_classifier_it_used(tiny_bert, tmp_path, capsy
     ("call", "message"),
     [
         (["./nowhere"], "there is no model folder ./nowhere"),
-        (["TINY", "--source", "cloud"], 'source="cloud" is neither'),
+        (["TINY", "--source", "cloud"], 'a folder, got "cloud"'),
         (["TINY", "--pooling", "best"], 'pooling="best" is none of'),
-        (["TINY", "--tasks", "transfer", "--source", "nowhere"], 'source="nowhere" is neither'),
+        (["TINY", "--tasks", "transfer", "--source", "nowhere"], 'a folder, got "nowhere"'),
     ],
 )
 def test_a_wrong_call_is_one_sentence_and_writes_nothing(
