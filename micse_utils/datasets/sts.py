@@ -10,11 +10,11 @@ import pandas as pd
 
 from micse_utils.checks import shown
 from micse_utils.datasets.tasks import load_task, load_tasks, senteval_path
-from micse_utils.datasets.texts import package_provenance, parallel_lines, read_lines
+from micse_utils.datasets.texts import parallel_lines, read_lines
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import KIT_DATA
 from micse_utils.sources.choose import choose
-from micse_utils.sources.packaged import fetch
+from micse_utils.sources.packaged import fetch, package_provenance
 from micse_utils.sources.senteval_archive import from_hub
 
 YEARS = {
@@ -28,7 +28,6 @@ YEARS = {
 STS_TASKS = (*YEARS, "STSBenchmark", "SICKRelatedness")
 PACKAGED_STS = ("Lee", "kit sample")
 """Stand-ins under their own names, from a package and from the kit itself."""
-HIGHEST = 5  # gold score
 
 
 @dataclass(frozen=True)
@@ -199,8 +198,6 @@ def _score(text: str, file: Path, number: int) -> float:
         score = float(text)
     except ValueError:
         score = np.nan
-    if not 0 <= score <= HIGHEST:
-        raise ValueError(
-            f"{file}, line {number}: gold score must be from 0 to {HIGHEST}, got '{text}'"
-        )
+    if not 0 <= score <= 5:
+        raise ValueError(f"{file}, line {number}: gold score must be from 0 to 5, got '{text}'")
     return score

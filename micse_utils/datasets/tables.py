@@ -84,7 +84,7 @@ class Source:
                     yield Block(name, table)
 
     def texts(self) -> Iterator[str | None]:
-        """Yield the text of each row, None where there is none."""
+        """Yield the text of each row, None if it has none."""
         for number in range(len(self.files)):
             for block in self.blocks(number, CHUNK):
                 yield from block.table[self.column].to_pylist()

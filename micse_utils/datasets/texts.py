@@ -17,7 +17,7 @@ from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import file_at, folder_at
 from micse_utils.sources import hub
 from micse_utils.sources.choose import choose
-from micse_utils.sources.packaged import MANIFEST, fetch
+from micse_utils.sources.packaged import fetch, package_provenance
 
 SENTENCES = "princeton-nlp/datasets-for-simcse"
 SENTENCES_FILE = "wiki1m_for_simcse.txt"
@@ -31,7 +31,7 @@ NEUTRAL_BAND = 0.5  # mean ratings within this distance of 0, from -4 to 4, coun
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, their labels if they have any, and where they came from."""
+    """Texts, their labels if they have any, and their provenance."""
 
     texts: list[str]
     provenance: Provenance
@@ -262,14 +262,6 @@ def load_rated(file: str, artifact: str) -> Corpus:
     labels = np.digitize(ratings, [-NEUTRAL_BAND, NEUTRAL_BAND])
     texts = [html.unescape(text) for _, _, text in rows]
     return Corpus(texts, package_provenance(artifact, file), labels, SENTIMENTS)
-
-
-def package_provenance(artifact: str, file: str | None = None) -> Provenance:
-    """Return the provenance of a packaged artifact, with the SHA-256 of a file, else its first."""
-    entry = MANIFEST[artifact]
-    carrier = entry["carriers"][0]["requirement"]
-    sha256 = entry["files"][file or next(iter(entry["files"]))]
-    return Provenance(entry["name"], "package", carrier, sha256=sha256)
 
 
 def read_lines(file: Path) -> list[str]:

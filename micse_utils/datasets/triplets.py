@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from micse_utils.checks import shown
-from micse_utils.datasets.texts import package_provenance
 from micse_utils.datasets.wikitext import Article, distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance
+from micse_utils.sources.packaged import package_provenance
 
 TRIPLETS = ("section triplets", "article triplets")
 COUNT = 4_000

@@ -18,7 +18,7 @@ from micse_utils.sources.packaged import fetch
 # A template prints something we cannot know (a number with its unit, a date), and a formula is not
 # text: a sentence with one is left out. Notes and citations print nothing in the sentence.
 GAP = "\ufffc"
-SECTION = "\x1d"  # stands for a heading; no valid XML holds it
+SECTION = "\x1d"  # marks a heading; no valid XML holds it
 NOTE = re.compile(
     r"cit|sfn|harv|ref|efn|fact|cn\b|rp\b|note|clarify|when|who|which|by whom|page|verif|dubious"
     r"|dead|main|see|further|use |pp|redirect|about|distinguish|infobox",
@@ -77,11 +77,10 @@ def wikipedia_articles(dump: Path) -> list[Article]:
     return articles
 
 
-_read_once = cache(wikipedia_articles)  # however many parts of a dump are asked for
+_read_once = cache(wikipedia_articles)  # once for all parts of a dump
 
 
 def _sentences(text: str) -> list[str]:
-    """Return the sentences in the text of a section."""
     return [
         sentence
         for line in text.splitlines()

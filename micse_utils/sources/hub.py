@@ -27,7 +27,6 @@ class HubError(ConnectionError):
     """A repository could not be loaded from the hub; `reason` says why in a few words."""
 
     def __init__(self, repository: str, reason: str) -> None:
-        """Add the ways out."""
         super().__init__(
             f"{repository} is neither in the hub's local cache nor could it be fetched ({reason}). "
             'Ways out: try again online; take the packaged stand-in (source="package", a model\'s '
@@ -106,7 +105,6 @@ def snapshot(
 
 
 def _reason(error: BaseException) -> str:
-    """Return what an error of the hub's client means, in one line."""
     if isinstance(error, json.JSONDecodeError):
         return f"{constants.ENDPOINT} did not return JSON (captive portal?)"
     if isinstance(error, GatedRepoError):

@@ -5,6 +5,7 @@ Only the files listed in `data/manifest.toml` are unpacked, each checked against
 Nothing is installed.
 """
 
+import contextlib
 import hashlib
 import io
 import re
@@ -15,13 +16,14 @@ import tarfile
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from filelock import Timeout
 from tqdm.auto import tqdm
 
-from micse_utils.provenance import sha256_of
+from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import KIT_DATA, cache_folder
 from micse_utils.system import hold
 
@@ -61,26 +63,42 @@ def fetch(name: str) -> Path:
         raise KeyError(f"no packaged artifact '{name}'; there are {', '.join(MANIFEST)}")
     files = MANIFEST[name]["files"]
     folder = cache_folder() / name
-    try:
-        if not (unfit := _unfit(folder, files)):
-            return folder
-        for path in (folder / file for file in unfit if (folder / file).is_file()):
-            print(f"{path} is damaged (wrong SHA-256): fetching it again")
-        folder.mkdir(parents=True, exist_ok=True)
-        with hold(folder.parent / f"{name}.lock", timeout=LOCK_SECONDS):
-            if unfit := _unfit(folder, files):  # another process may have been faster
-                _fill(folder, unfit, MANIFEST[name]["carriers"])
-    except Timeout as error:
-        raise FetchError(
-            f"another process has been fetching '{name}' into {folder} for {LOCK_SECONDS} s; "
-            "end it and try again"
-        ) from error
-    except OSError as error:
-        raise FetchError(
-            f"the cache {folder} cannot be used ({error.strerror or error}); make room or make it "
-            "writable, or set MICSE_CACHE to another folder"
-        ) from error
+    if not (unfit := _unfit(folder, files)):
+        return folder
+    for path in (folder / file for file in unfit if (folder / file).is_file()):
+        print(f"{path} is damaged (wrong SHA-256): fetching it again")
+    with cache_lock(folder.parent / f"{name}.lock", FetchError):
+        folder.mkdir(exist_ok=True)
+        if unfit := _unfit(folder, files):  # another process may have been faster
+            _fill(folder, unfit, MANIFEST[name]["carriers"])
     return folder
+
+
+@contextlib.contextmanager
+def cache_lock(lock: Path, error: type[Exception]) -> Iterator[None]:
+    """Hold a lock in the cache; turn failures of lock or disk into an `error` with the way out."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with hold(lock, timeout=LOCK_SECONDS):
+            yield
+    except Timeout as e:
+        reason = f"another process has held {lock} for {LOCK_SECONDS} s; end it and try again"
+        raise error(reason) from e
+    except error:
+        raise
+    except OSError as e:
+        raise error(
+            f"the cache {lock.parent} cannot be used ({e.strerror or e}); make room or make it "
+            "writable, or set MICSE_CACHE to a different folder"
+        ) from e
+
+
+def package_provenance(artifact: str, file: str | None = None) -> Provenance:
+    """Return an artifact's provenance, with the SHA-256 of a file of it (default: the first)."""
+    entry = MANIFEST[artifact]
+    carrier = entry["carriers"][0]["requirement"]
+    sha256 = entry["files"][file or next(iter(entry["files"]))]
+    return Provenance(entry["name"], "package", carrier, sha256=sha256)
 
 
 def is_cached(name: str) -> bool:
@@ -125,7 +143,6 @@ def _unfit(folder: Path, files: dict[str, str]) -> dict[str, str]:
 
 
 def _fill(folder: Path, files: dict[str, str], carriers: list[dict]) -> None:
-    """Put `files` into `folder`, from the first carrier that can be fetched."""
     for leftover in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(leftover, ignore_errors=True)  # of a call that was killed; we hold the lock
     failures = []
@@ -170,8 +187,7 @@ def _download(carrier: dict, folder: Path) -> Path:
 
 
 def _reason(errors: str) -> str:
-    """Return why pip failed, in one line."""
-    if "connection broken" in errors:  # pip then goes on to say that no version matches
+    if "connection broken" in errors:  # pip then adds that no version matches
         return "the index could not be reached"
     lines = [line.removeprefix("ERROR: ") for line in errors.splitlines() if "ERROR: " in line]
     return lines[-1].strip() if lines else ""

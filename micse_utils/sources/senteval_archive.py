@@ -9,19 +9,17 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from filelock import Timeout
-
 from micse_utils.provenance import sha256_of
 from micse_utils.settings import cache_folder
 from micse_utils.sources import hub
 from micse_utils.sources.hub import HubError, hub_problem
-from micse_utils.system import extract, hold
+from micse_utils.sources.packaged import cache_lock
+from micse_utils.system import extract
 
 REPOSITORY = "princeton-nlp/datasets-for-simcse"
 FILE = "senteval.tar"
 FOLDERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
 """Folders that the kit reads; what else the archive holds (SNLI) is not unpacked."""
-LOCK_SECONDS = 900
 
 Found = TypeVar("Found")
 
@@ -30,7 +28,6 @@ class ArchiveError(HubError):
     """The hub's archive cannot be used, or lacks something."""
 
     def __init__(self, reason: str) -> None:
-        """Add the way out, which is not that of other repositories."""
         ConnectionError.__init__(
             self,
             f"{FILE} of {REPOSITORY}: {reason}. Way out: name a SentEval folder as source or in "
@@ -70,24 +67,10 @@ def _unpacked(revision: str | None) -> tuple[Path, str]:
     done = f"{commit}-{sha256[:16] if sha256 else '*'}"  # no link in a bundle or on Windows
     if folder := next(cache.glob(done), None):
         return folder, commit
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with hold(cache / "lock", timeout=LOCK_SECONDS):
-            if folder := next(cache.glob(done), None):  # another process was faster
-                return folder, commit
-            return _unpack(archive, sha256, cache, commit), commit
-    except Timeout as error:
-        raise ArchiveError(
-            f"another process has been unpacking it into {cache} for {LOCK_SECONDS} s; end it and "
-            "try again"
-        ) from error
-    except HubError:
-        raise
-    except OSError as error:
-        raise ArchiveError(
-            f"it could not be unpacked into {cache} ({error.strerror or error}); make room there, "
-            "make it writable, or set MICSE_CACHE to a different folder"
-        ) from error
+    with cache_lock(cache / "lock", ArchiveError):
+        if folder := next(cache.glob(done), None):  # another process was faster
+            return folder, commit
+        return _unpack(archive, sha256, cache, commit), commit
 
 
 def _unpack(archive: Path, expected: str | None, cache: Path, commit: str) -> Path:

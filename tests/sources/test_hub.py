@@ -157,7 +157,7 @@ def test_pooling_follows_the_repository(server, tiny_bert, tiny_files, tmp_path,
         for name in ("averaged", "unsup-simcse-x", "all-MiniLM-x", "mystery")
     }
     assert list(found.values()) == ["mean", "cls", "mean", "cls"]
-    assert capsys.readouterr().out.count("how mystery pools is not known") == 1
+    assert capsys.readouterr().out.count("the pooling of mystery is unknown") == 1
 
 
 def test_auto_takes_micse_if_the_hub_has_it(server, tiny_files, capsys):
@@ -180,7 +180,7 @@ def test_the_cache_is_used_when_the_hub_is_unreachable(server, tiny_files):
 def test_an_incomplete_copy_in_the_cache_is_rejected(server, tiny_files):
     few = {name: content for name, content in tiny_files.items() if name != "model.safetensors"}
     server.repositories["models/me/tiny-micse"] = {FIRST: few}
-    with pytest.raises(HubError, match="incomplete, or it holds no PyTorch model"):
+    with pytest.raises(HubError, match="incomplete or not a PyTorch model"):
         load_model("me/tiny-micse", source="hub", device="cpu")
 
 
@@ -232,9 +232,9 @@ def test_the_papers_splits_are_found_by_size_and_seed(server):
     assert handfuls[64, 49].texts == ["0.0064 49.", "Another one."]
     assert handfuls[100_000, 48].texts == ["010.00 48.", "Another one."]
     assert handfuls[64, 48].provenance.revision == FIRST
-    with pytest.raises(ValueError, match=r"no split of 65 .* its sizes are 64, 100, 10000, 100000"):
+    with pytest.raises(ValueError, match=r"64, 100, 10000, 100000.*got 65"):
         load_low_shot([65], source="hub")
-    with pytest.raises(ValueError, match=r"seeds .* got 7"):
+    with pytest.raises(ValueError, match=r"seed must .* got 7"):
         load_low_shot([64], seeds=[7], source="hub")
 
 
