@@ -21,23 +21,19 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+# Settings of SimCSE's and miCSE's "test" mode.
+FOLDS = 10  # of each cross-validation
+DECAYS = (1e-5, 1e-4, 1e-3, 1e-2)  # weight decays to choose from
+BATCH_SIZE = 64
+PASSES = 4  # over the training sentences before each look at the held-out ones
+MOST_PASSES = 200  # training ends with the first look after more passes than this
+TENACITY = 5  # looks without a new best that are forgiven, over the whole training
+HELD_OUT = 0.05  # share of the training sentences that stops the final fit
+RATE = 1e-3  # learning rate
+SEED = 1111  # of the folds; of the first weights and order of the sentences in each fit
+
 TOGETHER = 32
 """Fits trained together: enough to hide the cost of a call, few enough to stay in the caches."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of the classifier; the defaults are those of SimCSE's and miCSE's "test" mode."""
-
-    folds: int = 10  # of each cross-validation
-    decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)  # weight decays to choose from
-    batch_size: int = 64
-    passes: int = 4  # over the training sentences before each look at the held-out ones
-    most_passes: int = 200  # training ends with the first look after more passes than this
-    tenacity: int = 5  # looks without a new best that are forgiven, over the whole training
-    held_out: float = 0.05  # share of the training sentences that stops the final fit
-    rate: float = 1e-3  # learning rate
-    seed: int = 1111  # of the folds; of the first weights and order of the sentences in each fit
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,6 @@ def evaluate(
     *,
     test: np.ndarray | None = None,
     dev: np.ndarray | None = None,
-    recipe: Recipe | None = None,
 ) -> Outcome:
     """Return the accuracy of SentEval's classifier on frozen embeddings.
 
@@ -85,35 +80,31 @@ def evaluate(
         features: embeddings, [n, d], not scaled.
         labels: classes, [n].
         test, dev: which rows are the test set and the development set, bool, [n].
-        recipe: settings; by default those that published figures were made with.
 
     Raises:
         ValueError: too few sentences to train on.
     """
-    recipe = recipe or Recipe()
     classes, numbered = np.unique(labels, return_inverse=True)
     nothing = np.zeros(len(numbered), dtype=bool)
     test, dev = (nothing if chosen is None else chosen for chosen in (test, dev))
     train, dev, test = map(np.flatnonzero, (~test & ~dev, dev, test))
     by_dev = len(test) > 0 and len(dev) > 0
     if not by_dev:
-        _check_enough(numbered[train], recipe)
+        _check_enough(numbered[train])
     table = _Table.of(features, numbered)
     if by_dev:
-        outcome = _by_development_set(table, train, dev, test, recipe)
+        outcome = _by_development_set(table, train, dev, test)
     else:
-        parts = [(train, test)] if len(test) else list(_folds(table, train, recipe))
-        outcome = _by_cross_validation(table, parts, recipe)
+        parts = [(train, test)] if len(test) else list(_folds(table, train))
+        outcome = _by_cross_validation(table, parts)
     return replace(outcome, guesses=np.append(classes, -1)[outcome.guesses])
 
 
-def _check_enough(labels: np.ndarray, recipe: Recipe) -> None:
-    """Refuse training sentences that are too few for folds within folds."""
-    largest, folds = np.bincount(labels).max(initial=0), recipe.folds
-    fewest = ceil(1 / recipe.held_out)
-    if largest < folds + 2 or len(labels) - ceil(len(labels) / folds) < fewest:
+def _check_enough(labels: np.ndarray) -> None:
+    largest, fewest = np.bincount(labels).max(initial=0), ceil(1 / HELD_OUT)
+    if largest < FOLDS + 2 or len(labels) - ceil(len(labels) / FOLDS) < fewest:
         raise ValueError(
-            f"SentEval's classifier needs {folds + 2} training sentences of one class and "
+            f"SentEval's classifier needs {FOLDS + 2} training sentences of one class and "
             f"{fewest} in all folds but one, got {largest} and {len(labels)} in all folds"
         )
 
@@ -139,38 +130,32 @@ class _Table:
         return guesses, guesses == torch.from_numpy(self.labels[rows])
 
 
-def _folds(
-    table: _Table, rows: np.ndarray, recipe: Recipe
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _folds(table: _Table, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the rows to train on and the rows to test, for each fold of `rows`."""
-    folds = StratifiedKFold(recipe.folds, shuffle=True, random_state=recipe.seed)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
     for train, test in folds.split(rows, table.labels[rows]):
         yield rows[train], rows[test]
 
 
-def _by_cross_validation(
-    table: _Table, parts: Sequence[tuple[np.ndarray, np.ndarray]], recipe: Recipe
-) -> Outcome:
+def _by_cross_validation(table: _Table, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Outcome:
     """Score each test part with the decay that cross-validation inside its training part chose."""
     searches = [
-        Fit(kept, held_out, recipe.decays)
-        for train, _ in parts
-        for kept, held_out in _folds(table, train, recipe)
+        Fit(kept, held_out, DECAYS) for train, _ in parts for kept, held_out in _folds(table, train)
     ]
-    searched = train_all(table, searches, recipe)
+    searched = train_all(table, searches)
     decays, development = [], []
     for number in range(len(parts)):
-        folds = searched[number * recipe.folds : (number + 1) * recipe.folds]
+        folds = searched[number * FOLDS : (number + 1) * FOLDS]
         # Rounded before the choice, as in SentEval: decays that nearly agree are a tie, and the
         # smallest wins.
         by_decay = zip(*(fold.accuracies.tolist() for fold in folds), strict=True)
         scores = [round(100 * np.mean(accuracies), 2) for accuracies in by_decay]
-        decays.append(recipe.decays[int(np.argmax(scores))])
+        decays.append(DECAYS[int(np.argmax(scores))])
         development.append(max(scores))
 
     finals = [Fit(train, None, (d,)) for (train, _), d in zip(parts, decays, strict=True)]
     guesses, accuracies = np.full(len(table.labels), -1), []
-    for (_, test), fitted in zip(parts, train_all(table, finals, recipe), strict=True):
+    for (_, test), fitted in zip(parts, train_all(table, finals), strict=True):
         guesses[test], right = table.guess(fitted.weights[0], test)
         accuracies.append(_percent(right))
     accuracy, development = (round(float(np.mean(x)), 2) for x in (accuracies, development))
@@ -178,23 +163,23 @@ def _by_cross_validation(
 
 
 def _by_development_set(
-    table: _Table, train: np.ndarray, dev: np.ndarray, test: np.ndarray, recipe: Recipe
+    table: _Table, train: np.ndarray, dev: np.ndarray, test: np.ndarray
 ) -> Outcome:
     """Score the test set with the weight decay that does best on the development set."""
-    [fitted] = train_all(table, [Fit(train, dev, recipe.decays)], recipe)
+    [fitted] = train_all(table, [Fit(train, dev, DECAYS)])
     scores = [round(100 * accuracy, 2) for accuracy in fitted.accuracies.tolist()]
     best = int(np.argmax(scores))
     # SentEval trains the chosen one again, from the same seed: it is this one.
     guesses = np.full(len(table.labels), -1)
     guesses[test], right = table.guess(fitted.weights[best], test)
-    return Outcome(_percent(right), scores[best], (recipe.decays[best],), guesses)
+    return Outcome(_percent(right), scores[best], (DECAYS[best],), guesses)
 
 
 def _percent(right: Tensor) -> float:
     return round(100 * (int(right.sum()) / len(right)), 2)
 
 
-def train_all(table: _Table, fits: Sequence[Fit], recipe: Recipe) -> list[Fitted]:
+def train_all(table: _Table, fits: Sequence[Fit]) -> list[Fitted]:
     """Train classifiers; those of one size together, several such groups at a time."""
     # Each fit starts from the same seed, so fits of one size see their rows in the same order.
     groups = defaultdict(list)
@@ -205,11 +190,11 @@ def train_all(table: _Table, fits: Sequence[Fit], recipe: Recipe) -> list[Fitted
         for numbers in groups.values()
         for start in range(0, len(numbers), TOGETHER)
     ]
-    start, trained = _first_weights(table, recipe.seed), {}
+    start, trained = _first_weights(table, SEED), {}
     interrupted = Event()
 
     def train(chunk: list[int]) -> list[Fitted]:
-        return _train_together(table, [fits[n] for n in chunk], start, recipe, interrupted)
+        return _train_together(table, [fits[n] for n in chunk], start, interrupted)
 
     with _one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
         try:
@@ -235,48 +220,46 @@ def _one_thread_each() -> Iterator[int]:
 
 @torch.no_grad()
 def _train_together(
-    table: _Table, fits: Sequence[Fit], start: Tensor, recipe: Recipe, interrupted: Event
+    table: _Table, fits: Sequence[Fit], start: Tensor, interrupted: Event
 ) -> list[Fitted]:
     """Train classifiers on equally many sentences, each until its own early stopping."""
-    draws = np.random.RandomState(recipe.seed)
-    rows, held_out = _hold_out(fits, draws, recipe)
+    draws = np.random.RandomState(SEED)
+    rows, held_out = _hold_out(fits, draws)
     decays = torch.tensor([fit.decays for fit in fits])
-    adam_steps = _Steps(start, decays, recipe)
+    adam_steps = _Steps(start, decays)
     best = torch.full(decays.shape, -1.0, dtype=torch.float64)
     best_weights = adam_steps.weights.clone()
     misses = torch.zeros(decays.shape, dtype=torch.int64)
     active, passes = torch.arange(len(fits)), 0
-    while len(active) and passes <= recipe.most_passes and not interrupted.is_set():
-        for _ in range(recipe.passes):
+    while len(active) and passes <= MOST_PASSES and not interrupted.is_set():
+        for _ in range(PASSES):
             order = torch.from_numpy(draws.permutation(rows.shape[1]))
-            for batch in order.split(recipe.batch_size):
+            for batch in order.split(BATCH_SIZE):
                 adam_steps.take(table, rows[:, batch])
-        passes += recipe.passes
+        passes += PASSES
         weights = adam_steps.weights
         looks = [table.guess(w, held_out[fit])[1] for fit, w in zip(active, weights, strict=True)]
         accuracy = torch.stack([right.double().mean(dim=-1) for right in looks])
-        running = misses[active] <= recipe.tenacity
+        running = misses[active] <= TENACITY
         better = running & (accuracy > best[active])
         fit, decay = better.nonzero(as_tuple=True)
         best[active[fit], decay] = accuracy[fit, decay]
         best_weights[active[fit], decay] = weights[fit, decay]
         misses[active] += ~better
-        still = (misses[active] <= recipe.tenacity).any(dim=1)
+        still = (misses[active] <= TENACITY).any(dim=1)
         if not still.all():
             active, rows = active[still], rows[still]
             adam_steps.keep(still)
     return [Fitted(*own) for own in zip(best.numpy(), best_weights, strict=True)]
 
 
-def _hold_out(
-    fits: Sequence[Fit], draws: np.random.RandomState, recipe: Recipe
-) -> tuple[Tensor, list[np.ndarray]]:
+def _hold_out(fits: Sequence[Fit], draws: np.random.RandomState) -> tuple[Tensor, list[np.ndarray]]:
     """Return the training rows, [fits, n], and the held-out rows of each fit, drawn if None."""
     rows = np.stack([fit.rows for fit in fits])
     if fits[0].held_out is not None:
         return torch.from_numpy(rows), [fit.held_out for fit in fits]
     order = draws.permutation(rows.shape[1])
-    count = int(recipe.held_out * rows.shape[1])
+    count = int(HELD_OUT * rows.shape[1])
     return torch.from_numpy(rows[:, order[count:]]), list(rows[:, order[:count]])
 
 
@@ -292,12 +275,12 @@ def _first_weights(table: _Table, seed: int) -> Tensor:
 class _Steps:
     """Weights of several fits and the state of Adam, [fits, decays, classes, d + 1] each."""
 
-    def __init__(self, start: Tensor, decays: Tensor, recipe: Recipe) -> None:
+    def __init__(self, start: Tensor, decays: Tensor) -> None:
         self.weights = start.expand(*decays.shape, *start.shape).clone()
         self.moments = [torch.zeros_like(self.weights) for _ in range(2)]
-        self.decays, self.rate, self.steps = decays[..., None, None], recipe.rate, torch.zeros(())
+        self.decays, self.rate, self.steps = decays[..., None, None], RATE, torch.zeros(())
         # Memory for the batches: allocating it for each step takes longer than filling it.
-        self.batch = torch.empty(len(decays) * recipe.batch_size, start.shape[1])
+        self.batch = torch.empty(len(decays) * BATCH_SIZE, start.shape[1])
 
     def take(self, table: _Table, rows: Tensor) -> None:
         """Take one step of Adam on the mean cross entropy of a batch of each fit, [fits, b]."""

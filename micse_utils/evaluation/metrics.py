@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
-BLOCK = 200_000
-"""Numbers that the bootstrap ranks at once."""
+RESAMPLES = 1_000  # of each bootstrap
+BLOCK = 200_000  # numbers that it ranks at once
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -18,13 +18,13 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def spearman_interval(
-    first: np.ndarray, second: np.ndarray, *, resamples: int = 1_000, seed: int = 0
+    first: np.ndarray, second: np.ndarray, *, seed: int = 0
 ) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of Spearman (Efron & Tibshirani 1993, ch. 13).
 
     Args:
         first, second: float, [n].
-        resamples, seed: number of resamples, and seed of their draw.
+        seed: of the resamples.
 
     Returns:
         Lower and upper end, between -1 and 1; NaN if either array is constant.
@@ -32,16 +32,11 @@ def spearman_interval(
     Raises:
         ValueError: arrays of unequal length, of fewer than two numbers, or not finite.
     """
-    return _ends(_resampled(first, second, resamples, seed))
+    return _ends(_resampled(first, second, seed))
 
 
 def spearman_difference(
-    first: np.ndarray,
-    second: np.ndarray,
-    gold: np.ndarray,
-    *,
-    resamples: int = 1_000,
-    seed: int = 0,
+    first: np.ndarray, second: np.ndarray, gold: np.ndarray, *, seed: int = 0
 ) -> tuple[float, float]:
     """Return the 95 % interval of the lead of one encoder's Spearman over another's.
 
@@ -52,38 +47,32 @@ def spearman_difference(
     Args:
         first, second: scores of the same pairs by two encoders, float, [n].
         gold: what both are correlated with, float, [n].
-        resamples, seed: as for `spearman_interval`, which also says what is refused.
+        seed: as for `spearman_interval`, as is what is refused.
 
     Returns:
         Lower and upper end of Spearman of `first` minus that of `second`; above 0, `first` is
         better. NaN if one of the three is constant.
     """
-    drawn = [_resampled(scores, gold, resamples, seed) for scores in (first, second)]
+    drawn = [_resampled(scores, gold, seed) for scores in (first, second)]
     return _ends(drawn[0] - drawn[1])
 
 
-def resampled_spearman(
-    scores: np.ndarray, gold: np.ndarray, *, resamples: int = 1_000, seed: int = 0
-) -> np.ndarray:
+def resampled_spearman(scores: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """Return Spearman x 100 of several runs, on all pairs and then on each resample of them.
 
     Args:
         scores: of the same pairs by each run, float, [runs, n].
         gold: what they are correlated with, float, [n].
-        resamples, seed: as for `spearman_interval`; every run is scored on the same resamples.
 
     Returns:
-        Float64, [runs, 1 + resamples].
+        Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
     """
     return 100 * np.stack([
-        np.append(spearmanr(run, gold)[0], _resampled(run, gold, resamples, seed))
-        for run in scores
+        np.append(spearmanr(run, gold)[0], _resampled(run, gold, seed=0)) for run in scores
     ])  # fmt: skip
 
 
-def resampled_accuracy(
-    right: np.ndarray, groups: np.ndarray, *, resamples: int = 1_000, seed: int = 0
-) -> np.ndarray:
+def resampled_accuracy(right: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Return the accuracy of several runs in per cent, on all items and on each resample.
 
     Whole groups are resampled, as items of one article, say, are not independent.
@@ -91,15 +80,15 @@ def resampled_accuracy(
     Args:
         right: which items each run gets right, bool, [runs, n].
         groups: number of each item's group, int, [n].
-        resamples, seed: as for `resampled_spearman`.
+        seed: of the resamples.
 
     Returns:
-        Float64, [runs, 1 + resamples].
+        Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
     """
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)
     sums = np.stack([np.bincount(group, weights=run) for run in right])
-    drawn = np.random.default_rng(seed).integers(len(sizes), size=(resamples, len(sizes)))
+    drawn = np.random.default_rng(seed).integers(len(sizes), size=(RESAMPLES, len(sizes)))
     shares = sums[:, drawn].sum(axis=2) / sizes[drawn].sum(axis=1)
     return 100 * np.column_stack([np.mean(right, axis=1), shares])
 
@@ -144,12 +133,11 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
 
 
 def _ends(drawn: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the 95 % interval."""
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _resampled(first: np.ndarray, second: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _resampled(first: np.ndarray, second: np.ndarray, seed: int) -> np.ndarray:
     """Return Spearman of each resample; the same seed and n give the same resamples."""
     first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
@@ -160,8 +148,8 @@ def _resampled(first: np.ndarray, second: np.ndarray, resamples: int, seed: int)
         raise ValueError("Spearman needs finite numbers, got NaN or infinity")
     n, rng, correlations = len(first), np.random.default_rng(seed), []
     at_once = max(1, BLOCK // n)
-    for start in range(0, resamples, at_once):
-        drawn = rng.integers(n, size=(min(at_once, resamples - start), n))
+    for start in range(0, RESAMPLES, at_once):
+        drawn = rng.integers(n, size=(min(at_once, RESAMPLES - start), n))
         # The ranks are those within the resample, not those in the whole.
         x, y = (rankdata(values[drawn], axis=1) - (n + 1) / 2 for values in (first, second))
         with np.errstate(invalid="ignore"):  # 0 / 0: a constant has no correlation

@@ -1,7 +1,7 @@
 """Published scores, and how ours differ from them."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -10,8 +10,7 @@ from micse_utils.datasets.transfer import TRANSFER_TASKS
 from micse_utils.provenance import Provenance
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """Spearman x 100 of a model on the STS tasks, as its authors or a leaderboard report it."""
 
     scores: Mapping[str, float]  # by task

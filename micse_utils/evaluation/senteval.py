@@ -92,8 +92,6 @@ def evaluate_sts(
 
 
 def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dict[str, object]]:
-    """Return the rows of the table for one task."""
-
     def score(subset: str, chosen: np.ndarray) -> dict[str, object]:
         x, gold = cosines[chosen], pairs.gold[chosen]
         low, high = spearman_interval(x, gold, seed=seed)
@@ -219,11 +217,8 @@ def evaluate_transfer(
         except ValueError as error:
             raise ValueError(f"{task}: {error}") from error
         rows.append({
-            "task": task,
-            "classifier": classifier,
-            "sentences": len(data.labels),
-            "classes": len(set(data.labels)),
-            "accuracy": accuracy,
+            "task": task, "classifier": classifier, "sentences": len(data.labels),
+            "classes": len(set(data.labels)), "accuracy": accuracy,
             "f1": 100 * f1_score(truth, guesses[tested]) if data.second else np.nan,
             "largest_class": 100 * np.bincount(truth).max() / len(truth),
         })  # fmt: skip
