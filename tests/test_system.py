@@ -36,7 +36,7 @@ def test_without_file_locks_a_marker_keeps_others_out(no_locks, tmp_path, capsys
 
 
 @pytest.mark.parametrize("times", [2, 9])
-def test_a_file_that_is_open_in_windows_is_tried_again_and_then_named(tmp_path, monkeypatch, times):
+def test_replacing_an_open_file_is_retried_and_then_reported(tmp_path, monkeypatch, times):
     """As Windows does while Excel, or for a moment a virus scanner, has the file open."""
     target, left, rename = tmp_path / "table.csv", iter(range(times)), type(tmp_path).replace
     target.write_text("old", encoding="utf-8")
@@ -86,7 +86,7 @@ def test_a_console_without_utf8_or_none_at_all_changes_no_exit_status(
 
 
 @pytest.mark.parametrize("tool", ["doctor --before", "run_notebooks 09", "badges nowhere"])
-def test_a_tool_without_a_console_ends_as_with_one(tool):
+def test_a_tool_runs_without_a_console(tool):
     ends = [
         subprocess.run(["sh", "-c", f'"$0" -m tools.{tool} {streams}', sys.executable]).returncode
         for streams in (">/dev/null 2>&1", ">&- 2>&-")
