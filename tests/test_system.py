@@ -36,7 +36,7 @@ def test_without_file_locks_a_marker_keeps_others_out(no_locks, tmp_path, capsys
 
 
 @pytest.mark.parametrize("times", [2, 9])
-def test_a_file_that_is_open_in_windows_is_tried_again_and_then_named(tmp_path, monkeypatch, times):
+def test_replacing_an_open_file_is_retried_and_then_reported(tmp_path, monkeypatch, times):
     """As Windows does while Excel, or for a moment a virus scanner, has the file open."""
     target, left, rename = tmp_path / "table.csv", iter(range(times)), type(tmp_path).replace
     target.write_text("old", encoding="utf-8")

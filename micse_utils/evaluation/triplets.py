@@ -1,4 +1,4 @@
-"""Section triplets: the share in which the anchor is closer to its own section."""
+"""Score an encoder on section triplets: how often is the anchor closer to its own section?"""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,29 +18,27 @@ def evaluate_triplets(
     *,
     dtype: torch.dtype | None = torch.float32,
     seed: int = 0,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Score an encoder on section triplets (Dor et al., ACL 2018).
 
     A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50.
 
     Args:
-        model, dtype, progress: as for `evaluate_sts`.
-        tasks: names for `load_triplets`, or what it gave.
-        seed: of the bootstrap.
+        model, dtype, seed: as for `evaluate_sts`.
+        tasks: names for `load_triplets`, or what it returned.
 
     Returns:
         Columns `task`, `triplets`, `articles`, `accuracy`, `low`, `high`: per cent, with a 95 %
         interval by bootstrap over articles, as triplets of one article are not independent.
 
     Raises:
-        ValueError: an unknown task, or an encoder that gives no usable vectors.
-        FetchError: the package that carries the text could not be had.
+        ValueError: an unknown task, or an encoder without usable vectors.
+        FetchError: the package with the text could not be fetched.
     """
     if not isinstance(tasks, Mapping):
         tasks = {task: load_triplets(task) for task in tasks}
     texts = {task: [*t.anchor, *t.positive, *t.negative] for task, t in tasks.items()}
-    vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
+    vectors, row = encode_distinct(model, texts, dtype=dtype)
     vectors = unit(vectors)
     rows = []
     for task, triplets in tasks.items():
@@ -52,11 +50,7 @@ def evaluate_triplets(
         accuracy, *resampled = resampled_accuracy(right[None], triplets.articles, seed=seed)[0]
         low, high = np.quantile(resampled, [0.025, 0.975])
         rows.append({
-            "task": task,
-            "triplets": len(triplets),
-            "articles": len(np.unique(triplets.articles)),
-            "accuracy": accuracy,
-            "low": low,
-            "high": high,
+            "task": task, "triplets": len(triplets), "articles": len(np.unique(triplets.articles)),
+            "accuracy": accuracy, "low": low, "high": high,
         })  # fmt: skip
     return pd.DataFrame(rows)

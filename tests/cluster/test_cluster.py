@@ -286,7 +286,7 @@ def test_the_command_line_says_what_is_wrong_in_a_sentence(tiny_bert, tmp_path, 
         (["encode", table, out], 'no column "text"'),
         (["encode", lines, out, "--model", model, "--max-length", 65], "from 3 to 64 tokens"),
         (["encode", lines, out, "--model", model, "--address", "127.0.0.1:1"], "no Ray cluster at"),
-        (["encode", lines, out, "--workers", 0], "0 is not a whole number from 1"),
+        (["encode", lines, out, "--workers", 0], "must be a whole number from 1, got 0"),
         (["grid", out, "--model", "./none"], "there is no model folder ./none"),
     ]:
         try:
