@@ -1,27 +1,56 @@
-"""Figures of training: attention maps, learning curves; titled, legible at half width."""
+"""Figures of training: the idea, attention in two views, courses, differences with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from scipy.stats import norm
 
-from micse_utils.plotting.style import BLUE, GREY, ORANGE
+from micse_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK
 
-METHODS = {
-    "micse": {"label": "miCSE", "color": BLUE, "marker": "o"},
-    "simcse": {"label": "SimCSE", "color": ORANGE, "marker": "s"},
-}
+COLOURS = {"miCSE": BLUE, "SimCSE": ORANGE, "AMI alone": GREEN, "your miCSE": PINK, "before": GREY}
+
+
+def objective_diagram() -> Figure:
+    """Draw miCSE: a sentence, two dropout passes, what each term compares, and the loss."""
+    figure, axes = plt.subplots(figsize=(10, 4.2), layout="constrained")
+    axes.set(xlim=(0, 10), ylim=(0, 4))
+    axes.axis("off")
+
+    def box(x: float, y: float, text: str, colour: str = GREY) -> None:
+        style = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": colour, "lw": 2}
+        axes.text(x, y, text, ha="center", va="center", fontsize=12, bbox=style)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], colour: str = GREY) -> None:
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "lw": 2})
+
+    box(0.7, 2, "sentence")
+    for y, view in ((3, "first"), (1, "second")):
+        arrow((1.35, 2), (1.95, y))
+        box(2.7, y, f"encoder,\n{view} dropout")
+        for end, output in ((y / 2 + 2, "attention"), (y / 2, "[CLS]")):
+            arrow((3.5, y), (4.4, end))
+            box(5.2, end, f"{output}, {view}")
+    for y, term, asks, colour in (
+        (3, "AMI", "alike?", BLUE),
+        (1, "InfoNCE", "same sentence?", ORANGE),
+    ):
+        arrow((6.1, y + 0.5), (6.6, y), colour)
+        arrow((6.1, y - 0.5), (6.6, y), colour)
+        box(7.4, y, f"{term}:\n{asks}", colour)
+        arrow((8.15, y), (8.75, 2), colour)
+    box(9.4, 2, "loss =\nInfoNCE\n− λ · AMI")
+    return figure
 
 
 def attention_views(
     first: np.ndarray, second: np.ndarray, tokens: Sequence[str], *, title: str
 ) -> Figure:
-    """The attention of one head in two dropout views, side by side; crosses mark what was dropped.
+    """Draw the attention of one head in two dropout views; crosses mark what was dropped.
 
     Colours are logarithmic: most probabilities are small.
 
@@ -45,97 +74,123 @@ def attention_views(
     return figure
 
 
-def attention_scatter(
-    first: np.ndarray, second: np.ndarray, *, rho: float, information: float, title: str
-) -> Figure:
-    """Probability of each position in both views, on logarithmic axes.
+def agreement(axes: Axes, first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Draw each position's probability in both views; return rho and I, in nats.
 
     Args:
-        first, second: attention probabilities > 0, [positions].
-        rho: Pearson correlation of their logarithms.
-        information: I = -1/2 log(1 - rho^2), in nats.
-        title: what the reader sees.
+        axes: to draw on, which become logarithmic.
+        first, second: log attention probabilities of the positions kept in both, [positions].
     """
-    figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
-    ends = [min(first.min(), second.min()) / 1.5, max(first.max(), second.max()) * 1.5]
+    rho = np.corrcoef(first, second)[0, 1]
+    information = -0.5 * np.log(max(1 - rho**2, 1e-6))
+    ends = np.exp([min(first.min(), second.min()) - 0.4, 0.4])
     axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
-    axes.loglog(first, second, "o", color=BLUE, alpha=0.5, markersize=5)
-    axes.set_xlabel("attention probability, first view")
-    axes.set_ylabel("attention probability, second view")
-    axes.set_title(f"{title}\nρ = {rho:.3f}, I = {information:.2f} nats")
-    axes.legend(loc="upper left")
+    axes.loglog(np.exp(first), np.exp(second), "o", color=BLUE, alpha=0.5, markersize=5)
+    axes.set_xlabel("probability, first view")
+    axes.set_ylabel("probability, second view")
+    axes.set_title(f"ρ = {rho:.3f}, I = {information:.2f} nats")
     axes.grid(alpha=0.3)
-    return figure
+    return rho, information
 
 
-def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman against the number of training sentences: mean and s.d. over seeds.
+def quantiles(axes: Axes, values: np.ndarray) -> None:
+    """Draw a Q-Q plot: sorted, standardised values against those of a normal distribution."""
+    expected = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
+    axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="normal")
+    axes.plot(expected, np.sort((values - values.mean()) / values.std()), ".", color=BLUE)
+    axes.set_xlabel("quantile of a normal distribution")
+    axes.set_ylabel("log-probability, standardised")
+    axes.set_title("Are they Gaussian?")
+    axes.legend()
+    axes.grid(alpha=0.3)
 
-    Solid, band: the checkpoint that the development pairs chose; dotted, hollow, bar: the end of
-    training.
+
+def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
+    """Draw where the heads lie on I(rho), and I by layer and head.
 
     Args:
-        runs: one row a run: `start` (one panel each), `method`, `size`, `before`, `best`, `last`.
+        same: correlation of two views of one sentence, [layers, heads].
+        different: correlation of two different sentences of one length, [layers, heads].
         title: what the reader sees.
     """
-    starts = list(runs["start"].unique())
-    width = 4.4 * len(starts) + 1.6
-    figure, panels = plt.subplots(
-        1, len(starts), figsize=(width, 4.2), squeeze=False, layout="constrained"
-    )
-    for axes, start in zip(panels[0], starts, strict=True):
-        chosen = runs[runs["start"] == start]
-        before = chosen["before"].mean()
-        axes.axhline(before, color=GREY, linestyle="--", label="before training")
-        for method, rows in chosen.groupby("method", sort=False):
-            style = METHODS[method]
-            scores = rows.groupby("size")[["best", "last"]].agg(["mean", "std"]).fillna(0)
-            last = style | {"label": None, "linestyle": ":", "mfc": "white", "markersize": 10}
-            bars = {"fmt": "none", "ecolor": style["color"], "capsize": 4, "zorder": 1.5}
-            axes.errorbar(scores.index, scores["last", "mean"], yerr=scores["last", "std"], **bars)
-            axes.plot(scores.index, scores["last", "mean"], **last)  # larger: seen where both meet
-            axes.plot(scores.index, scores["best", "mean"], **style)
-            low, high = (scores["best", "mean"] + sign * scores["best", "std"] for sign in (-1, 1))
-            axes.fill_between(scores.index, low, high, color=style["color"], alpha=0.2)
-        sizes = sorted(chosen["size"].unique())
-        axes.set_xscale("log")
-        if len(sizes) == 1:
-            axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
-        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axes.minorticks_off()
-        axes.set_xlabel("training sentences")
-        axes.set_title(start)
-        axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("Spearman × 100, development pairs")
-    handles, _ = panels[0][0].get_legend_handles_labels()
-    end = {"color": GREY, "marker": "o", "mfc": "white", "markersize": 10, "linestyle": ":"}
-    handles.append(Line2D([], [], **end, label="at the end of training"))
-    seeds = runs.groupby(["start", "method", "size"]).size().max()
-    if seeds > 1:
-        handles.append(Patch(color=GREY, alpha=0.2, label=f"band, bar: s.d. over {seeds} seeds"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2 * len(starts) + 1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    line = np.linspace(0, 0.995, 200)
+    left.plot(line, -0.5 * np.log(1 - line**2), color=GREY, label="I = −½ log(1 − ρ²)")
+    for rho, name, colour in (
+        (same, "two views of one sentence", BLUE),
+        (different, "two sentences", ORANGE),
+    ):
+        rho = np.abs(rho.ravel())
+        left.plot(rho, -0.5 * np.log(1 - rho**2), "o", color=colour, alpha=0.6, label=name)
+    left.set_xlabel("correlation ρ of log-attention")
+    left.set_ylabel("mutual information I, nats")
+    left.set_title("One dot a head")
+    left.legend()
+    left.grid(alpha=0.3)
+    image = right.imshow(-0.5 * np.log(1 - same**2), cmap="cividis", aspect="auto")
+    right.set_xticks(range(same.shape[1]))
+    right.set_yticks(range(len(same)))
+    right.set_xlabel("head")
+    right.set_ylabel("layer")
+    right.set_title("Two views of one sentence")
+    figure.colorbar(image, ax=right, label="I, nats")
     figure.suptitle(title)
     return figure
 
 
-def training_course(histories: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman and AMI over the steps of training, one line per run.
+def courses(
+    histories: pd.DataFrame, panels: Mapping[str, str], *, title: str, by: str = "objective"
+) -> Figure:
+    """Draw figures over the steps of training, a line a run; the panels' scales differ.
 
     Args:
-        histories: one row an evaluation: `method`, `seed`, `step`, `spearman`, `ami`.
+        histories: one row an evaluation: `by`, `seed`, `step` and the columns of `panels`.
+        panels: columns to draw, with the labels of their axes.
         title: what the reader sees.
+        by: column that gives the colours.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    labels = {"spearman": "Spearman × 100, development pairs", "ami": "AMI of two views, nats"}
-    for axes, (column, label) in zip(panels, labels.items(), strict=True):
-        for method, runs in histories.groupby("method", sort=False):
-            for number, (_, run) in enumerate(runs.groupby("seed")):
-                style = METHODS[method] | ({"label": None} if number else {})
-                axes.plot(run["step"], run[column], alpha=0.8, **style)
+    size = {"figsize": (4.2 * len(panels), 3.9), "layout": "constrained", "squeeze": False}
+    figure, [row] = plt.subplots(1, len(panels), **size)
+    names = list(dict.fromkeys(histories[by]))
+    spare = dict(zip(names, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(names))), strict=True))
+    for axes, (column, label) in zip(row, panels.items(), strict=True):
+        for name, seed in histories[[by, "seed"]].drop_duplicates().itertuples(index=False):
+            run = histories[(histories[by] == name) & (histories["seed"] == seed)]
+            run = run.dropna(subset=[column])
+            style = {
+                "color": COLOURS.get(name, spare[name]),
+                "lw": 3 if "your" in str(name) else 1.5,
+            }
+            axes.plot(run["step"], run[column], alpha=0.8, label=name, **style)
         axes.set_xlabel("training step")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    handles, labels = row[0].get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True))
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown))
+    figure.suptitle(title)
+    return figure
+
+
+def differences(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draw differences with their intervals, a line a task, a panel a way to choose.
+
+    Args:
+        table: `task`, `difference`, `low`, `high`, and `panel`.
+        title: what the reader sees.
+    """
+    names = list(dict.fromkeys(table["panel"]))
+    size = {"figsize": (4.6 * len(names) + 1, 3.9), "layout": "constrained", "squeeze": False}
+    figure, [row] = plt.subplots(1, len(names), sharey=True, sharex=True, **size)
+    for axes, name in zip(row, names, strict=True):
+        part = table[table["panel"] == name].iloc[::-1]
+        lengths = [part["difference"] - part["low"], part["high"] - part["difference"]]
+        axes.errorbar(
+            part["difference"], part["task"], xerr=lengths, fmt="o", color=BLUE, capsize=4
+        )
+        axes.axvline(0, color=GREY, linestyle="--")
+        axes.set_title(name)
+        axes.set_xlabel("points, with 95 % interval")
+        axes.grid(alpha=0.3)
     figure.suptitle(title)
     return figure

@@ -10,9 +10,9 @@
    sentences, the head, dropout and order. All take the same number of steps; AMI alone is trained
    on the first number only. Scored are the checkpoint that STS-B dev selects and the last one, on
    tasks that chose nothing.
-3. Tables: `search.csv`, a row a setting; `runs.csv`, a row a run, checkpoint and task;
-   `differences.csv`, miCSE less each other objective, both as chosen by `stopped` and selected, and
-   as chosen by `trained` and last.
+3. Tables: `search.csv`, a row a setting; `courses.csv`, a row a run and evaluation; `runs.csv`, a
+   row a run, checkpoint and task; `differences.csv`, miCSE less each other objective, both as
+   chosen by `stopped` and selected, and as chosen by `trained` and last.
 
 Each run leaves a JSON file, and an NPZ file with what scoring it again needs: of each pair 1 -
 cosine, of each triplet the lead of its positive. Called again, this resumes.
@@ -250,6 +250,24 @@ def rows_of(record: dict[str, object], ways: dict[str, bool]) -> list[dict[str, 
     return rows
 
 
+def courses(folders: list[Path]) -> pd.DataFrame:
+    """Return the histories of all runs that are there, the search's too."""
+    records = [
+        record
+        for folder in folders
+        for file in sorted(folder.glob("*-*-*.json"))
+        if "history" in (record := kept_json(file))
+    ]
+    names = list(Run.__annotations__)
+    return pd.concat(
+        [
+            pd.DataFrame(record["history"]).assign(**{name: record[name] for name in names})
+            for record in records
+        ],
+        ignore_index=True,
+    )[[*names, "step", "spearman", "info_nce", "ami", "alignment", "uniformity"]]
+
+
 def differences(runs: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Return miCSE less each other objective, with intervals, for each start and size."""
     tables = []
@@ -309,6 +327,7 @@ def main() -> None:
             rows += rows_of(record, {way: setting[way] for way in CHECKPOINT})
             print(run.name, record["scores"], flush=True)
         save_table(options.results, "runs", pd.DataFrame(rows))
+        save_table(options.results, "courses", courses([options.results / "search", runs_folder]))
     runs = pd.DataFrame(rows)
     runs = runs[runs["checkpoint"] != "before"].astype({"stopped": bool, "trained": bool})
     table = differences(runs.astype({"size": int, "seed": int}), runs_folder)
