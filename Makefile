@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export WITH_EXTENSION := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run grid bench doctor test lint lab notebooks html bundle badges lock clean install moved unpack
+.PHONY: help run grid bench doctor test lint lab notebooks html bundle badges lock clean install moved unpack on_hub
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,8 +55,9 @@ lint: $(READY) ## formatting and lint of code and notebooks
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-lab: $(READY) ## open JupyterLab on the first notebook
-	@JUPYTER_PATH="$(CURDIR)/$(VENV)/share/jupyter" JUPYTER_PREFER_ENV_PATH=1 \
+# Waiting threads sleep: several kernels on the same cores would slow each other down many times.
+lab: $(if $(JUPYTERHUB_SERVICE_PREFIX),on_hub) $(READY) ## open JupyterLab on the first notebook
+	@OMP_WAIT_POLICY="$${OMP_WAIT_POLICY:-PASSIVE}" JUPYTER_PATH="$(CURDIR)/$(VENV)/share/jupyter" JUPYTER_PREFER_ENV_PATH=1 \
 		$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" notebooks/01_similarity.ipynb $(ARGS)
 
 notebooks: $(READY) ## run the notebooks and write their outputs into notebooks/, as they are committed
@@ -89,6 +90,12 @@ define CHECK_PYTHON
 		echo "The kit needs Python 3.11 to 3.14; '$(PYTHON)' is $(or $(VERSION),not there). Name another one: PYTHON=python3.12 make run"; exit 1; }
 endef
 
+on_hub:
+	@echo "JupyterHub runs your JupyterLab already, and would not let you reach a second one:"
+	@echo "open notebooks/01_similarity.ipynb of this folder in its file browser."
+	@echo "If its kernel lacks the kit: make install; $(BIN)/python -m ipykernel install --user --name micse"
+	@exit 1
+
 moved:
 	@echo "The environment in $(VENV) was made in $$(cat $(READY)): rebuilding it for this folder."
 	@$(PYTHON) -m venv --clear $(VENV)
@@ -104,6 +111,7 @@ $(READY): requirements.lock pyproject.toml $(MOVED) $(if $(BUNDLE),| unpack)
 		|| $(PYTHON) -m venv --clear $(VENV) \
 		|| { echo "No environment could be made in $(VENV) (see above); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing the packages of requirements.lock into $(VENV): about three minutes, once."
+	@$(if $(JUPYTERHUB_SERVICE_PREFIX),echo "On this JupyterHub that is $(CURDIR)/$(VENV): 3 GB for your copy alone.")
 	@rm -f $(VENV)/ready-*
 	@$(BIN)/python -m pip install --progress-bar on $(OFFLINE) --requirement requirements.lock || { \
 		test -z "$(OFFLINE)" || echo "The packages in bundle/ do not fit this system, or the disk is full (see above)."; exit 1; }

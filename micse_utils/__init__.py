@@ -5,12 +5,14 @@
 imported on first use, so that `import micse_utils` stays quick.
 """
 
+from __future__ import annotations  # the doctor imports this in any Python
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from micse_utils.datasets.sentences import read_sentences as read_sentences
     from micse_utils.datasets.sts import load_sts as load_sts
+    from micse_utils.datasets.texts import read_sentences as read_sentences
     from micse_utils.device import pick_device as pick_device
     from micse_utils.encoding import encode as encode
     from micse_utils.evaluation.senteval import evaluate_sts as evaluate_sts
@@ -33,7 +35,7 @@ _MODULES = {
     "load_model": "models",
     "load_sts": "datasets.sts",
     "pick_device": "device",
-    "read_sentences": "datasets.sentences",
+    "read_sentences": "datasets.texts",
     "train_low_shot": "training.trainer",
 }
 __all__ = ["__version__", *_MODULES]

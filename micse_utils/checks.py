@@ -1,4 +1,4 @@
-"""What no number or array can be meant by is refused in a sentence, before it is computed with."""
+"""Checks at the boundary, and values as messages show them."""
 
 import json
 import reprlib
@@ -11,45 +11,11 @@ LONGEST = 300
 
 
 def whole(name: str, value: object, least: int = 0) -> int:
-    """`value`, if it is a whole number from `least`.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Return `value`; raise ValueError if it is not a whole number from `least`."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_whole or value < least:
         raise ValueError(f"{name}={shown(value)} is not a whole number from {least}")
     return int(value)
-
-
-def numbers(name: str, value: object, shape: str, *, finite: bool = True) -> np.ndarray:
-    """`value` as an array, if it is one of numbers, with a dimension for each letter of `shape`.
-
-    Raises:
-        ValueError: it is not; or it holds NaN or infinity, where it is to be `finite`.
-    """
-    array = np.asarray(value)
-    if array.ndim != len(shape) or array.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{name} is an array of {array.dtype} of shape {array.shape}; expected numbers, "
-            f"[{', '.join(shape)}]"
-        )
-    # Of largest and smallest, because a mask would take a byte for every number.
-    if finite and array.size and not np.isfinite([array.min(), array.max()]).all():
-        raise ValueError(f"{name} holds NaN or infinity")
-    return array
-
-
-def listed(name: str, value: object) -> list:
-    """What `value` holds, if it is a list or the like that holds something.
-
-    Raises:
-        ValueError: it is not.
-    """
-    parts = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
-    if not parts:
-        raise ValueError(f"{name}={shown(value)} is no list with something in it")
-    return parts
 
 
 def shown(value: object) -> str:
@@ -60,11 +26,7 @@ def shown(value: object) -> str:
 
 
 def check_texts(name: str, texts: object) -> list[str]:
-    """Return the texts as a list, if they are a sequence of strings.
-
-    Raises:
-        TypeError: they are one string, a table, a set or a dictionary, or hold something else.
-    """
+    """Return the texts as a list; raise TypeError if they are not a sequence of strings."""
     check_sequence(name, texts)
     texts = list(texts)
     for position, text in enumerate(texts):
@@ -73,11 +35,7 @@ def check_texts(name: str, texts: object) -> list[str]:
 
 
 def check_sequence(name: str, texts: object) -> None:
-    """Refuse what cannot be read as texts in an order of their own, without reading it.
-
-    Raises:
-        TypeError: it is one string, a table, a set or a dictionary, or cannot be iterated over.
-    """
+    """Raise TypeError for what has no texts in an order of their own; nothing is read."""
     if isinstance(texts, str):
         raise TypeError(f"{name} must be a list of strings, got one string; give [text]")
     if isinstance(texts, (Mapping, set, frozenset)) or hasattr(texts, "columns"):
@@ -90,11 +48,7 @@ def check_sequence(name: str, texts: object) -> None:
 
 
 def check_text(name: str, position: int, text: object) -> None:
-    """Refuse what is not a string, with its position.
-
-    Raises:
-        TypeError: it is not a string.
-    """
+    """Raise TypeError, with the position, if the text is not a string."""
     if not isinstance(text, str):
         raise TypeError(
             f"{name}[{position}] must be a string, got {shown(text)} ({type(text).__name__})"

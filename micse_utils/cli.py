@@ -6,6 +6,7 @@ Libraries are imported by the command that needs them, so that `--help` answers 
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 
 from micse_utils import __version__
 from micse_utils.settings import process
+from micse_utils.system import settle_console
 from micse_utils.training.config import METHODS, PADDING, PRESETS, SELECTIONS, LowShotConfig
 
 EXAMPLES = {
@@ -32,6 +34,9 @@ REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, Safet
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status."""
+    settle_console()
+    # Before any import of PyTorch: spinning threads slow a busy machine down ten times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # only the result goes to stdout
@@ -42,14 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         if error.name != "ray":
             raise
         return _refuse("Ray is not installed here; install the extra: pip install -e '.[cluster]'")
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        ArithmeticError,
-        SafetensorError,
-    ) as error:
+    except REFUSALS as error:
         return _refuse(f"micse {options.command}: {error}")
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
@@ -94,7 +92,7 @@ _count, _size, _seed = _whole(1), _whole(LowShotConfig.batch_size), _whole(0)
 
 def train(options: argparse.Namespace) -> str | None:
     """Train an encoder on a file of unlabelled sentences."""
-    from micse_utils.datasets.sentences import read_sentences
+    from micse_utils.datasets.texts import read_sentences
     from micse_utils.models import keep_first_layers, load_model
     from micse_utils.results import output_folder
     from micse_utils.training.trainer import train_low_shot
@@ -197,8 +195,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 def encode(options: argparse.Namespace) -> str | None:
     """Write a table of any size with its embeddings beside it, on Ray."""
     from micse_utils.cluster.connect import connected, shares
-    from micse_utils.cluster.encode import encode_files
-    from micse_utils.cluster.worker import Recipe
+    from micse_utils.cluster.encode import Recipe, encode_files
     from micse_utils.datasets.tables import open_source
     from micse_utils.encoding import LONGEST, WINDOW, token_limit
     from micse_utils.encoding import encode as encode_texts
@@ -224,17 +221,17 @@ def encode(options: argparse.Namespace) -> str | None:
         workers, cpus, gpus = shares(options.workers)
         print(f"workers: {workers}, each with {cpus} CPU cores and {gpus} GPUs")
         done = encode_files(source, options.output, recipe, workers=workers, cpus=cpus, gpus=gpus)
-    said = [
+    lines = [
         f"{done['rows']:,} rows are in {options.output}, {done['encoded']:,} of them encoded now",
         f"without a text, and so without an embedding: {done['without text']:,}",
     ]
     if done["blocks with warnings"]:
-        said.append(
+        lines.append(
             f"{done['blocks with warnings']:,} of {done['blocks']:,} blocks had warnings, "
             f"the first: {done['first warning']}"
         )
     memory = ", ".join(f"{most:,}" for most in done["worker MiB"]) or "none"
-    return "\n".join([*said, f"largest memory of each worker, MiB: {memory}"])
+    return "\n".join([*lines, f"largest memory of each worker, MiB: {memory}"])
 
 
 def _ray_arguments(parser: argparse.ArgumentParser) -> None:
@@ -269,8 +266,8 @@ def grid(options: argparse.Namespace) -> str | None:
     import pandas as pd
 
     from micse_utils.cluster.connect import check_room, connected, on_ray
-    from micse_utils.datasets.sentences import load_low_shot
     from micse_utils.datasets.sts import load_lee, load_stsb
+    from micse_utils.datasets.texts import load_low_shot
     from micse_utils.models import keep_first_layers, load_model
     from micse_utils.plotting.training import learning_curves
     from micse_utils.results import (
@@ -325,11 +322,11 @@ def grid(options: argparse.Namespace) -> str | None:
         )  # fmt: skip
     figures = ["before", "best", "last"]
     means = runs.groupby(["start", "size", "method"], sort=False)[figures].mean().round(2)
-    said = [str(means)] + [
+    lines = [str(means)] + [
         f"FAILED: {run['start']}, {run['size']}, {run['method']}, {run['seed']}: {run['error']}"
         for run in failed.to_dict("records")
     ]
-    return "\n".join([*said, f"{headline}; results: {options.results}"])
+    return "\n".join([*lines, f"{headline}; results: {options.results}"])
 
 
 def _grid_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,19 @@
-"""Which hardware, which number format."""
+"""Which hardware, how many threads, which number format."""
 
+import math
+import os
+import sys
+
+import psutil
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from micse_utils.settings import setting
+from micse_utils.system import limit
+
+CORES = psutil.cpu_count(logical=False) or os.cpu_count()
+USABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+"""Physical cores of the machine, and logical ones that the system gives this process."""
 
 
 def pick_device() -> torch.device:
@@ -27,6 +38,50 @@ def pick_device() -> torch.device:
     return device
 
 
+def allowed_cores() -> int:
+    """Return how many cores there are for this process: physical, usable, and within its quota."""
+    return max(1, min(CORES, USABLE, math.ceil(min(limit("cpu"), CORES))))
+
+
+def pick_threads() -> int:
+    """Return how many threads to compute with: `allowed_cores()` unless the user has chosen.
+
+    The user chooses by `MICSE_THREADS` or else `OMP_NUM_THREADS`.
+
+    Raises:
+        ValueError: `MICSE_THREADS` is not a whole number from 1.
+    """
+    if chosen := setting("MICSE_THREADS"):
+        if not chosen.isdecimal() or int(chosen) < 1:
+            raise ValueError(f"MICSE_THREADS must be a whole number from 1, got {chosen!r}")
+        return int(chosen)
+    return _omp_threads() or allowed_cores()
+
+
+def _omp_threads() -> int:
+    number = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # then: of nested loops
+    return int(number) if number.isdecimal() else 0
+
+
+def share_threads() -> None:
+    """Let PyTorch, BLAS, Numba and the tokenizers compute with `pick_threads()` threads.
+
+    On import of this module, so that whoever calls `torch.set_num_threads` later has the last word;
+    a number that PyTorch would not take by itself was chosen earlier, and stays.
+    """
+    threads = torch.get_num_threads()
+    if threads in (CORES, USABLE, os.cpu_count(), _omp_threads()):
+        threads = pick_threads()
+    if numba := sys.modules.get("numba"):
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    else:
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # of the tokenizers
+    torch.set_num_threads(threads)  # after Numba, which sets the number of OpenMP as it starts
+    above = [pool["prefix"] for pool in threadpool_info() if pool["num_threads"] > threads]
+    threadpool_limits(dict.fromkeys(above, threads))
+
+
 def pick_dtype(device: torch.device | str) -> torch.dtype:
     """The number format to encode in: bfloat16 where the hardware has units for it, else float32.
 
@@ -41,3 +96,6 @@ def pick_dtype(device: torch.device | str) -> torch.dtype:
         if any(units.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")):
             return torch.bfloat16
     return torch.float32
+
+
+share_threads()

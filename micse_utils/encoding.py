@@ -50,7 +50,7 @@ def encode(
         model: a `SentenceTransformer` that begins with a transformer; it is left as it was.
         texts: n strings, from a list or from any iterable, which is read a window at a time. A
             lone surrogate is read as U+FFFD. A warning counts the texts that are empty, of which
-            the tokeniser knows no word, or that hold control tokens such as [SEP].
+            the tokeniser knows less than half, or that hold control tokens such as [SEP].
         max_length: tokens kept of each text, special tokens included, by default 128 or the
             model's limit; a warning counts the texts that were cut.
         prompt_name: key of `model.prompts`, for what stands before each text; by default the
@@ -89,7 +89,7 @@ def encode(
     if token_budget is not None:
         budget = whole("token_budget", token_budget, 1)
     few = total is not None and total <= FEW
-    windows = map(tokenise, _windows(texts)) if few else _ahead(tokenise, _windows(texts))
+    windows = map(tokenise, _windows(texts)) if few else _prefetch(tokenise, _windows(texts))
     forward = forward_of(model, dtype or pick_dtype(model.device))
     pieces, seen = [], 0
     with (
@@ -207,7 +207,7 @@ class _Tokeniser:
         controls = np.add.reduceat(control, starts, dtype=int)
         unknowns = np.add.reduceat(unknown, starts, dtype=int)
         self.empty += int((lengths == added).sum())
-        self.unknown += int(((lengths > controls) & (unknowns == lengths - controls)).sum())
+        self.unknown += int(((lengths > controls) & (2 * unknowns > lengths - controls)).sum())
         self.control += int((controls > added).sum())
         self.cut += sum(bool(encoding.overflowing) for encoding in encodings)
 
@@ -215,16 +215,16 @@ class _Tokeniser:
         """Yield a sentence for each kind of text that was not encoded as its reader may expect."""
         counted = {
             "are empty; their vector is that of the empty text": self.empty,
-            "have no word that the tokeniser knows; they all get nearly the same vector": (
-                self.unknown
-            ),
+            "are mostly of pieces that the tokeniser does not know, and get nearly the same "
+            "vector; for other languages try a multilingual model, such as "
+            "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": self.unknown,
             "hold control tokens such as [SEP] or [MASK], which act as such": self.control,
             f"are longer than max_length={self.max_length} tokens and were cut": self.cut,
         }
         return (f"{count} of {total} texts {what}" for what, count in counted.items() if count)
 
 
-def _ahead(function: Callable, items: Iterable) -> Iterator:
+def _prefetch(function: Callable, items: Iterable) -> Iterator:
     """`map`, one item ahead in a thread: the next window is tokenised while this one is encoded."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = None

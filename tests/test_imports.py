@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (  # a module imports from its own floor and from those before it
-    {"checks", "device", "provenance", "results", "settings"},
+    {"checks", "device", "provenance", "results", "settings", "system"},
     {"sources"},
-    {"datasets", "encoding", "models", "search", "twin"},
+    {"datasets", "encoding", "models", "search", "topics", "twin"},
     {"evaluation"},
     {"plotting", "training"},
     {"cluster"},

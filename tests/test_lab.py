@@ -49,7 +49,9 @@ def test_the_kernel_runs_in_the_environment_whatever_the_user_installed(lab):
     assert "ipykernel_launcher" in specs["kernelspecs"]["python3"]["spec"]["argv"]
 
     kernel = lab.client.post("api/kernels", json={"name": "python3"}).json()["id"]
-    commands = [process.cmdline() for process in psutil.Process(lab.pid).children()]
+    children = psutil.Process(lab.pid).children()
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    commands = [process.cmdline() for process in alive]
     [command] = [c for c in commands if any(f"kernel-{kernel}.json" in word for word in c)]
     lab.client.delete(f"api/kernels/{kernel}").raise_for_status()
     environment = Path(command[0]).parents[1]

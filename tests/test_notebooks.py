@@ -25,8 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from micse_utils.datasets.sentences import load_sentences
 from micse_utils.datasets.sts import load_lee, load_sample
+from micse_utils.datasets.texts import load_sentences
 from micse_utils.models import load_model
 from micse_utils.sources.packaged import fetch
 from tools.run_notebooks import NOTEBOOKS, _fingerprint
@@ -77,7 +77,6 @@ def both_results(tmp_path_factory, foreign_kernel):
     limit = {"limit": LIMIT}
     search = limit | {"same_from": SAME_FROM}
     training = {"sizes": [256], "seeds": [48], "whole_steps": 8, "transfer_limit": 400}
-    training["trained_in"] = once / TRAINING / "trained"
     calls = [
         (once, ["01_similarity", "03_sentence_transformers", SEARCH], search),
         (once, [TWEETS], limit),
@@ -279,6 +278,63 @@ def test_the_topics_account_for_every_tweet_and_the_map_shows_each(results):
     assert (folder / "map.html").read_text(encoding="utf-8").count("anonymous") > 100
 
 
+def tweets_of_many_scripts():
+    """Texts and labels of a user's own tweets."""
+    days = {
+        "weather": "сегодня хорошая погода и светит солнце",
+        "noodles": "这家餐厅的面条很好吃",
+        "emoji": "😂👍🔥",
+        "tags": "<script>alert(1)</script> what a boring movie",
+    }
+    texts = [f"{text} {n}" for n in range(60) for text in days.values()]
+    return texts, [0, 2, 1] + [0, 2] * 118 + [0]  # neutral only once
+
+
+@pytest.mark.slow
+def test_tweets_of_any_script_run_to_the_end(tmp_path):
+    texts, labels = tweets_of_many_scripts()
+    (tmp_path / "train_text.txt").write_text("\n".join(texts), encoding="utf-8")
+    (tmp_path / "train_labels.txt").write_text("\n".join(map(str, labels)), encoding="utf-8")
+    place = tmp_path / "results {x}"
+    status, said, complaints = run(
+        TWEETS, *options(min_cluster_size=20, n_neighbors=30), results=place,
+        MICSE_DATA=str(tmp_path), OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert status == 0, said + complaints
+    topics = pd.read_csv(place / TWEETS / "topics.csv")
+    assert topics["tweets"].sum() == len(texts)
+    assert topics["topic"].is_unique and topics["topic"].notna().all()
+    figures = metrics(place, TWEETS)["figures"]
+    assert figures["silhouette"] is not None and figures["accuracy"]
+    page = (place / TWEETS / f"{TWEETS}.ipynb").read_text(encoding="utf-8")
+    assert "missing from" not in page and "<script>alert" not in page
+
+
+@pytest.mark.slow
+def test_a_page_that_would_overwrite_a_users_files_stops_before_any_work(tmp_path):
+    folder = tmp_path / "01_similarity"
+    folder.mkdir()
+    for name in ("metrics.json", "similarity.png"):
+        (folder / name).write_text("mine", encoding="utf-8")
+    status, said, _ = run("01_similarity", results=tmp_path)
+    assert status == 1 and "was not written by the kit" in said
+    assert (
+        (folder / "metrics.json").read_text() == (folder / "similarity.png").read_text() == "mine"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_names_all_files_it_writes_before_it_works(name):
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    [call] = re.findall(r"page_folder\(\s*results,([^)]*)\)", code)
+    kinds = {"figure": "png", "table": "csv", "page": "html"}
+    saved = re.findall(r'save_(figure|table|page)\(\s*results, "(\w+)"', code)
+    assert len(saved) == len(re.findall(r"save_(?:figure|table|page)\(", code))
+    written = {f"{file}.{kinds[kind]}" for kind, file in saved} | {"metrics.json"}
+    assert set(re.findall(r'"([^"]+)"', call)) == written
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(both_results):
     once, again = (folder / TWEETS for folder in both_results)
@@ -444,7 +500,8 @@ def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, encode
     for name, method in (("SimCSE", "simcse"), ("miCSE", "micse")):
         folder = results / TRAINING / "trained" / method / "model"
         vectors = SentenceTransformer(str(folder), device="cpu").encode(texts)
-        assert measured[f"{name} of notebook 4"] == pytest.approx(score(vectors), abs=0.2)
+        label = f"{name}, 256 sentences, 8 steps"
+        assert measured[label] == pytest.approx(score(vectors), abs=0.2)
     assert abs(measured["random vectors"]) < 20 < measured["TF-IDF"]
     assert figures["difference_from_published"] == {}  # nothing official was scored
 

@@ -14,6 +14,7 @@ from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.results import (
     claimed,
     note_written,
+    page_folder,
     save_figure,
     save_table,
     write_atomically,
@@ -125,3 +126,24 @@ def test_a_link_is_never_the_kits(tmp_path):
         note_written(tmp_path, ["a"])
     with pytest.raises(FileExistsError), claimed(tmp_path, ["a"]):
         pass
+
+
+def test_a_page_refuses_a_foreign_file_and_overwrites_its_own(tmp_path):
+    (tmp_path / "metrics.json").write_text("mine", encoding="utf-8")
+    with pytest.raises(FileExistsError, match=r"metrics\.json"):
+        page_folder(tmp_path, "dots.png", "metrics.json")
+    assert (tmp_path / "metrics.json").read_text(encoding="utf-8") == "mine"
+    folder = page_folder(tmp_path / "new", "metrics.json")
+    (folder / "metrics.json").write_text("the kit's", encoding="utf-8")
+    assert page_folder(tmp_path / "new", "metrics.json") == folder
+
+
+def test_a_results_folder_of_a_page_is_absolute_and_named_if_not_the_usual(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    folder = page_folder("../elsewhere/01", "metrics.json")
+    assert folder == (tmp_path.parent / "elsewhere" / "01").resolve()
+    assert str(folder) in capsys.readouterr().out
+    page_folder(folder, "metrics.json")
+    assert not capsys.readouterr().out

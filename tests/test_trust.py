@@ -19,13 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from micse_utils.datasets import tasks
-from micse_utils.datasets.sentences import load_low_shot, load_sentences, read_sentences
-from micse_utils.datasets.sts import Pairs, load_sample, load_sts, load_stsb
+from micse_utils.datasets.sts import Pairs, load_sample, load_sts, load_sts_tasks, load_stsb
 from micse_utils.datasets.tables import open_source
-from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
-from micse_utils.datasets.texts import load_tweets
-from micse_utils.datasets.transfer import Classification, load_transfer
+from micse_utils.datasets.texts import load_low_shot, load_sentences, load_tweets, read_sentences
+from micse_utils.datasets.transfer import Classification, load_transfer, load_transfer_tasks
 from micse_utils.encoding import encode
 from micse_utils.evaluation.metrics import spearman_interval, unit
 from micse_utils.evaluation.published import markdown, score_row
@@ -326,7 +323,7 @@ def test_classes_fit_their_sentences_or_are_refused(tiny, first, second, labels)
 @tried
 @given(values, values, values)
 def test_tasks_that_are_none_are_refused(tasks, limit, seed):
-    if tasks is not None and tasks != {} and tasks != []:
+    if tasks:
         assert one_sentence(lambda: load_sts_tasks(tasks, "package")) is None
         assert one_sentence(lambda: load_transfer_tasks(tasks, "package")) is None
     for number in (limit, seed):
@@ -338,8 +335,7 @@ def test_tasks_that_are_none_are_refused(tasks, limit, seed):
 @tried
 @given(values, values)
 def test_a_sample_of_a_transfer_task_is_drawn_or_refused(tweets, limit, seed):
-    call = lambda: tasks._sample(tweets, limit, seed)  # noqa: E731
-    sample = one_sentence(call)
+    sample = one_sentence(lambda: tweets.sample(limit, seed))
     assert sample is None or limit is None or len(sample.first) == min(limit, len(tweets.first))
 
 

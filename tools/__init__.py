@@ -2,3 +2,7 @@
 
 The package imports nothing from here, and its wheel does not hold it.
 """
+
+from micse_utils.system import settle_console
+
+settle_console()

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from micse_utils.provenance import sha256_of
 from micse_utils.settings import BUNDLE, expanded
+from micse_utils.system import extract
 
 ROOT = BUNDLE.parent
 KIT = "micse-kit"
@@ -189,7 +190,7 @@ def _fetched() -> dict[str, Path]:
     from huggingface_hub import constants, scan_cache_dir
 
     from micse_utils import models
-    from micse_utils.datasets import sentences, texts
+    from micse_utils.datasets import texts
     from micse_utils.sources import packaged, senteval_archive
 
     try:
@@ -201,8 +202,8 @@ def _fetched() -> dict[str, Path]:
         for name, place in places.items()
         for file in packaged.MANIFEST[name]["files"]
     }
-    wanted = {models.MICSE, models.BERT, models.PACKAGED, texts.TWEETS, sentences.SENTENCES}
-    wanted |= {sentences.SPLITS, senteval_archive.REPOSITORY}
+    wanted = {models.MICSE, models.BERT, models.PACKAGED, texts.TWEETS, texts.SENTENCES}
+    wanted |= {texts.SPLITS, senteval_archive.REPOSITORY}
     for cache in (BUNDLE / "hub", Path(constants.HF_HUB_CACHE)):
         for repository in scan_cache_dir(cache).repos if cache.is_dir() else ():
             if repository.repo_id in wanted and (main := repository.refs.get("main")):
@@ -312,8 +313,7 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _extract(tar: tarfile.TarFile, names: Iterable[str], folder: Path) -> None:
-    """Extract files of the kit's folder; tarfile's filter refuses what leads out of `folder`."""
-    tar.extractall(folder, [tar.getmember(f"{KIT}/{name}") for name in names], filter="data")
+    extract(tar, [tar.getmember(f"{KIT}/{name}") for name in names], folder)
 
 
 @contextlib.contextmanager

@@ -21,11 +21,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from micse_utils import __version__
+from micse_utils.system import limit
 
 ROOT = Path(__file__).parent.parent
 ON_THE_HUB = ("encoder", "wikipedia")  # artifacts that nobody needs who reaches the hub
-LEAST_FREE, PACKAGES = 1e9, 3e9
-"""Bytes: of the cache's disk, and what an environment takes."""
+LEAST_FREE, PACKAGES, PAGE = 1e9, 3e9, 2e9
+"""Bytes: of the cache's disk, what an environment takes, and the memory of an open notebook."""
 KERNEL_SECONDS = 30
 
 
@@ -40,7 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
         "--before", action="store_true", help="check what an environment needs to be made at all"
     )
     checks = BEFORE if parser.parse_args(arguments).before else CHECKS
-    sys.stdout.reconfigure(errors="backslashreplace")
     faults = 0
     for check in checks:
         try:
@@ -75,6 +75,14 @@ def room() -> str:
     if free < PACKAGES:
         raise Fault(f"disk of the checkout: {free / 1e9:.1f} GB free, the packages take 3")
     return f"this Python can make an environment; {free / 1e9:.1f} GB free"
+
+
+def memory() -> str:
+    """Whether what a container, JupyterHub or Slurm allows in memory is enough for a notebook."""
+    allowed = limit("memory")
+    if allowed < PAGE:
+        raise Fault(f"memory: limited to {allowed / 1e9:.1f} GB, a notebook takes 2; ask for more")
+    return f"memory: {f'limited to {allowed / 1e9:.1f} GB' if allowed < 1e15 else 'no limit'}"
 
 
 def packages() -> str:
@@ -116,16 +124,28 @@ def device() -> str:
             f"the torchvision here was made for a different PyTorch than {torch.__version__}, and "
             f"the kit needs none; remove it: {program} -m pip uninstall torchvision"
         ) from error
-    from micse_utils.device import pick_device, pick_dtype
-
     try:
+        from micse_utils.device import pick_device, pick_dtype
+
         chosen = pick_device()
-    except ValueError as error:  # names MICSE_DEVICE and the way out
+    except ValueError as error:  # names the variable and the way out
         raise Fault(str(error)) from error
     name = f" ({torch.cuda.get_device_name(chosen)})" if chosen.type == "cuda" else ""
     numbers = str(pick_dtype(chosen)).removeprefix("torch.")
     build = f"PyTorch {torch.__version__}, transformers {_version('transformers')}"
     return f"device {chosen}{name}, {numbers}, threads {torch.get_num_threads()}; {build}"
+
+
+def compiler() -> str:
+    """Whether UMAP's compiler can keep what it compiles."""
+    import numba
+
+    from micse_utils.plotting.maps import prepare_umap
+
+    prepare_umap()
+    if numba.config.CACHE_DIR.startswith(tempfile.gettempdir()):
+        return "UMAP: no folder for what it compiles, so each notebook 2 takes a minute longer"
+    return "UMAP can keep what it compiles"
 
 
 def variables() -> str:
@@ -269,8 +289,8 @@ def _repair() -> str:
     return f"repair it: {_program()} -m pip install -r requirements.lock -e ."
 
 
-CHECKS = (python, packages, kit, device, variables, sources, kernel, lab)
-BEFORE = (python, room)
+CHECKS = (python, memory, packages, kit, device, compiler, variables, sources, kernel, lab)
+BEFORE = (python, room, memory)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import nbformat
 import papermill
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -30,9 +30,18 @@ from tqdm import tqdm
 from micse_utils.checks import shown
 from micse_utils.datasets.sts import PACKAGED_STS, STS_TASKS
 from micse_utils.provenance import sha256_of
-from micse_utils.results import kept_json, output_folder, write_atomically, write_json
+from micse_utils.results import LOCK as PAGE_LOCK
+from micse_utils.results import (
+    WRITTEN,
+    kept_json,
+    note_written,
+    output_folder,
+    write_atomically,
+    write_json,
+)
 from micse_utils.settings import expanded
 from micse_utils.sources.choose import absolute, is_source
+from micse_utils.system import hold
 from micse_utils.training.config import METHODS
 from tools.clean_notebooks import clean, plain_widgets
 
@@ -107,7 +116,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no notebook {unknown[0]}; there are {', '.join(there)}")
     try:
         values = read_parameters(chosen, options.parameters)
-        output_folder(options.results)
+        places = [str(output_folder(options.results).resolve()), *dict(options.parameters).values()]
+        "".join(places).encode()
+    except UnicodeEncodeError:
+        parser.error("names of folders must be UTF-8: a notebook cannot hold others")
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
@@ -232,12 +244,11 @@ def run(
     if line := up_to_date():
         return line
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
     try:
-        alone = lock.acquire(timeout=1)
+        alone = hold(folder / LOCK, timeout=1)
     except Timeout:  # such as a call whose `make` alone was killed
         tqdm.write(f"{name}: another process is running it; waiting for its end")
-        alone = lock.acquire()
+        alone = hold(folder / LOCK, timeout=-1)
     with alone:
         return up_to_date() or _run(name, folder, parameters, inputs, in_place)
 
@@ -248,6 +259,9 @@ def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool)
     # Not the kit's, unless the run changes them; kept for the next call if this one is killed.
     others = {n: at for n, at in _changes(folder).items() if n not in earlier["files"]}
     others = earlier.get("others", others)
+    # The cells refuse to overwrite what the kit did not write.
+    if folder.joinpath(RECORD).exists():
+        note_written(folder, earlier["files"])
     write_json(folder / RECORD, {**earlier, "others": others})
     opening = nbformat.read(_path(name), as_version=4).cells[0].source
     tqdm.write(f"{name}: running, {expected_time(opening)}")
@@ -327,7 +341,8 @@ def _intact(record: dict, folder: Path) -> bool:
 
 def _changes(folder: Path) -> dict[str, int]:
     """Return when each file of results was changed, by its path in the folder."""
-    own = (RECORD, LOCK, _unfinished(folder).name)
+    own = {RECORD, WRITTEN, _unfinished(folder).name}
+    own |= {f"{lock}{end}" for lock in (LOCK, PAGE_LOCK) for end in ("", ".marker")}
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in own]
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import ray
 
-from micse_utils.device import pick_device
+from micse_utils.device import allowed_cores, pick_device
 from micse_utils.training.grid import GridRun, Trainer
 
 CPUS = 8
@@ -32,7 +32,7 @@ def connected(address: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes are no user's business
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # GPUs stay as they are
-    options = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+    options = {} if address else {"include_dashboard": False, "num_cpus": allowed_cores()}
     if address not in (None, "auto"):
         _check_address(address)
     try:

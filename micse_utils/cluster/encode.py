@@ -1,32 +1,56 @@
 """Bulk encoding on Ray: a table of any size, beside it its embeddings, each row exactly once.
 
 Every block of the input becomes one file of the output, named by its place in the input and
-written whole or not at all. So a block that a dying worker leaves is made again, one that stands
-never is, and nothing has to be kept in memory to know it.
+written atomically. So after a crash only missing blocks are encoded, and nothing has to be kept in
+memory to know them.
 """
 
-import contextlib
 import dataclasses
 import json
-import re
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from uuid import uuid4
 
-import fsspec
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import ray
 import ray.data
-from filelock import FileLock, Timeout
+from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
-from micse_utils.cluster.worker import METADATA, Recipe, Worker, write_whole
+from micse_utils.cluster.output import METADATA, Output
 from micse_utils.datasets.tables import Source, located
-from micse_utils.provenance import versions
+from micse_utils.encoding import WINDOW, encode
+from micse_utils.models import load_model, quiet
+from micse_utils.provenance import Provenance, versions
 
-RECORD = "_encoding.json"
-LOCK = ".encoding.lock"
-"""Held by a run while it writes into a folder of this machine or of a shared disk."""
+TRIES = 3
+"""Worker crashes allowed per block before aborting; Ray itself never does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What decides the output, on whatever machine a block is encoded.
+
+    Attributes:
+        model, source: a name or folder, and where to look for it, as for `load_model`.
+        provenance: of the model; a worker that finds another one refuses to work.
+        into: name of the column for the embeddings.
+        half: write float16 instead of float32.
+        max_length: tokens kept of each text.
+        block_rows: rows of a block.
+    """
+
+    model: str
+    source: str
+    provenance: Provenance
+    into: str = "embedding"
+    half: bool = False
+    max_length: int = 128
+    block_rows: int = WINDOW
 
 
 def encode_files(
@@ -65,34 +89,44 @@ def encode_files(
     """
     if recipe.into in source.schema.names:
         raise ValueError(f"the input has a column '{recipe.into}' already; say --into another name")
-    filesystem, folder = located(output)
+    folder = Output(*located(output))
     settings = dataclasses.asdict(recipe) | {"column": source.column, "input_sha256": source.sha256}
-    names = source.block_names(recipe.block_rows)
-    with _claimed(filesystem, folder, names, settings) as done:
-        return _encode_rest(
-            source, recipe, filesystem, folder, names, done, settings,
-            workers=workers, cpus=cpus, gpus=gpus, progress=progress,
-        )  # fmt: skip
+    blocks = source.block_names(recipe.block_rows)
+    with folder.claimed(blocks, settings) as done:
+        record = folder.read_record()
+        if record.get("blocks") == len(done):
+            return record | {"encoded": 0}
+        encoded, memory = 0, {}
+        bar = tqdm(desc="encode", unit="row", total=source.rows, disable=not progress)
+        bar.update(folder.summary(done)["rows"])
+        with bar:
+            for part in _encoded(source, recipe, folder, done, workers, cpus, gpus):
+                if part["error"]:
+                    raise RuntimeError(f"a worker stopped; {part['error']}")
+                encoded += part["rows"]
+                memory[part["process"]] = max(part["MiB"], memory.get(part["process"], 0))
+                bar.update(part["rows"])
+        record = settings | folder.summary(blocks)
+        record |= {
+            "files": [file.replace("\\", "/").rsplit("/", 1)[-1] for file in source.files],
+            "encoded": encoded,
+            "worker MiB": sorted(round(most) for most in memory.values()),
+            "versions": versions() | {"ray": ray.__version__},
+        }
+        folder.write_record(record)
+        return record
 
 
-def _encode_rest(
+def _encoded(
     source: Source,
     recipe: Recipe,
-    filesystem: fsspec.AbstractFileSystem,
-    folder: str,
-    names: list[str],
+    output: Output,
     done: frozenset[str],
-    settings: dict,
-    *,
     workers: int,
     cpus: float,
     gpus: float,
-    progress: bool,
-) -> dict[str, object]:
-    """Encode the blocks that are not done; return the record."""
-    record = _read_record(filesystem, folder)
-    if record.get("blocks") == len(done):
-        return record | {"encoded": 0}
+) -> Iterator[dict[str, object]]:
+    """Encode the blocks that are not done; yield what `Worker` says of each."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # each block goes to a worker when it has been read
@@ -101,35 +135,14 @@ def _encode_rest(
     )
     results = parts.map_batches(
         Worker,
-        fn_constructor_args=(recipe, source.column, filesystem, folder),
+        fn_constructor_args=(recipe, source.column, output),
         compute=ray.data.ActorPoolStrategy(size=workers),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=cpus,
         num_gpus=gpus,
     )
-    encoded, memory = 0, {}
-    bar = tqdm(desc="encode", unit="row", total=source.rows, disable=not progress)
-    bar.update(_summary(filesystem, folder, done)["rows"])
-    with bar:
-        for part in results.iter_rows():
-            if part["error"]:
-                raise RuntimeError(f"a worker stopped; {part['error']}")
-            encoded += part["rows"]
-            memory[part["process"]] = max(part["MiB"], memory.get(part["process"], 0))
-            bar.update(part["rows"])
-    record = (
-        settings
-        | _summary(filesystem, folder, names)
-        | {
-            "files": list(map(_name, source.files)),
-            "encoded": encoded,
-            "worker MiB": sorted(round(most) for most in memory.values()),
-            "versions": versions() | {"ray": ray.__version__},
-        }
-    )
-    _write_record(filesystem, folder, record)
-    return record
+    return results.iter_rows()
 
 
 def _read(
@@ -147,114 +160,85 @@ def _read(
         yield {"name": [""], "table": [b""], "error": [str(error)]}
 
 
-@contextlib.contextmanager
-def _claimed(
-    filesystem: fsspec.AbstractFileSystem, folder: str, names: list[str], settings: dict
-) -> Iterator[frozenset[str]]:
-    """Hold a folder for this work; give the blocks of it that exist.
+class Worker:
+    """One model on one machine: takes blocks, writes files."""
 
-    Only temporary files are deleted, and only where the record says that the kit wrote before.
-    """
-    _finished(filesystem, folder, names, settings)  # so a refused folder gets no lock file
-    filesystem.makedirs(folder, exist_ok=True)
-    with contextlib.ExitStack() as held:
-        if "file" in filesystem.protocol:
-            try:
-                held.enter_context(FileLock(f"{folder}/{LOCK}", timeout=0))
-            except Timeout as error:
-                raise ValueError(
-                    f"{folder} is being written to by a different run; wait for it, or name a "
-                    "different folder"
-                ) from error
-        done = _finished(filesystem, folder, names, settings)
-        if filesystem.exists(f"{folder}/{RECORD}"):
-            for path in filesystem.ls(folder, detail=False):
-                if _is_temporary(_name(path)) and filesystem.isfile(path):
-                    filesystem.rm(path)  # a worker died while it wrote
-        else:
-            _write_record(filesystem, folder, settings)
-        yield done
+    def __init__(self, recipe: Recipe, column: str, output: Output) -> None:
+        self.recipe = recipe
+        self.column = column
+        self.output = output
 
-
-def _finished(
-    filesystem: fsspec.AbstractFileSystem, folder: str, names: list[str], settings: dict
-) -> frozenset[str]:
-    """Return the blocks of this work that exist; refuse a folder that holds something else."""
-    if filesystem.isfile(folder):
-        raise ValueError(f"{folder} is a file; name a folder for the embeddings")
-    if not filesystem.exists(folder):
-        return frozenset()
-    found = {_name(path) for path in filesystem.ls(folder, detail=False)}
-    if RECORD in found:
-        earlier = _read_record(filesystem, folder)
-        differing = [name for name, value in settings.items() if earlier.get(name) != value]
-        if differing:
+    @cached_property
+    def model(self) -> SentenceTransformer:
+        """The model of the recipe, as this machine has it."""
+        with quiet():
+            model = load_model(self.recipe.model, source=self.recipe.source)
+        if model.provenance != self.recipe.provenance:
             raise ValueError(
-                f"{folder} holds different work, with a different {', '.join(differing)}; name a "
-                "different folder, or delete it"
+                f"this machine has {model.provenance}, the one that started the work "
+                f"{self.recipe.provenance}; name a source that both have"
             )
-    elif visible := sorted(n for n in found if n[0] != "." or _is_temporary(n)):
-        raise ValueError(
-            f"{folder} must be empty, got {visible[0]}, which the kit did not write; name a "
-            "different folder"
+        return model
+
+    def __call__(self, parts: pa.Table) -> pa.Table:
+        """Encode blocks; returns a row each: how many rows it has, or the error that stopped it."""
+        process, rows = psutil.Process(), []
+        for part in parts.to_pylist():
+            count, error = 0, part["error"]
+            if not error:
+                try:
+                    count = self.encode_block(part["name"], part["table"])
+                except Exception as problem:  # whatever it is, one sentence says it better
+                    error = f"{type(problem).__name__}: {problem}"
+            memory = process.memory_full_info().uss / 2**20  # its own, not what it shares
+            rows.append({"rows": count, "error": error, "process": process.pid, "MiB": memory})
+        return pa.Table.from_pylist(rows)
+
+    def encode_block(self, name: str, block: bytes) -> int:
+        """Write a block with its embeddings; returns its number of rows."""
+        tries = self._tries(name)
+        table = pa.ipc.open_stream(block).read_all()
+        texts = table[self.column].to_pylist()
+        is_text = np.array([text is not None for text in texts])
+        size = self.model.get_embedding_dimension()
+        vectors = np.zeros((len(texts), size), np.float16 if self.recipe.half else np.float32)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if is_text.any():
+                vectors[is_text] = encode(
+                    self.model,
+                    [text for text in texts if text is not None],
+                    max_length=self.recipe.max_length,
+                    progress=False,
+                )
+        column = pa.FixedSizeListArray.from_arrays(
+            pa.array(vectors.ravel()), size, mask=pa.array(~is_text)
         )
-    done = frozenset(name for name in names if f"{name}.parquet" in found)
-    for name in sorted(done):
-        _counts(filesystem, f"{folder}/{name}.parquet")  # refuses one that is not the kit's
-    return done
-
-
-def _is_temporary(name: str) -> bool:
-    """Whether a name is one that workers use while they write."""
-    return bool(
-        re.fullmatch(r"\.(\d{5,}-\d{7,}(\.parquet|-try)|_encoding\.json)-[0-9a-f]{32}", name)
-    )
-
-
-def _counts(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, object]:
-    """Read what a worker wrote at a block's end."""
-    try:
-        with filesystem.open(path) as stream:
-            return json.loads(pa.parquet.read_schema(stream).metadata[METADATA])
-    except (pa.ArrowInvalid, KeyError, TypeError, IsADirectoryError) as error:
-        raise ValueError(
-            f"{path} is damaged, or the kit did not write it; delete it, or name a different folder"
-        ) from error
-
-
-def _summary(
-    filesystem: fsspec.AbstractFileSystem, folder: str, names: Iterable[str]
-) -> dict[str, object]:
-    """Count rows, rows without a text, and warnings in the files themselves."""
-    counts = [_counts(filesystem, f"{folder}/{name}.parquet") for name in sorted(names)]
-    warned = [count["warning"] for count in counts if count["warning"]]
-    return {
-        "rows": sum(count["rows"] for count in counts),
-        "without text": sum(count["without text"] for count in counts),
-        "blocks": len(counts),
-        "blocks with warnings": len(warned),
-        "first warning": warned[0] if warned else None,
-    }
-
-
-def _read_record(filesystem: fsspec.AbstractFileSystem, folder: str) -> dict[str, object]:
-    try:
-        with filesystem.open(f"{folder}/{RECORD}") as stream:
-            record = json.load(stream)
-    except (ValueError, IsADirectoryError):
-        record = None
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"{folder}/{RECORD} is damaged, or the kit did not write it; name a different folder, "
-            "or delete this one"
+        columns = table.column_names
+        table = table.append_column(self.recipe.into, column)
+        counts = {
+            "rows": len(texts),
+            "without text": int((~is_text).sum()),
+            "warning": str(caught[0].message) if caught else None,
+        }
+        table = table.replace_schema_metadata({METADATA: json.dumps(counts)})
+        # Vectors are all distinct: looking for repeated values would only take time.
+        self.output.write(
+            f"{name}.parquet",
+            lambda stream: pa.parquet.write_table(table, stream, use_dictionary=columns),
         )
-    return record
+        for mark in tries:
+            self.output.filesystem.rm(f"{self.output.path}/{mark}")
+        return len(texts)
 
-
-def _write_record(filesystem: fsspec.AbstractFileSystem, folder: str, record: dict) -> None:
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_whole(filesystem, f"{folder}/{RECORD}", lambda stream: stream.write(text.encode()))
-
-
-def _name(path: str) -> str:
-    return path.replace("\\", "/").rsplit("/", 1)[-1]
+    def _tries(self, name: str) -> list[str]:
+        """Return the marks of this try and of those before, which did not live to remove theirs."""
+        before = [mark for mark in self.output.names() if mark.startswith(f".{name}-try-")]
+        if len(before) >= TRIES:
+            raise RuntimeError(
+                f"block {name} killed its worker {TRIES} times; is there enough memory? Say fewer "
+                "--workers or --block-rows"
+            )
+        mark = f".{name}-try-{uuid4().hex}"
+        self.output.filesystem.touch(f"{self.output.path}/{mark}")
+        return [*before, mark]

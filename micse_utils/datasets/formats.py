@@ -30,18 +30,22 @@ CELL_LINES = 20
 CHUNK = 4096
 """Rows that are read together."""
 NO_TEXT = re.compile(
-    r"[-+\d\s.,:/%eETZ]*|true|false|\[.*\]|\{.*\}", re.IGNORECASE | re.ASCII | re.DOTALL
+    r"(?![a-z])[-+\d\s.,:/%eETZ]*|true|false|\[.*\]|\{.*\}", re.IGNORECASE | re.ASCII | re.DOTALL
 )
 """Cells that are numbers, dates, truth values, or lists: a column of nothing else is not text."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One file of a table; each kind has `names`, `scan` and `tables`."""
+    """One file of a table; each kind has `scan` and `tables`."""
 
     filesystem: fsspec.AbstractFileSystem
     file: str
     column: str | None
+
+    def names(self) -> list[str]:
+        """Return the names of the columns."""
+        return self.scan()[0].names
 
     @contextlib.contextmanager
     def text(self, newline: str) -> Iterator[TextIO]:
@@ -94,10 +98,6 @@ class Reader:
 class Text(Reader):
     """A row a line."""
 
-    def names(self) -> list[str]:
-        """Return the names of the columns."""
-        return [TEXT]
-
     def scan(self) -> tuple[pa.Schema, int]:
         """Read the file once; return columns and number of rows."""
         return pa.schema([(TEXT, pa.string())]), sum(1 for _ in self.lines())
@@ -110,10 +110,6 @@ class Text(Reader):
 
 class Parquet(Reader):
     """Parquet, which has its types."""
-
-    def names(self) -> list[str]:
-        """Return the names of the columns."""
-        return self.scan()[0].names
 
     def scan(self) -> tuple[pa.Schema, int]:
         """Read the file once; return columns and number of rows."""
@@ -131,10 +127,6 @@ class Parquet(Reader):
 class JSONLines(Reader):
     """JSON lines, an object each."""
 
-    def names(self) -> list[str]:
-        """Return the names of the columns."""
-        return list(next(self._records(), {}))
-
     def scan(self) -> tuple[pa.Schema, int]:
         """Read the file once; return columns and number of rows."""
         schema, rows = pa.schema([]), 0
@@ -148,8 +140,8 @@ class JSONLines(Reader):
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
         """Yield the rows, some at a time."""
         for records in _chunks(self._records()):
-            there = {name for record in records for name in record} | {self.column}
-            fields = [field for field in schema if field.name in there]
+            present = {name for record in records for name in record} | {self.column}
+            fields = [field for field in schema if field.name in present]
             arrays = [_column([r.get(f.name) for r in records], f.type) for f in fields]
             yield pa.table(arrays, schema=pa.schema(fields))
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from micse_utils.checks import numbers, shown
+from micse_utils.checks import shown
+from micse_utils.datasets.tasks import load_task, load_tasks, senteval_path
 from micse_utils.datasets.texts import package_provenance, read_lines
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import KIT_DATA
@@ -38,7 +40,7 @@ class Pairs:
     Attributes:
         first, second: n sentences each.
         gold: float64, [n]; 0 (nothing in common) to 5 (the same), for Lee's texts 0 to 1.
-        subsets: for each pair the name of the subset it belongs to; none where there is only one.
+        subsets: for each pair the name of the subset it belongs to; none if there is only one.
     """
 
     first: list[str]
@@ -48,17 +50,13 @@ class Pairs:
     subsets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit each other, and scores that are none."""
-        gold, name = numbers("gold", self.gold, "n"), self.provenance.name
-        if not len(self.first) == len(self.second) == len(gold) > 0:
-            raise ValueError(
-                f"{name}: {len(self.first)} first and {len(self.second)} second sentences and "
-                f"{len(gold)} gold scores make no pairs"
-            )
-        if len(self.subsets) not in (0, len(gold)):
-            raise ValueError(f"{name}: {len(self.subsets)} subsets are named for {len(gold)} pairs")
-        if gold.min() < 0:
-            raise ValueError(f"{name}: a gold score is {gold.min()}; they start at 0")
+        """Validate the parts."""
+        name, n = self.provenance.name, np.size(self.gold)
+        lengths = [len(self.first), len(self.second), len(self.subsets) or n]
+        if n == 0 or lengths != [n] * 3:
+            raise ValueError(f"{name}: {n} gold scores do not fit {lengths} sentences and subsets")
+        if not all(0 <= score < np.inf for score in self.gold):
+            raise ValueError(f"{name}: gold scores must be numbers from 0")
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -66,7 +64,7 @@ class Pairs:
 
 
 def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = None) -> Pairs:
-    """The test pairs of one STS task, all subsets pooled.
+    """Load the test pairs of one STS task, all subsets pooled.
 
     Args:
         task: one of `STS_TASKS` or, from the package or the kit, of `PACKAGED_STS`.
@@ -78,30 +76,37 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
         ValueError: an unknown task or source, or a file that is not as it should be.
         FileNotFoundError, HubError, FetchError: the source asked for does not have it.
     """
-    packaged = {"Lee": load_lee, "kit sample": load_sample}
-    if task not in (*STS_TASKS, *PACKAGED_STS):
-        raise ValueError(f"task={shown(task)} is none of {', '.join([*STS_TASKS, *PACKAGED_STS])}")
-    if task in packaged:
-        return packaged[task]()
+    official = {year: partial(_year_from_folder, year=year) for year in YEARS} | {
+        "STSBenchmark": partial(_stsb_from_folder, split="test"),
+        "SICKRelatedness": _sick_from_folder,
+    }
+    packaged = dict(zip(PACKAGED_STS, (load_lee, load_sample), strict=True))
+    return load_task("rated pairs", task, source, revision, official=official, packaged=packaged)
 
-    def package() -> Pairs:
-        raise ValueError(f"no package carries {task}; there are {', '.join(PACKAGED_STS)}")
 
-    return choose(
-        "rated pairs",
-        source,
-        folder=lambda path: _task_from_folder(path, task),
-        hub=lambda: from_hub(lambda path: _task_from_folder(path, task), revision),
-        package=package,
-        stand_in=False,
-        own="MICSE_SENTEVAL",
-    )
+def load_sts_tasks(
+    tasks: Sequence[str] | None = None, source: str | Path = "auto"
+) -> dict[str, Pairs]:
+    """Load the pairs of several STS tasks.
+
+    Args:
+        tasks: of `STS_TASKS` and `PACKAGED_STS`; by default all that the source has, and a line
+            says which it has not.
+        source: as for `load_sts`; `package`, and `auto` if there is nothing else, take
+            `PACKAGED_STS`.
+
+    Raises:
+        ValueError: an unknown task, or a damaged file.
+        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
+    """
+    load = partial(load_sts, source=source)
+    return load_tasks(tasks, source, load, official=STS_TASKS, packaged=PACKAGED_STS)
 
 
 def load_stsb(
     split: str = "dev", *, source: str | Path = "auto", revision: str | None = None
 ) -> Pairs:
-    """STSBenchmark (Cer et al. 2017), or where it cannot be had the kit's own plain pairs.
+    """Load STSBenchmark (Cer et al. 2017) or, where it is unavailable, the kit's own plain pairs.
 
     Args:
         split: `train`, `dev` or `test`.
@@ -115,18 +120,19 @@ def load_stsb(
     """
     if split not in ("train", "dev", "test"):
         raise ValueError(f"split={shown(split)} is none of train, dev, test")
+    read = partial(_stsb_from_folder, split=split)
     return choose(
         "rated pairs",
         source,
-        folder=lambda path: _stsb_from_folder(path, split),
-        hub=lambda: from_hub(lambda path: _stsb_from_folder(path, split), revision),
+        folder=read,
+        hub=lambda: from_hub(read, revision),
         package=load_sample,
         own="MICSE_SENTEVAL",
     )
 
 
 def load_sample(kind: str = "plain") -> Pairs:
-    """The kit's own pairs in the manner of STS, scored by one writer; not a benchmark.
+    """Load the kit's own pairs in the manner of STS, scored by one writer; not a benchmark.
 
     Args:
         kind: `plain`; `same words`, which share most words and mean something else; or
@@ -134,7 +140,7 @@ def load_sample(kind: str = "plain") -> Pairs:
             so a correlation over all three would tell mostly how many of them there are.
 
     Raises:
-        ValueError: another kind.
+        ValueError: an unknown kind.
     """
     file = KIT_DATA / "sts_sample.csv"
     table = pd.read_csv(file)
@@ -148,7 +154,7 @@ def load_sample(kind: str = "plain") -> Pairs:
 
 
 def load_lee() -> Pairs:
-    """1 225 pairs of 50 short news texts, rated by people (Lee, Pincombe & Welsh 2005).
+    """Load 1 225 pairs of 50 short news texts, rated by people (Lee, Pincombe & Welsh 2005).
 
     Raises:
         FetchError: the package that carries them could not be had.
@@ -165,40 +171,6 @@ def load_lee() -> Pairs:
     )
 
 
-def senteval_path(path: Path, relative: str) -> Path:
-    """A folder or file of SentEval, wherever in `path` its `downstream` folder starts.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    places = [path / "data" / "downstream", path / "downstream", path]
-    found = next((place / relative for place in places if (place / relative).exists()), None)
-    if found is None:
-        raise FileNotFoundError(f"no {relative} in {path}")
-    return found
-
-
-def read_columns(file: Path, least: int) -> list[list[str]]:
-    """Rows of a file with columns between tabs.
-
-    Raises:
-        ValueError: a row with fewer columns than `least`, by file and line; not UTF-8.
-    """
-    rows = [line.split("\t") for line in read_lines(file)]
-    for number, row in enumerate(rows, start=1):
-        if len(row) < least:
-            raise ValueError(f"{file}, line {number}: {len(row)} columns, expected {least} or more")
-    return rows
-
-
-def _task_from_folder(path: Path, task: str) -> Pairs:
-    if task == "STSBenchmark":
-        return _stsb_from_folder(path, "test")
-    if task == "SICKRelatedness":
-        return _sick_from_folder(path)
-    return _year_from_folder(path, task)
-
-
 def _year_from_folder(path: Path, year: str) -> Pairs:
     folder = senteval_path(path, f"STS/{year}-en-test")
     first, second, gold, subsets, files = [], [], [], [], []
@@ -207,7 +179,7 @@ def _year_from_folder(path: Path, year: str) -> Pairs:
         for file in (pairs, scores):
             if not file.is_file():
                 raise FileNotFoundError(f"{folder} has no {file.name}")
-        rows, lines = read_columns(pairs, 2), read_lines(scores)
+        rows, lines = _read_columns(pairs, 2), read_lines(scores)
         if len(rows) != len(lines):
             raise ValueError(
                 f"{pairs} has {len(rows)} lines but {scores.name} has {len(lines)}; "
@@ -226,25 +198,34 @@ def _year_from_folder(path: Path, year: str) -> Pairs:
 
 def _sick_from_folder(path: Path) -> Pairs:
     file = senteval_path(path, "SICK/SICK_test_annotated.txt")
-    rows = read_columns(file, 4)
-    gold = [_score(row[3], file, number) for number, row in enumerate(rows[1:], start=2)]
-    return _from_rows(rows[1:], 1, gold, file, "SICKRelatedness")
+    # number, two sentences, score
+    return _from_file(file, "SICKRelatedness", least=4, score=3, sentences=(1, 2), header=1)
 
 
 def _stsb_from_folder(path: Path, split: str) -> Pairs:
     file = senteval_path(path, f"STS/STSBenchmark/sts-{split}.csv")
-    rows = read_columns(file, 7)  # genre, file, year, number, score, sentences; some have more
-    gold = [_score(row[4], file, number) for number, row in enumerate(rows, start=1)]
-    return _from_rows(rows, 5, gold, file, f"STSBenchmark, {split}")
+    # genre, file, year, number, score, two sentences; some rows have more
+    return _from_file(file, f"STSBenchmark, {split}", least=7, score=4, sentences=(5, 6))
 
 
-def _from_rows(
-    rows: Sequence[list[str]], column: int, gold: list[float], file: Path, name: str
+def _from_file(
+    file: Path, name: str, *, least: int, score: int, sentences: tuple[int, int], header: int = 0
 ) -> Pairs:
-    """Pairs of which the sentences stand in `column` and the one after it."""
+    """Read pairs from a file with a pair a row, by the numbers of its columns."""
+    rows = _read_columns(file, least)[header:]
+    gold = [_score(row[score], file, line) for line, row in enumerate(rows, start=header + 1)]
+    first, second = ([row[column] for row in rows] for column in sentences)
     provenance = Provenance(name, "folder", file.name, sha256=sha256_of([file]))
-    first, second = ([row[c] for row in rows] for c in (column, column + 1))
     return Pairs(first, second, np.array(gold), provenance)
+
+
+def _read_columns(file: Path, least: int) -> list[list[str]]:
+    """Read the rows of a file with at least so many columns between tabs."""
+    rows = [line.split("\t") for line in read_lines(file)]
+    for number, row in enumerate(rows, start=1):
+        if len(row) < least:
+            raise ValueError(f"{file}, line {number}: {len(row)} columns, expected {least} or more")
+    return rows
 
 
 def _score(text: str, file: Path, number: int) -> float:

@@ -1,6 +1,9 @@
-"""A data set's name becomes texts and labels, and we know where they came from."""
+"""Sentences to search in and to train on, and labelled tweets, each with its provenance."""
 
 import html
+import itertools
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,11 +11,21 @@ import numpy as np
 import pandas as pd
 
 from micse_utils.checks import shown, whole
+from micse_utils.datasets.tables import open_source
+from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance, sha256_of
+from micse_utils.settings import file_at, folder_at
 from micse_utils.sources import hub
 from micse_utils.sources.choose import choose
 from micse_utils.sources.packaged import MANIFEST, fetch
 
+SENTENCES = "princeton-nlp/datasets-for-simcse"
+SENTENCES_FILE = "wiki1m_for_simcse.txt"
+SPLITS = "sap-ai-research/datasets-for-micse"
+SEEDS = (48, 49, 50, 51, 52)
+"""In the names of the files of these splits."""
+MILLION = 1_000_000
+"""Sentences that the splits of the paper are shares of."""
 TWEETS = "cardiffnlp/tweet_eval"
 SENTIMENTS = ("negative", "neutral", "positive")
 NEUTRAL_BAND = 0.5
@@ -21,7 +34,7 @@ NEUTRAL_BAND = 0.5
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, their labels where they have any, and where they came from.
+    """Texts, their labels if they have any, and where they came from.
 
     Attributes:
         texts: n strings.
@@ -39,18 +52,12 @@ class Corpus:
         return len(self.texts)
 
     def sample(self, limit: int | None, *, seed: int = 0) -> "Corpus":
-        """`limit` of the texts, drawn without replacement, in corpus order; None or more: all.
+        """Draw `limit` of the texts without replacement, in corpus order; None or more: all.
 
         Raises:
             ValueError: `limit` is not a positive whole number, or `seed` not one from 0.
         """
-        if limit is None:
-            return self
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(
-                f"limit={shown(limit)} is not a positive whole number (None takes all)"
-            )
-        if limit >= len(self):
+        if limit is None or whole("limit", limit, 1) >= len(self):
             return self
         rows = drawn_rows(len(self), limit, seed)
         labels = None if self.labels is None else self.labels[rows]
@@ -58,13 +65,162 @@ class Corpus:
 
 
 def drawn_rows(total: int, limit: int, seed: int) -> np.ndarray:
-    """`limit` of `total` rows, drawn without replacement, in their order.
-
-    Raises:
-        ValueError: `seed` is not a whole number from 0.
-    """
+    """Draw `limit` of `total` rows without replacement, in their order."""
     random = np.random.default_rng(whole("seed", seed))
     return np.sort(random.choice(total, limit, replace=False))
+
+
+def load_sentences(
+    source: str | Path = "auto",
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+) -> Corpus:
+    """Load sentences of English Wikipedia.
+
+    Args:
+        source: `auto`, `hub` (the million sentences that SimCSE and miCSE train on), `package`
+            (the sentences of 106 articles), or a folder with one sentence a line in
+            `sentences.txt` or `wiki1m_for_simcse.txt`.
+        limit: draw this many of them, with `seed`.
+        revision: commit, tag or branch of the hub repository.
+
+    Raises:
+        ValueError: an unknown source or limit, or a file that is not UTF-8.
+        FileNotFoundError, HubError, FetchError: the source asked for does not have them.
+    """
+    corpus = choose(
+        "sentences",
+        source,
+        folder=_sentences_from_folder,
+        hub=lambda: _sentences_from_hub(revision),
+        package=_sentences_from_package,
+    )
+    return corpus.sample(limit, seed=seed)
+
+
+def load_low_shot(
+    sizes: Sequence[int],
+    *,
+    seeds: Sequence[int] = (48,),
+    source: str | Path = "auto",
+    revision: str | None = None,
+) -> dict[tuple[int, int], Corpus]:
+    """Load small sets of Wikipedia sentences to train on.
+
+    From the hub they are the paper's own splits (64 to 100 000 sentences, seeds 48 to 52); from a
+    folder, samples of `load_sentences`, drawn with the seed; from the package likewise, but only
+    from the two thirds of its articles that give no section triplets (`load_triplets`).
+
+    Args:
+        sizes: numbers of sentences.
+        seeds: of the splits or samples.
+        source, revision: as for `load_sentences`.
+
+    Returns:
+        One corpus for each size and seed.
+
+    Raises:
+        ValueError: an unknown source, no sizes or seeds, a size that the paper has no split of, or
+            that is not from 1 to the number of sentences.
+        FileNotFoundError, HubError, FetchError: the source asked for does not have them.
+    """
+    subsets = {}
+    if not (wanted := list(itertools.product(sizes, seeds))):
+        raise ValueError("sizes and seeds must not be empty")
+
+    def draw(corpus: Corpus) -> Corpus:
+        for size, seed in wanted:
+            subset = corpus.sample(whole("size", size, 1), seed=seed)
+            if len(subset) != size:
+                raise ValueError(
+                    f"{corpus.provenance} has only {len(corpus)} sentences, not {size}"
+                )
+            subsets[size, whole("seed", seed)] = subset
+        return corpus
+
+    def official() -> Corpus:
+        for size, seed in wanted:
+            subsets[size, seed] = _split_from_hub(size, seed, revision)
+        return subsets[wanted[-1]]
+
+    choose(
+        "sentences",
+        source,
+        folder=lambda path: draw(_sentences_from_folder(path)),
+        hub=official,
+        package=lambda: draw(_sentences_from_package("training")),
+    )
+    return subsets
+
+
+def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
+    """Load sentences from the user's own file, read by `open_source`; rows without one are skipped.
+
+    Args:
+        file: text with one sentence a line (`.txt`), or a table (CSV, TSV, Parquet, JSON lines);
+            all but Parquet may be compressed.
+        column: of a table, the one with the sentences; may be left out if there is just one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read exactly, has no such column, or no sentence in it.
+    """
+    name, file = file, file_at(file)
+    if file is None:
+        what = "is a folder; name a file in it" if folder_at(name) else "does not exist"
+        raise FileNotFoundError(f"{shown(str(name))} {what}")
+    lines = [text for text in open_source(file, column).texts() if text is not None]
+    return _sentences(lines, Provenance(file.stem, "folder", file.name, sha256=sha256_of([file])))
+
+
+def _sentences_from_folder(path: Path) -> Corpus:
+    names = ("sentences.txt", SENTENCES_FILE)
+    file = next((path / name for name in names if (path / name).is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"neither {names[0]} nor {names[1]} in {path}")
+    provenance = Provenance(file.stem, "folder", path.resolve().name, sha256=sha256_of([file]))
+    return _sentences(read_lines(file), provenance)
+
+
+def _sentences_from_hub(revision: str | None) -> Corpus:
+    [file], commit = _from_hub(SENTENCES, SENTENCES_FILE, revision)
+    name, sha256 = "Wikipedia, SimCSE's million sentences", sha256_of([file])
+    provenance = Provenance(name, "hub", SENTENCES, revision=commit, sha256=sha256)
+    return _sentences(read_lines(file), provenance)
+
+
+def _split_from_hub(size: int, seed: int, revision: str | None) -> Corpus:
+    if seed not in SEEDS:
+        raise ValueError(f"the seeds of the paper's splits are {SEEDS}, got {shown(seed)}")
+    files, commit = _from_hub(SPLITS, f"*percent_seed{seed}.txt", revision)
+    sizes = {}
+    for file in files:  # wiki_subset_1M_001.00percent_seed48.txt
+        percent = float(re.search(r"([\d.]+)percent", file.name)[1])
+        sizes[round(MILLION * percent / 100)] = file
+    if size not in sizes:
+        raise ValueError(
+            f"the paper has no split of {shown(size)} sentences; its sizes are "
+            f"{', '.join(map(str, sorted(sizes)))}"
+        )
+    file = sizes[size]
+    provenance = Provenance(file.stem, "hub", SPLITS, revision=commit, sha256=sha256_of([file]))
+    return _sentences(read_lines(file), provenance)
+
+
+def _sentences_from_package(part: str = "all") -> Corpus:
+    provenance = package_provenance("wikipedia")
+    if part != "all":
+        provenance = replace(provenance, name=f"{provenance.name}, {part} articles")
+    return Corpus(distinct_sentences(packaged_articles(part)), provenance)
+
+
+def _sentences(lines: Sequence[str], provenance: Provenance) -> Corpus:
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ValueError(f"there are no sentences in {provenance.origin}")
+    return Corpus(texts, provenance)
 
 
 def load_tweets(
@@ -75,16 +231,14 @@ def load_tweets(
     seed: int = 0,
     revision: str | None = None,
 ) -> Corpus:
-    """Tweets with their sentiment: negative, neutral or positive.
+    """Load tweets with their sentiment: negative, neutral or positive.
 
     Args:
         source: `auto`, `hub` (TweetEval, Barbieri et al. 2020), `package` (Hutto & Gilbert 2014,
             which has no splits: `split` is not used), or a folder with TweetEval's own files,
             `train_text.txt` and `train_labels.txt`, itself or in `tweet_eval/sentiment/`.
         split: `train`, `validation` (in TweetEval's files `val`) or `test`.
-        limit: take a sample of this many.
-        seed: of that sample.
-        revision: commit, tag or branch of the hub repository.
+        limit, seed, revision: as for `load_sentences`.
 
     Raises:
         ValueError: an unknown split, source or limit, or files that do not fit each other.
@@ -108,55 +262,46 @@ def _tweets_from_folder(path: Path, split: str) -> Corpus:
     folder = next((p for p in places if any(p.glob("*_text.txt"))), None)
     if folder is None:
         raise FileNotFoundError(f"no TweetEval files (train_text.txt, train_labels.txt) in {path}")
-    text_file, label_file = folder / f"{stem}_text.txt", folder / f"{stem}_labels.txt"
-    for file in (text_file, label_file):
-        if not file.is_file():
-            there = ", ".join(sorted(p.name for p in folder.glob("*.txt")))
-            raise FileNotFoundError(
-                f"{folder} has no {file.name} for the {split} split, only {there}"
-            )
-    texts = read_lines(text_file)
-    labels = [_label(line, label_file, n) for n, line in enumerate(read_lines(label_file), start=1)]
+    files = text_file, label_file = folder / f"{stem}_text.txt", folder / f"{stem}_labels.txt"
+    if missing := [file.name for file in files if not file.is_file()]:
+        others = ", ".join(sorted(file.name for file in folder.glob("*.txt")))
+        raise FileNotFoundError(
+            f"{folder} has no {missing[0]} for the {split} split, only {others}"
+        )
+    texts, labels = read_lines(text_file), read_lines(label_file)
     if len(texts) != len(labels):
         raise ValueError(
             f"{text_file} has {len(texts)} lines but {label_file.name} has {len(labels)}; "
             "one of them is cut short"
         )
-    provenance = Provenance(
-        f"TweetEval sentiment, {split}",
-        "folder",
-        folder.resolve().name,
-        sha256=sha256_of([text_file, label_file]),
-    )
-    return Corpus(texts, provenance, np.array(labels), SENTIMENTS)
-
-
-def _label(line: str, file: Path, number: int) -> int:
-    if line.strip() not in ("0", "1", "2"):
-        raise ValueError(f"{file}, line {number}: label '{line}' is not 0, 1 or 2")
-    return int(line)
+    for number, label in enumerate(labels, start=1):
+        if label.strip() not in ("0", "1", "2"):
+            raise ValueError(f"{label_file}, line {number}: label '{label}' is not 0, 1 or 2")
+    name, origin = f"TweetEval sentiment, {split}", folder.resolve().name
+    provenance = Provenance(name, "folder", origin, sha256=sha256_of(files))
+    return Corpus(texts, provenance, np.array([int(label) for label in labels]), SENTIMENTS)
 
 
 def _tweets_from_hub(split: str, revision: str | None) -> Corpus:
-    pattern = f"sentiment/{split}-*.parquet"
-    folder, commit = hub.snapshot(TWEETS, [pattern], repo_type="dataset", revision=revision)
-    files = sorted(folder.glob(pattern))
-    if not files:
-        raise hub.HubError(TWEETS, f"its cached copy has no {pattern}")
+    files, commit = _from_hub(TWEETS, f"sentiment/{split}-*.parquet", revision)
     table = pd.concat(pd.read_parquet(file) for file in files)
-    provenance = Provenance(
-        f"TweetEval sentiment, {split}", "hub", TWEETS, revision=commit, sha256=sha256_of(files)
-    )
+    name, sha256 = f"TweetEval sentiment, {split}", sha256_of(files)
+    provenance = Provenance(name, "hub", TWEETS, revision=commit, sha256=sha256)
     return Corpus(table["text"].tolist(), provenance, table["label"].to_numpy("int64"), SENTIMENTS)
 
 
+def _from_hub(repository: str, pattern: str, revision: str | None) -> tuple[list[Path], str]:
+    """Return the files of a data set on the hub that match a pattern, and its commit."""
+    folder, commit = hub.snapshot(repository, [pattern], repo_type="dataset", revision=revision)
+    if not (files := sorted(folder.glob(pattern))):
+        raise hub.HubError(repository, f"its cached copy has no {pattern}")
+    return files, commit
+
+
 def load_rated(file: str, artifact: str) -> Corpus:
-    """Texts of a packaged file that people rated for sentiment (Hutto & Gilbert 2014).
+    """Load a packaged file of texts that people rated for sentiment (Hutto & Gilbert 2014).
 
     They become three classes by their mean rating, from -4 to 4. HTML entities are undone.
-
-    Raises:
-        FetchError: the package that carries them could not be had.
     """
     rows = [line.split("\t") for line in read_lines(fetch(artifact) / file)]
     ratings = np.array([float(rating) for _, rating, _ in rows])
@@ -174,7 +319,7 @@ def package_provenance(artifact: str, file: str | None = None) -> Provenance:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Lines of a UTF-8 file, ended by line feeds only: tweets hold other line separators."""
+    """Read the lines of a UTF-8 file; only line feeds end them: tweets hold other separators."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

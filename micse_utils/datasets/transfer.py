@@ -1,16 +1,16 @@
 """Labelled sentences of the transfer tasks, and where they came from."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from micse_utils.checks import shown
-from micse_utils.datasets.sts import senteval_path
-from micse_utils.datasets.texts import load_rated
+from micse_utils.checks import whole
+from micse_utils.datasets.tasks import load_task, load_tasks, senteval_path
+from micse_utils.datasets.texts import drawn_rows, load_rated
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.sources.choose import choose
-from micse_utils.sources.senteval_archive import from_hub
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,25 @@ class Classification:
         return ~self.test if self.dev is None else ~self.test & ~self.dev
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit each other."""
+        """Validate the parts."""
         n, name = len(self.first), self.provenance.name
-        if len(self.second) not in (0, n) or not len(self.labels) == len(self.test) == n:
-            raise ValueError(
-                f"{name}: {n} sentences, {len(self.second)} second ones, {len(self.labels)} labels "
-                f"and {len(self.test)} marks of the test set do not fit each other"
-            )
-        if self.dev is not None and (len(self.dev) != n or not self.test.any()):
-            raise ValueError(
-                f"{name}: a development set must have {n} marks and a test set beside it, got "
-                f"{len(self.dev)} marks and {self.test.sum()} test sentences"
-            )
+        parts = (self.second or self.first, self.labels, self.test)
+        parts += () if self.dev is None else (self.dev,)
+        if any(len(part) != n for part in parts):
+            raise ValueError(f"{name}: {n} sentences do not fit {[len(part) for part in parts]}")
+        if self.dev is not None and not self.test.any():
+            raise ValueError(f"{name}: a development set must have a test set beside it")
+
+    def sample(self, limit: int | None, seed: int) -> "Classification":
+        """Draw `limit` of the sentences; None, more, or a task with a test set: all."""
+        if limit is None or self.test.any() or whole("limit", limit, 1) >= len(self.labels):
+            return self
+        rows = drawn_rows(len(self.labels), limit, seed)
+        first = [self.first[row] for row in rows]
+        second = [self.second[row] for row in rows] if self.second else []
+        return replace(
+            self, first=first, second=second, labels=self.labels[rows], test=self.test[rows]
+        )
 
 
 # One file a class, one sentence a line.
@@ -80,7 +87,7 @@ classes (Hutto & Gilbert 2014)."""
 def load_transfer(
     task: str, *, source: str | Path = "auto", revision: str | None = None
 ) -> Classification:
-    """Sentences and classes of one transfer task.
+    """Load the sentences and classes of one transfer task.
 
     Args:
         task: one of `TRANSFER_TASKS` or, from the package, of `PACKAGED_TRANSFER`.
@@ -92,27 +99,41 @@ def load_transfer(
         ValueError: an unknown task or source, or a file that is not as it should be.
         FileNotFoundError, HubError, FetchError: the source asked for does not have it.
     """
-    if task not in (*TRANSFER_TASKS, *PACKAGED_TRANSFER):
-        names = ", ".join([*TRANSFER_TASKS, *PACKAGED_TRANSFER])
-        raise ValueError(f"task={shown(task)} is none of {names}")
-    if task in PACKAGED_TRANSFER:
-        artifact, file = PACKAGED_TRANSFER[task]
-        corpus = load_rated(file, artifact)
-        test = np.zeros(len(corpus), dtype=bool)
-        return Classification(corpus.texts, [], corpus.labels, test, corpus.provenance)
-
-    def package() -> Classification:
-        raise ValueError(f"no package carries {task}; there are {', '.join(PACKAGED_TRANSFER)}")
-
-    return choose(
-        "labelled sentences",
-        source,
-        folder=lambda path: _task_from_folder(path, task),
-        hub=lambda: from_hub(lambda path: _task_from_folder(path, task), revision),
-        package=package,
-        stand_in=False,
-        own="MICSE_SENTEVAL",
+    official = {name: partial(_task_from_folder, task=name) for name in TRANSFER_TASKS}
+    packaged = {name: partial(_rated, *place) for name, place in PACKAGED_TRANSFER.items()}
+    return load_task(
+        "labelled sentences", task, source, revision, official=official, packaged=packaged
     )
+
+
+def load_transfer_tasks(
+    tasks: Sequence[str] | None = None,
+    source: str | Path = "auto",
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+) -> dict[str, Classification]:
+    """Load the sentences of several transfer tasks.
+
+    Args:
+        tasks, source: as for `load_sts_tasks`, with `TRANSFER_TASKS` and `PACKAGED_TRANSFER`.
+        limit, seed: of the sentences of tasks without a test set, draw so many.
+
+    Raises:
+        ValueError: an unknown task, or a damaged file.
+        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
+    """
+
+    def load(task: str) -> Classification:
+        return load_transfer(task, source=source).sample(limit, seed)
+
+    return load_tasks(tasks, source, load, official=TRANSFER_TASKS, packaged=PACKAGED_TRANSFER)
+
+
+def _rated(artifact: str, file: str) -> Classification:
+    corpus = load_rated(file, artifact)
+    test = np.zeros(len(corpus), dtype=bool)
+    return Classification(corpus.texts, [], corpus.labels, test, corpus.provenance)
 
 
 def _task_from_folder(folder: Path, task: str) -> Classification:

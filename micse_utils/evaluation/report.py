@@ -67,18 +67,18 @@ def report(
     if published:
         rows[f"published ({published.source})"] = score_row(published.scores)
     text = markdown(rows)
-    said = [text.rstrip()]
+    lines = [text.rstrip()]
     if other:
         named = ", ".join(f"{task} ({data})" for task, data in other.items())
-        said.append(f"not on the official data, so without an average: {named}")
+        lines.append(f"not on the official data, so without an average: {named}")
     if published:
         differing = compare_published(table, published).query("not reproduced")
         for line in differing.itertuples():
             note = f" ({line.note})" if line.note else ""
             gap = f"{line.difference:+.2f}{note}"
-            said.append(f"{line.task} differs from the published figure by {gap}")
+            lines.append(f"{line.task} differs from the published figure by {gap}")
         if len(differing):
-            said.append(f"likely reasons: {REASONS}")
+            lines.append(f"likely reasons: {REASONS}")
     save_table(folder, name, table)
     write_text(folder / f"{name}.md", text)
     record = {
@@ -89,8 +89,8 @@ def report(
     }
     write_json(folder / f"{name}.json", record)
     if provenance.source == "folder":  # someone's own model, whose card it belongs into
-        said.append(card_block(table, provenance.name, name))
-    return "\n".join([*said, f"results: {folder}"])
+        lines.append(card_block(table, provenance.name, name))
+    return "\n".join([*lines, f"results: {folder}"])
 
 
 def card_block(table: pd.DataFrame, model_name: str, name: str) -> str:

@@ -28,9 +28,8 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from micse_utils.checks import shown
-from micse_utils.datasets.sts import Pairs
-from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
-from micse_utils.datasets.transfer import Classification
+from micse_utils.datasets.sts import Pairs, load_sts_tasks
+from micse_utils.datasets.transfer import Classification, load_transfer_tasks
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation import classifier as senteval_classifier
 from micse_utils.evaluation.metrics import spearman_interval, unit
@@ -74,7 +73,7 @@ def evaluate_sts(
 
     Raises:
         ValueError: an unknown task, a damaged file, or an encoder that gives no usable vectors.
-        FileNotFoundError, HubError, FetchError: a task asked for by name is not there.
+        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
     """
     pairs = tasks if isinstance(tasks, Mapping) else load_sts_tasks(tasks, source)
     texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
@@ -200,7 +199,7 @@ def evaluate_transfer(
     Raises:
         ValueError: an unknown task or classifier, a damaged file, too few sentences, or an encoder
             that gives no usable vectors.
-        FileNotFoundError, HubError, FetchError: a task asked for by name is not there.
+        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
     """
     if classifier not in CLASSIFIERS:
         names = " or ".join(CLASSIFIERS)

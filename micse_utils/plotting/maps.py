@@ -1,5 +1,7 @@
 """Maps of texts in two dimensions, as a figure and as a page: titled, legible at half width."""
 
+import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
@@ -10,7 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from micse_utils.plotting.style import BLUE, GREY, ORANGE
+from micse_utils.plotting.style import BLUE, DEFAULT, GREY, ORANGE, fonts, literal
+
+
+def prepare_umap() -> None:
+    """Quieten UMAP's compiler and find a folder for what it compiles; call this before the import.
+
+    The import fails if neither UMAP's own folder nor the home folder can be written to, as in a
+    shared environment.
+    """
+    import numba
+
+    warnings.filterwarnings("ignore", module="numba|umap")  # nothing a reader can act on
+    try:
+        numba.njit(cache=True)(numba.set_num_threads)  # looks for a folder, and compiles nothing
+    except RuntimeError:
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
 
 
 def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
@@ -38,7 +55,7 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         noise_color="#C8C8C8",
         title=title,
         title_keywords={"fontsize": 17, "fontweight": "bold"},
-        font_family="DejaVu Sans",
+        font_family=DEFAULT,
         use_system_fonts=True,  # the default asks a font server in the internet
         show_labels=False,  # it would set them far around the map
         palette_hue_radius_dependence=0.4,  # less pale in the middle than the default
@@ -58,9 +75,12 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
 def _write_names(axes: Axes, names: list[tuple[np.ndarray, str]]) -> None:
     """Write each name at its place in the axes, and push apart those that would overlap."""
     style = {"ha": "center", "va": "center", "fontsize": 13, "linespacing": 1.05}
+    style["family"] = fonts(name for _, name in names)
     outline = [withStroke(linewidth=3, foreground="white")]
     texts = [
-        axes.text(*place, fill(name, 12, break_long_words=False), **style, path_effects=outline)
+        axes.text(
+            *place, fill(literal(name), 12, break_long_words=False), **style, path_effects=outline
+        )
         for place, name in names
     ]
     axes.figure.draw_without_rendering()
@@ -83,10 +103,10 @@ def _write_names(axes: Axes, names: list[tuple[np.ndarray, str]]) -> None:
 def _plain_map(points: np.ndarray, labels: np.ndarray, names: list[str], title: str) -> Figure:
     figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
     for colour, name in zip((BLUE, ORANGE, GREY)[-len(names) :], names, strict=True):
-        axes.scatter(*points[labels == name].T, s=8, color=colour, label=name)
+        axes.scatter(*points[labels == name].T, s=8, color=colour, label=literal(name))
     axes.set_title(title)
     axes.set_axis_off()
-    axes.legend()
+    axes.legend(prop={"family": fonts(names)})
     return figure
 
 

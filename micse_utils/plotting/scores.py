@@ -18,7 +18,6 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
 
     Args:
         scores: columns `encoder`, `task`, `spearman`, `low`, `high`, all x 100.
-        title: what the reader sees.
     """
     encoders, tasks = list(scores["encoder"].unique()), list(scores["task"].unique())
     height = 0.32 * len(encoders) + 1.6
@@ -35,8 +34,7 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
             beside, shown = axes.get_yaxis_transform(), "" if np.isnan(value) else f"{value:.1f}"
             axes.text(1.02, place, shown, transform=beside, va="center")
         axes.set_yticks(places, encoders)
-        axes.set_xlabel("Spearman × 100")
-        axes.set_title(task)
+        axes.set(xlabel="Spearman × 100", title=task)
         axes.grid(alpha=0.3)
     panels[0][0].invert_yaxis()
     figure.get_layout_engine().set(wspace=0.06)
@@ -49,7 +47,6 @@ def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
 
     Args:
         scores: of `evaluate_sts`, tasks with subsets only.
-        title: what the reader sees.
     """
     tasks = list(scores["task"].unique())
     counts = [(scores["task"] == task).sum() for task in tasks]
@@ -85,14 +82,12 @@ def predicted_against_gold(
     Args:
         cosines: [n] by encoder.
         gold: scores, [n].
-        title: what the reader sees.
     """
     figure, panels = _panels(len(cosines))
     wiggle = np.random.default_rng(0).uniform(-0.1, 0.1, len(gold)) * np.ptp(gold) / 5
     for axes, (name, values) in zip(panels, cosines.items(), strict=True):
         axes.plot(gold + wiggle, values, "o", color=BLUE, alpha=0.25, markersize=3, mew=0)
-        axes.set_xlabel("gold score (jittered)")
-        axes.set_title(name)
+        axes.set(xlabel="gold score (jittered)", title=name)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("cosine similarity")
     figure.suptitle(title)
@@ -113,7 +108,6 @@ def cosines_by_band(
     Args:
         cosines: [n] by encoder.
         gold: scores, [n]; rounded, they make the bands.
-        title: what the reader sees.
         label: of the axis of the bands.
     """
     bands = np.round(gold)
@@ -125,8 +119,7 @@ def cosines_by_band(
             body.set_facecolor(BLUE)
         ticks = [f"{name:g}\n({count:,})" for name, count in zip(names, counts, strict=True)]
         axes.set_xticks(names, ticks)
-        axes.set_xlabel(f"{label} (and pairs)")
-        axes.set_title(name)
+        axes.set(xlabel=f"{label} (and pairs)", title=name)
         axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel("cosine similarity")
     figure.suptitle(title)
@@ -138,7 +131,6 @@ def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
 
     Args:
         table: columns `encoder`, `alignment`, `uniformity`, `spearman`.
-        title: what the reader sees.
     """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     axes.plot(
@@ -159,9 +151,11 @@ def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
             ha="right" if left else "left",
         )  # fmt: skip
     axes.margins(x=0.2, y=0.12)
-    axes.set_xlabel("uniformity (smaller: vectors spread more evenly)")
-    axes.set_ylabel("alignment (smaller: similar pairs lie closer)")
-    axes.set_title(f"{title}\n(numbers: Spearman × 100)")
+    axes.set(
+        xlabel="uniformity (smaller: vectors spread more evenly)",
+        ylabel="alignment (smaller: similar pairs lie closer)",
+        title=f"{title}\n(numbers: Spearman × 100)",
+    )
     axes.grid(alpha=0.3)
     return figure
 
@@ -184,7 +178,6 @@ def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) 
     axes.axvline(100 * baseline, color=ORANGE, linestyle="--", lw=2, label=label)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy, per cent")
-    axes.set_title(title)
+    axes.set(xlabel="accuracy, per cent", title=title)
     figure.legend(loc="outside lower center")
     return figure

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, literal
+from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, fonts, literal
 
 MARKERS = "osD^"
 
@@ -20,7 +20,6 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
         sweep: columns `format` (one line each), `effort`, `recall` (0 to 1) and `per_second`. The
             points of the first format are labelled with their effort.
         exact: queries per second of exact searches, by name; they have a recall of 1.
-        title: what the reader sees.
     """
     figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
     groups = sweep.groupby("format", sort=False)
@@ -38,9 +37,11 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
     axes.set_yscale("log")
     axes.margins(x=0.1, y=0.12)
     _numbers(axes)
-    axes.set_xlabel("recall@10 (numbers at the points: candidates kept)")
-    axes.set_ylabel("queries per second, one at a time")
-    axes.set_title(title)
+    axes.set(
+        xlabel="recall@10 (numbers at the points: candidates kept)",
+        ylabel="queries per second, one at a time",
+        title=title,
+    )
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -51,7 +52,6 @@ def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
 
     Args:
         sizes: columns `format`, `vector` and `links` (bytes), and `recall` (0 to 1).
-        title: what the reader sees.
     """
     figure, axes = plt.subplots(figsize=(8, 0.6 * len(sizes) + 1.6), layout="constrained")
     axes.barh(sizes["format"], sizes["vector"], color=BLUE, label="vector")
@@ -61,8 +61,7 @@ def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
     axes.bar_label(bars, [f"recall@10 {value:.3f}" for value in sizes["recall"]], padding=5)
     axes.set_xlim(0, 1.25 * (sizes["vector"] + sizes["links"]).max())
     axes.invert_yaxis()
-    axes.set_xlabel("bytes per vector in the index")
-    axes.set_title(title)
+    axes.set(xlabel="bytes per vector in the index", title=title)
     axes.legend(loc="lower right")
     return figure
 
@@ -74,7 +73,6 @@ def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
         times: column `vectors`, and one column of milliseconds for each way to search, named such
             as `exact, in one batch`: one colour for what stands before the comma, one style of
             line for what stands behind.
-        title: what the reader sees.
     """
     figure, axes = plt.subplots(figsize=(8, 4.4), layout="constrained")
     names = times.columns.drop("vectors")
@@ -89,9 +87,7 @@ def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
     axes.set_xticks(times["vectors"], [f"{count:,}" for count in times["vectors"]])
     axes.minorticks_off()
     _numbers(axes)
-    axes.set_xlabel("vectors searched in")
-    axes.set_ylabel("milliseconds per query")
-    axes.set_title(title)
+    axes.set(xlabel="vectors searched in", ylabel="milliseconds per query", title=title)
     axes.grid(alpha=0.3, color=GREY)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -109,19 +105,18 @@ def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
 
     Args:
         hits: columns `query`, `rank` (from 1) and `cosine`.
-        title: what the reader sees.
     """
     figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
     markers = "osD^v"
     for index, (query, rows) in enumerate(hits.groupby("query", sort=False)):
         style = {"marker": markers[index % 5], "color": SERIES[index % 4]}
         axes.plot(rows["rank"], rows["cosine"], label=literal(query), **style)
-    axes.set_xlabel("rank of the sentence found")
-    axes.set_ylabel("cosine similarity")
+    axes.set(xlabel="rank of the sentence found", ylabel="cosine similarity")
     lowest, highest = hits["cosine"].min(), hits["cosine"].max()
     axes.set_ylim(min(0, lowest), 1.05 * highest)  # from 0, so that no small drop looks steep
     axes.set_xticks(sorted(hits["rank"].unique()))
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2)
+    prop = {"family": fonts(hits["query"])}
+    figure.legend(loc="outside lower center", ncols=2, prop=prop)
     return figure

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from micse_utils.plotting.style import SERIES, literal
+from micse_utils.plotting.style import SERIES, fonts, literal
 
 
 def similarity_heatmap(
@@ -19,7 +19,6 @@ def similarity_heatmap(
         similarity: cosines, [n, n].
         sentences: n labels.
         groups: n group names; sentences of one group stand together.
-        title: what the reader sees.
     """
     n = len(sentences)
     figure, axes = plt.subplots(figsize=(11, 5.6), layout="constrained")
@@ -31,10 +30,9 @@ def similarity_heatmap(
         axes.axhline(border - 0.5, color="white", linewidth=3)
         axes.axvline(border - 0.5, color="white", linewidth=3)
     labels = [f"{literal(sentence)}  {i + 1}" for i, sentence in enumerate(sentences)]
-    axes.set_yticks(range(n), labels)
+    axes.set_yticks(range(n), labels, family=fonts(sentences))
     axes.set_xticks(range(n), range(1, n + 1))
-    axes.set_xlabel("sentence number (in the cells: cosine × 100)")
-    axes.set_title(title)
+    axes.set(xlabel="sentence number (in the cells: cosine × 100)", title=title)
     axes.tick_params(length=0)
     figure.colorbar(image, label="cosine similarity", extend="min")  # some are below 0
     return figure
@@ -50,7 +48,6 @@ def similarity_by_group(
         value: column with the cosine.
         group: column that names the kind of pair, in the order it first appears.
         series: column that names what is compared, such as the pooling; one colour each.
-        title: what the reader sees.
     """
     groups, names = list(table[group].unique()), list(table[series].unique())
     figure, axes = plt.subplots(figsize=(8, 0.75 * len(groups) + 1.4), layout="constrained")
@@ -72,8 +69,7 @@ def similarity_by_group(
             )
     axes.set_yticks(range(len(groups)), groups)
     axes.invert_yaxis()
-    axes.set_xlabel("cosine similarity (bar: mean)")
-    axes.set_title(title)
+    axes.set(xlabel="cosine similarity (bar: mean)", title=title)
     axes.grid(axis="x", alpha=0.3)
     if len(names) > 1:
         axes.legend(title=series, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -88,8 +84,10 @@ def similarity_distributions(scores: dict[str, np.ndarray], *, title: str) -> Fi
         axes.hist(values, bins, density=True, histtype="stepfilled", alpha=0.25, color=colour)
         axes.hist(values, bins, density=True, histtype="step", color=colour, lw=2, label=name)
         axes.axvline(np.mean(values), color=colour, linestyle="--")
-    axes.set_xlabel("cosine similarity of two random sentences (dashed: mean)")
-    axes.set_ylabel("density")
-    axes.set_title(title)
+    axes.set(
+        xlabel="cosine similarity of two random sentences (dashed: mean)",
+        ylabel="density",
+        title=title,
+    )
     axes.legend()
     return figure

@@ -1,12 +1,18 @@
 """What all figures share: colours that all can tell apart, and texts as readers wrote them."""
 
+import re
+from collections.abc import Iterable
+from functools import cache
+
 import pandas as pd
+from matplotlib.font_manager import fontManager, get_font
 from pandas.io.formats.style import Styler
 
 from micse_utils.checks import repaired
 
 # Okabe & Ito's palette, told apart by all common kinds of colour vision.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
+DEFAULT = "DejaVu Sans"
 SERIES = (BLUE, ORANGE, GREEN, PINK)
 
 
@@ -26,5 +32,40 @@ def text_table(table: pd.DataFrame, **formats: str) -> Styler:
 
 
 def literal(text: str) -> str:
-    """A reader's text as it stands: dollar signs start no formula, half an emoji is U+FFFD."""
-    return repaired(text).replace("$", r"\$")
+    """A reader's text as it stands: dollar signs start no formula, half an emoji is U+FFFD.
+
+    What no installed font can draw becomes "…".
+    """
+    drawn = "".join(c if c.isspace() or _font_of(c) else "…" for c in repaired(text))
+    return re.sub("…+", "…", drawn).replace("$", r"\$")
+
+
+def fonts(texts: Iterable[str]) -> list[str]:
+    """Return the font families that draw the texts: DejaVu Sans, then installed ones it needs.
+
+    A line says which packages to install if they lack characters.
+    """
+    characters = sorted({c for text in texts for c in repaired(text) if not c.isspace()})
+    missing = "".join(c for c in characters if not _font_of(c))
+    if missing:
+        print(
+            f"no installed font has {missing[:10]}: install fonts-noto-cjk (Chinese, Japanese, "
+            "Korean), fonts-noto-core (other scripts) or fonts-symbola (emoji), then restart"
+        )
+    found = (_font_of(c) for c in characters)
+    return list(dict.fromkeys([DEFAULT, *(family for family in found if family)]))
+
+
+@cache
+def _font_of(character: str) -> str | None:
+    """Return the family of the first installed font that has the character."""
+    upright = (f for f in fontManager.ttflist if (f.style, f.weight) == ("normal", 400))
+    upright = (f for f in upright if "Last Resort" not in f.name)  # matplotlib's own, of boxes
+    order = sorted(upright, key=lambda f: (f.name != DEFAULT, "Sans" not in f.name, f.name))
+    for font in order:
+        try:
+            if get_font(font.fname).get_char_index(ord(character)):
+                return font.name
+        except (OSError, RuntimeError):  # gone, or of bitmaps, as for emoji in colour
+            continue
+    return None

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import math
 import threading
+import time
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -18,6 +20,9 @@ from micse_utils.settings import BUNDLE
 
 PROBE_SECONDS = 5
 """Longest wait, in seconds, for the one question whether the hub can be reached."""
+
+NO_SECONDS = 60
+"""How long an unreachable hub is not asked again."""
 
 PROBE_REPOSITORY = "sap-ai-research/miCSE"
 
@@ -39,15 +44,27 @@ class HubError(ConnectionError):
         self.reason = reason
 
 
-@functools.cache
 def hub_problem() -> str | None:
-    """Why the hub cannot be asked, or None where it can; found out once a process, within 5 s.
+    """Return why the hub cannot be asked, or None if it can.
+
+    A yes holds for the life of the process, a no for a minute, so that joining a network helps.
+    """
+    problem, asked = _answer()
+    if problem and time.monotonic() > asked + NO_SECONDS:
+        _answer.cache_clear()
+        problem, _ = _answer()
+    return problem
+
+
+@functools.cache
+def _answer() -> tuple[str | None, float]:
+    """Ask the hub; return why it cannot be asked, if so, and when this was found out, within 5 s.
 
     The hub client's own retries take about 23 s for every file when there is no network. This asks
     for one small JSON answer, so that a login page of a captive network is not taken for the hub.
     """
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
+        return "HF_HUB_OFFLINE is set", math.inf
     problem = f"no answer from {constants.ENDPOINT} within {PROBE_SECONDS} s"
 
     def ask() -> None:
@@ -67,7 +84,7 @@ def hub_problem() -> str | None:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
-    return problem
+    return problem, time.monotonic()
 
 
 def snapshot(

@@ -18,11 +18,12 @@ import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm.auto import tqdm
 
 from micse_utils.provenance import sha256_of
 from micse_utils.settings import KIT_DATA, cache_folder
+from micse_utils.system import hold
 
 LOCK_SECONDS = 900
 PROBE_SECONDS = 5
@@ -69,7 +70,7 @@ def fetch(name: str) -> Path:
         for path in (folder / file for file in unfit if (folder / file).is_file()):
             print(f"{path} is damaged (its SHA-256 is not the expected one): fetching it again")
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f"{name}.lock", timeout=LOCK_SECONDS):
+        with hold(folder.parent / f"{name}.lock", timeout=LOCK_SECONDS):
             if unfit := _unfit(folder, files):  # another process may have been faster
                 _fill(folder, unfit, MANIFEST[name]["carriers"])
     except Timeout as error:

@@ -63,8 +63,9 @@ class DevelopmentEvaluator(BaseEvaluator):
             )
         self.sentences = sorted({*pairs.first, *pairs.second})
         row = {sentence: index for index, sentence in enumerate(self.sentences)}
-        self.first = np.array([row[sentence] for sentence in pairs.first])
-        self.second = np.array([row[sentence] for sentence in pairs.second])
+        self.first, self.second = (
+            np.array([row[sentence] for sentence in side]) for side in (pairs.first, pairs.second)
+        )
 
     def __call__(
         self,
@@ -175,15 +176,10 @@ class Selection(TrainerCallback):
 
 
 def history_of(start: dict[str, float], log: list[dict]) -> pd.DataFrame:
-    """The trainer's log as one row an evaluation; the first one is of the start."""
+    """Turn the trainer's log into one row an evaluation; the first one is of the start."""
     rows: dict[int, dict] = {0: {"step": 0} | {k.removeprefix("dev_"): v for k, v in start.items()}}
     for entry in log:
-        row = rows.setdefault(entry["step"], {"step": entry["step"]})
-        for name in ("loss", "info_nce"):
-            if name in entry:
-                row[name] = entry[name]
-        for name in FIGURES:
-            if f"eval_dev_{name}" in entry:
-                row[name] = entry[f"eval_dev_{name}"]
+        named = {name.removeprefix("eval_dev_"): value for name, value in entry.items()}
+        rows.setdefault(entry["step"], {}).update(named)
     history = pd.DataFrame([row for row in rows.values() if "spearman" in row])
     return history.reindex(columns=["step", *FIGURES, "loss", "info_nce"])

@@ -51,6 +51,7 @@ from micse_utils.training.monitor import (
 SETTINGS, RECORD = "run.json", "training.json"
 """Files of a run: what it is to do, and how it went."""
 WRITES = (SETTINGS, RECORD, "model", "last", ".model", "checkpoints")
+"""What a run writes into its folder."""
 START = "start.safetensors"
 """Weights before training, beside the checkpoints."""
 OWN = r"\.model/.+|checkpoints/(checkpoint-\d+/.+|start\.json|\.?start[^/]*\.safetensors)"
@@ -64,9 +65,8 @@ class Trained:
     Attributes:
         model: the encoder of the best checkpoint, the very object that was given.
         history: one row an evaluation: `step` (0 is before training), `spearman` of the
-            development pairs (x 100), `alignment`, `uniformity`; `ami` of 64 of the training
-            sentences, measured alike for both methods; and the means of `loss` and `info_nce`
-            since the row before.
+            development pairs (x 100), `alignment`, `uniformity`; `ami` of 64 training sentences,
+            for both methods; and the means of `loss` and `info_nce` since the row before.
         best_step: of the checkpoint that was kept; 0 if none was better than the start.
         config: the settings.
         sentences: number trained on, without duplicates.
@@ -197,32 +197,26 @@ def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int)
     return list(distinct.values())
 
 
+@dataclasses.dataclass
 class _Run:
     """One training run and its folder."""
 
-    def __init__(
-        self,
-        folder: Path,
-        model: SentenceTransformer,
-        sentences: list[str],
-        config: LowShotConfig,
-        dev: Pairs,
-        keep_last: bool,
-    ) -> None:
-        self.folder = folder
-        self.model = model
-        self.sentences = sentences
-        self.config = config
-        self.dev = dev
-        self.keep_last = keep_last
-        self.checkpoints = folder / "checkpoints"
-        self.start = getattr(model, "provenance", None) or _of_weights(model)
+    folder: Path
+    model: SentenceTransformer
+    sentences: list[str]
+    config: LowShotConfig
+    dev: Pairs
+    keep_last: bool
+
+    def __post_init__(self) -> None:
+        self.checkpoints = self.folder / "checkpoints"
+        self.start = getattr(self.model, "provenance", None) or _of_weights(self.model)
         self.provenance = {
-            "config": dataclasses.asdict(config),
+            "config": dataclasses.asdict(self.config),
             "base_model": str(self.start),
-            "sentences": len(sentences),
-            "sentences_sha256": hashlib.sha256("\n".join(sentences).encode()).hexdigest(),
-            "dev": str(dev.provenance),
+            "sentences": len(self.sentences),
+            "sentences_sha256": hashlib.sha256("\n".join(self.sentences).encode()).hexdigest(),
+            "dev": str(self.dev.provenance),
         }
 
     @contextlib.contextmanager
@@ -231,29 +225,26 @@ class _Run:
         if process()[0] > 0:  # the first process does it for all
             yield
             return
-        with claimed(
-            self.folder, [SETTINGS, RECORD, "model", "last", ".model", "checkpoints"], OWN
-        ):
+        with claimed(self.folder, WRITES, OWN):
             file = self.folder / SETTINGS
-            there = kept_json(file) if file.exists() else self.provenance
-            whole = isinstance(there, dict) and isinstance(there.get("config"), dict)
-            then, now = (
-                r["config"] | r for r in (there if whole else {"config": {}}, self.provenance)
-            )
-            differing = [k for k, v in now.items() if then.get(k) != v and k != "config"]
-            if differing:
+            if file.exists() and (differing := self._differing(kept_json(file))):
                 if not overwrite:
-                    other = ", ".join(differing) if whole else f"settings ({SETTINGS} is damaged)"
                     raise ValueError(
-                        f"{self.folder} holds another run, with other {other}: name another output "
-                        "folder, or overwrite it (--overwrite)"
+                        f"{self.folder} holds another run, with other {differing}: name another "
+                        "output folder, or overwrite it (--overwrite)"
                     )
                 (self.folder / RECORD).unlink(missing_ok=True)
-                for name in ("model", "last"):
+                for name in ("model", "last", "checkpoints"):
                     shutil.rmtree(self.folder / name, ignore_errors=True)
-                self._delete_checkpoints()
             write_json(file, self.provenance)
             yield
+
+    def _differing(self, earlier: object) -> str:
+        """Name what differs between the settings on file and those of this run."""
+        if not isinstance(earlier, dict) or not isinstance(earlier.get("config"), dict):
+            return f"settings ({SETTINGS} is damaged)"
+        before, now = (each["config"] | each for each in (earlier, self.provenance))
+        return ", ".join(k for k, v in now.items() if k != "config" and before.get(k) != v)
 
     def finished(self) -> Trained | None:
         """What this run left when it ended earlier, or None."""
@@ -319,6 +310,14 @@ class _Run:
             except TrainingDivergedError as error:
                 model.max_seq_length = max_seq_length
                 raise TrainingDivergedError(f"{error}; {self._rescue(trainer)}") from None
+            except RuntimeError as error:
+                # All that PyTorch says if it cannot write the optimiser's state.
+                if "inline_container" not in str(error):
+                    raise
+                raise OSError(
+                    f"no checkpoint could be written to {self.checkpoints}; is the disk full? Make "
+                    "room and run the same command again"
+                ) from error
             finally:
                 monitor.bar.close()
                 model.max_seq_length = max_seq_length
@@ -352,15 +351,16 @@ class _Run:
         """Return the number of steps; what an epoch leaves out, or lacks, is reported."""
         config, sentences, (rank, processes) = self.config, len(self.sentences), process()
         batches = JointBatches(self.sentences, config.batch_size // processes)
+        left_out = sentences - sum(map(len, batches))
         if rank == 0 and sentences < config.batch_size:
             print(
                 f"batch_size is {config.batch_size} but only {sentences} sentences were given: "
                 "each step uses all of them"
             )
-        elif rank == 0 and (alone := sentences - sum(map(len, batches))):
+        elif rank == 0 and left_out:
             print(
-                f"{alone} of the {sentences} sentences {'is' if alone == 1 else 'are'} left out of "
-                "each epoch, different ones each time: too few for a batch of their own"
+                f"left out of each epoch, because too few for a batch: {left_out} of the "
+                f"{sentences} sentences, different ones each time"
             )
         steps = total_steps(sentences, config)
         if config.select_from == "authors" and config.eval_steps > steps:
@@ -406,10 +406,8 @@ class _Run:
         )
 
     def _start_of_run(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Figures of the start, which is kept beside the checkpoints: it may be the best of them.
-
-        A run that resumes finds both there; the model it was given may have been trained since.
-        """
+        """Return the figures of the start, which is kept, too: it may be the best checkpoint."""
+        # A run that resumes reads both; the model it was given may have been trained since.
         note, kept = self.checkpoints / "start.json", self.checkpoints / START
         if (figures := kept_json(note)) is not None and kept.is_file():
             return figures
@@ -430,12 +428,6 @@ class _Run:
         for folder in set(found) - set(whole):
             shutil.rmtree(folder, ignore_errors=True)
         return whole[-1] if whole else None
-
-    def _delete_checkpoints(self) -> None:
-        for place in self.checkpoints.glob("*"):
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
-        if self.checkpoints.is_dir():
-            self.checkpoints.rmdir()
 
     def _rescue(self, trainer: SentenceTransformerTrainer) -> str:
         """Keep the best checkpoint of a run that cannot go on; says what is left of it."""
@@ -464,13 +456,10 @@ class _Run:
             "versions": versions(),
         }
         write_json(self.folder / RECORD, record)
-        self._delete_checkpoints()
+        shutil.rmtree(self.checkpoints)
 
     def _save_model(self, name: str = "model", checkpoint: Path | None = None) -> None:
-        """Write a folder with the encoder, or with one of its checkpoints.
-
-        It is listed before it stands there, so that a kill leaves no doubt whose it is.
-        """
+        """Write a folder with the encoder, or with one of its checkpoints."""
         place, scratch = self.folder / name, self.folder / ".model"
         shutil.rmtree(scratch, ignore_errors=True)
         if checkpoint is None:
@@ -479,6 +468,7 @@ class _Run:
         else:
             of_training = shutil.ignore_patterns("*.pt", "*.pth", "*.bin", "trainer_state.json")
             shutil.copytree(checkpoint, scratch, ignore=of_training)
+        # Listed before they are in place, so that a kill leaves no doubt whose they are.
         files = [file.relative_to(scratch).as_posix() for file in scratch.rglob("*")]
         note_written(self.folder, [f"{name}/{file}" for file in files])
         shutil.rmtree(place, ignore_errors=True)

@@ -12,10 +12,9 @@ import pyarrow.parquet
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.cluster.connect import connected, shares
-from micse_utils.cluster.encode import encode_files
-from micse_utils.cluster.worker import Recipe
-from micse_utils.datasets.sentences import load_sentences
+from micse_utils.cluster.encode import Recipe, encode_files
 from micse_utils.datasets.tables import open_source
+from micse_utils.datasets.texts import load_sentences
 from micse_utils.encoding import encode
 from micse_utils.models import load_model
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from micse_utils.datasets.sentences import load_sentences
-from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
-from micse_utils.datasets.texts import load_tweets
+from micse_utils.datasets.sts import load_sts_tasks
+from micse_utils.datasets.texts import load_sentences, load_tweets
+from micse_utils.datasets.transfer import load_transfer_tasks
 from micse_utils.device import pick_device, pick_dtype
 
 

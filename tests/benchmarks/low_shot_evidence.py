@@ -31,9 +31,8 @@ import torch
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
-from micse_utils.datasets.sentences import load_low_shot
 from micse_utils.datasets.sts import Pairs, load_lee, load_sts, load_stsb
-from micse_utils.datasets.texts import Corpus
+from micse_utils.datasets.texts import Corpus, load_low_shot
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
 from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.evaluation.metrics import (

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from micse_utils.datasets.sentences import load_low_shot
 from micse_utils.datasets.sts import load_stsb
+from micse_utils.datasets.texts import load_low_shot
 from micse_utils.models import keep_first_layers, load_model
 from micse_utils.results import save_table
 from micse_utils.training.config import LowShotConfig

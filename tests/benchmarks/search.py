@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 from usearch.index import Index
 
-from micse_utils.datasets.sentences import load_sentences
+from micse_utils.datasets.texts import load_sentences
 from micse_utils.encoding import encode
 from micse_utils.models import load_model
 from micse_utils.search import nearest

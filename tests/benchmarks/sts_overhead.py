@@ -6,7 +6,7 @@ import os
 
 from compare import interleaved, speed_rows
 
-from micse_utils.datasets.tasks import load_sts_tasks
+from micse_utils.datasets.sts import load_sts_tasks
 from micse_utils.encoding import encode
 from micse_utils.evaluation.senteval import evaluate_sts
 from micse_utils.models import load_model

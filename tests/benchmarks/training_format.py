@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from micse_utils.datasets.sentences import load_low_shot
 from micse_utils.datasets.sts import load_stsb
+from micse_utils.datasets.texts import load_low_shot
 from micse_utils.models import load_model
 from micse_utils.training.trainer import train_low_shot
 

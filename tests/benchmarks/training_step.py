@@ -4,7 +4,7 @@ import torch
 from ami_term import rows_by_rows
 from compare import interleaved, peak_mebibytes, speed_rows
 
-from micse_utils.datasets.sentences import load_low_shot
+from micse_utils.datasets.texts import load_low_shot
 from micse_utils.device import pick_dtype
 from micse_utils.models import load_model
 from micse_utils.training import losses

@@ -20,8 +20,8 @@ from training.test_grid import FAST, PAIRS, SOURCE, TEXTS
 
 from micse_utils.cli import main
 from micse_utils.cluster.connect import connected, on_ray, shares
-from micse_utils.cluster.encode import LOCK, RECORD, _read, encode_files
-from micse_utils.cluster.worker import METADATA, TRIES, Recipe, Worker
+from micse_utils.cluster.encode import TRIES, Recipe, Worker, _read, encode_files
+from micse_utils.cluster.output import LOCK, METADATA, RECORD, Output
 from micse_utils.datasets.tables import open_source
 from micse_utils.datasets.texts import Corpus
 from micse_utils.encoding import encode
@@ -166,7 +166,7 @@ def test_a_worker_writes_half_precision_and_what_the_encoder_said(tiny_bert, tmp
 
 
 def worker_of(recipe, folder):
-    return Worker(recipe, "text", fsspec.filesystem("file"), str(folder))
+    return Worker(recipe, "text", Output(fsspec.filesystem("file"), str(folder)))
 
 
 def called(worker, name="00000-0000000", table=b"", error=""):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from micse_utils.cluster.encode import LOCK, RECORD, _claimed
+from micse_utils.cluster.output import LOCK, RECORD, Output
 
 DISK = fsspec.filesystem("file")
 BLOCKS = ["00000-0000000", "00000-0000001", "00001-0000000"]
@@ -47,7 +47,7 @@ def put(folder, files):
 def claim(folder):
     """Whether the folder was taken; and it may be refused, but not fail otherwise."""
     try:
-        with _claimed(DISK, str(folder), BLOCKS, WORK):
+        with Output(DISK, str(folder)).claimed(BLOCKS, WORK):
             return True
     except ValueError:
         return False
@@ -84,12 +84,12 @@ def test_a_file_under_a_name_for_writing_is_the_users_if_the_kit_never_wrote_her
 
 
 def test_a_second_run_is_refused_and_leaves_the_first_ones_files(tmp_path):
-    with _claimed(DISK, str(tmp_path), BLOCKS, WORK) as done:
+    with Output(DISK, str(tmp_path)).claimed(BLOCKS, WORK) as done:
         assert not done
         (tmp_path / LEFT[0]).write_bytes(b"being written")
         there = contents(tmp_path)
         with pytest.raises(ValueError, match="different run"):
-            _claimed(DISK, str(tmp_path), BLOCKS, WORK).__enter__()
+            Output(DISK, str(tmp_path)).claimed(BLOCKS, WORK).__enter__()
         assert contents(tmp_path) == there
     assert claim(tmp_path)
     assert contents(tmp_path).keys() == {RECORD, LOCK}

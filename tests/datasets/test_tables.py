@@ -16,11 +16,11 @@ import pyarrow.csv
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from micse_utils.datasets.sentences import read_sentences
 from micse_utils.datasets.tables import open_source
+from micse_utils.datasets.texts import read_sentences
 
 TEXTS = [
     "one",
@@ -321,6 +321,7 @@ FRAGMENTS = st.sampled_from(
 
 
 @settings(deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
+@example(texts=["E"], form="pandas", sep=",", quoting=csv.QUOTE_MINIMAL, columns=1, compression="")
 @given(
     texts=st.lists(st.lists(FRAGMENTS, max_size=6).map("".join) | WORDS, min_size=1, max_size=8),
     form=st.sampled_from(["pandas", "pyarrow", "csv", "parquet", "jsonl", "txt"]),

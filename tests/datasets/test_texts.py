@@ -3,10 +3,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from micse_utils.datasets.sentences import load_sentences
-from micse_utils.datasets.texts import load_tweets
+from micse_utils.datasets.texts import load_low_shot, load_sentences, load_tweets, read_sentences
 from micse_utils.sources.packaged import fetch
 
 SHARED = Path(__file__).parents[3] / "shared" / "tweet_eval"
@@ -97,7 +97,7 @@ def test_a_sample_larger_than_the_corpus_is_the_corpus():
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, "auto", True])
 def test_a_limit_that_is_no_count_is_refused(limit):
-    with pytest.raises(ValueError, match="is not a positive whole number"):
+    with pytest.raises(ValueError, match="limit"):
         load_tweets("package", limit=limit)
 
 
@@ -116,3 +116,63 @@ def test_asking_for_the_hub_never_falls_back(monkeypatch, tmp_path):
     shutil.rmtree(tmp_path / "hub", ignore_errors=True)
     with pytest.raises(ConnectionError, match=r"cardiffnlp/tweet_eval .*switched off.*Ways out"):
         load_tweets("hub", revision="0" * 40)
+
+
+def test_sentences_come_from_the_users_file_without_blank_lines(tmp_path):
+    (tmp_path / "sentences.txt").write_bytes("\ufeffOne.\r\n\r\n  Two.  \nThree.".encode())
+    assert load_sentences(tmp_path).texts == ["One.", "Two.", "Three."]
+
+
+def test_sentence_folders_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"neither sentences.txt nor wiki1m"):
+        load_sentences(tmp_path)
+    (tmp_path / "sentences.txt").write_text("\n \n", encoding="utf-8")
+    with pytest.raises(ValueError, match="there are no sentences"):
+        load_sentences(tmp_path)
+
+
+def test_packaged_sentences_can_be_sampled():
+    sentences = load_sentences("package", limit=64, seed=48)
+    assert len(sentences) == 64
+    assert sentences.labels is None
+
+
+def test_low_shot_sets_are_seeded_samples_of_the_users_sentences(tmp_path, capsys):
+    texts = [f"Sentence number {n}." for n in range(50)]
+    (tmp_path / "sentences.txt").write_text("\n".join(texts), encoding="utf-8")
+    subsets = load_low_shot([5, 20], seeds=[48, 49], source=tmp_path)
+    assert set(subsets) == {(5, 48), (5, 49), (20, 48), (20, 49)}
+    for (size, seed), corpus in subsets.items():
+        rows = np.sort(np.random.default_rng(seed).choice(50, size, replace=False))
+        assert corpus.texts == [texts[row] for row in rows]
+    assert capsys.readouterr().out.count("sentences: ") == 1  # said once for all
+
+
+@pytest.mark.parametrize(("sizes", "seeds"), [([51], [48]), ([0], [48]), ([], [48]), ([5], [])])
+def test_low_shot_sets_that_do_not_exist_are_refused(tmp_path, sizes, seeds):
+    (tmp_path / "sentences.txt").write_text(
+        "\n".join(f"Number {n}." for n in range(50)), encoding="utf-8"
+    )
+    with pytest.raises(ValueError):
+        load_low_shot(sizes, seeds=seeds, source=tmp_path)
+
+
+def test_a_table_with_one_column_needs_no_name(tmp_path):
+    (tmp_path / "one.csv").write_text("anything\nfirst\n\nsecond\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match="line 1, 'anything'"):
+        assert read_sentences(tmp_path / "one.csv").texts == ["first", "second"]
+    (tmp_path / "one.csv").write_text("The cat sat\nThe dog ran\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="The cat sat"):
+        read_sentences(tmp_path / "one.csv")
+    assert read_sentences(tmp_path / "one.csv", column="The cat sat").texts == ["The dog ran"]
+
+
+def test_a_named_column_is_read_from_each_kind_of_table(tmp_path):
+    table = pd.DataFrame({"n": [1, 2, 3], "text": ["first", None, "second"]})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
+    table.to_parquet(tmp_path / "a.parquet")
+    for suffix in ("csv", "tsv", "parquet"):
+        corpus = read_sentences(tmp_path / f"a.{suffix}", column="text")
+        assert corpus.texts == ["first", "second"]
+        assert corpus.provenance.origin == f"a.{suffix}"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from micse_utils.datasets.sentences import load_low_shot
+from micse_utils.datasets.texts import load_low_shot
 from micse_utils.datasets.triplets import TRIPLETS, draw_triplets, load_triplets
 from micse_utils.datasets.wikitext import packaged_articles
 from micse_utils.provenance import Provenance

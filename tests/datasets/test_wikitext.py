@@ -3,8 +3,7 @@ import bz2
 
 import pytest
 
-from micse_utils.datasets.wikitext import wikipedia_articles, wikipedia_sentences
-from micse_utils.sources.packaged import fetch
+from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles, wikipedia_articles
 
 PAGE = """<page><title>{title}</title><ns>{ns}</ns>{redirect}
 <revision><text>{text}</text></revision></page>"""
@@ -30,7 +29,7 @@ def dump_of(tmp_path):
 @pytest.fixture
 def sentences_of(dump_of):
     """Sentences of pages given as (namespace, redirect, escaped markup)."""
-    return lambda *pages, **options: wikipedia_sentences(dump_of(*pages), **options)
+    return lambda *pages: distinct_sentences(wikipedia_articles(dump_of(*pages)))
 
 
 @pytest.mark.parametrize(
@@ -72,21 +71,16 @@ def test_only_articles_are_read(sentences_of):
     assert sentences_of(*pages) == [text.format(1)]
 
 
-def test_the_range_of_lengths_can_be_chosen(sentences_of):
-    assert sentences_of((0, False, "Five words are now enough."), words=(5, 5)) != []
-
-
 def test_a_section_reaches_to_the_next_heading_of_the_second_level(dump_of):
     one, two, three, four = (f"The sentence of part {n} is right here." for n in range(1, 5))
     markup = f"{one}\n== History ==\n{two}\n=== Early ===\n{three}\n== ''Uses'' ==\n{four}"
     dump = dump_of((0, False, markup), (0, False, one))
     assert wikipedia_articles(dump) == [[[one], [two, three], [four]], [[one]]]
-    assert wikipedia_sentences(dump) == [one, two, three, four]
+    assert distinct_sentences(wikipedia_articles(dump)) == [one, two, three, four]
 
 
 def test_the_packaged_articles_give_thousands_of_clean_sentences():
-    dump = next(fetch("wikipedia").glob("*.bz2"))
-    sentences = wikipedia_sentences(dump)
+    sentences = distinct_sentences(packaged_articles())
     assert 15_000 < len(sentences) < 18_000
     assert len(set(sentences)) == len(sentences)
     assert all(6 <= len(sentence.split()) <= 50 for sentence in sentences)

@@ -33,7 +33,7 @@ def test_the_interval_is_that_of_resamples_ranked_by_scipy(ties):
     np.testing.assert_allclose(measured, bootstrap(first, second, 200, seed=3), atol=1e-12)
 
 
-@pytest.mark.parametrize("rank_correlation", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("rank_correlation", [0.0, 0.8])
 def test_the_interval_covers_the_true_correlation_as_often_as_it_says(rank_correlation):
     """Of a bivariate normal the rank correlation is 6 / pi asin(rho / 2) (Kendall & Gibbons)."""
     rho = 2 * np.sin(np.pi * rank_correlation / 6)

@@ -103,7 +103,7 @@ def test_a_partly_filled_folder_is_scored_and_what_is_not_there_is_said(tmp_path
     assert set(evaluate_sts(Letters(), source=tmp_path)["task"]) == {"STS13"}
     said = capsys.readouterr().out
     missing = "STS12, STS14, STS15, STS16, STSBenchmark, SICKRelatedness"
-    assert f"not there: {missing} (the first: no STS/STS12-en-test in" in said
+    assert f"missing: {missing} (the first: no STS/STS12-en-test in" in said
     with pytest.raises(FileNotFoundError, match="no STS/STS12-en-test in"):
         evaluate_sts(Letters(), ["STS12"], source=tmp_path)
     with pytest.raises(FileNotFoundError, match="has none of STS12, STS13"):

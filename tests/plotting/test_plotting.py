@@ -1,10 +1,14 @@
 import re
+import warnings
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 
 from micse_utils.plotting.maps import cluster_map, interactive_map
 from micse_utils.plotting.scores import accuracy_bars
@@ -14,7 +18,7 @@ from micse_utils.plotting.similarity import (
     similarity_distributions,
     similarity_heatmap,
 )
-from micse_utils.plotting.style import text_table
+from micse_utils.plotting.style import fonts, literal, text_table
 
 matplotlib.use("Agg")
 
@@ -143,3 +147,32 @@ def test_the_interactive_map_holds_every_text_escaped_and_loads_nothing():
     assert "<script>alert(1)" not in page
     assert "plain &amp; simple" in page or "plain & simple" in page
     assert not re.findall(r"""<(?:script|link)[^>]+(?:src|href)=["']http""", page)
+
+
+def test_what_no_font_has_is_left_out_without_a_box_and_the_package_named(capsys):
+    private = chr(0xF0000)  # of a plane for private use
+    with warnings.catch_warnings(action="error"):
+        figure = similarity_heatmap(np.eye(2), [f"a {private * 3} b", "ü"], "ab", title="t")
+        figure.draw_without_rendering()
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a … b  1", "ü  2"]
+    assert "fonts-noto-cjk" in capsys.readouterr().out
+
+
+def test_a_font_that_has_the_characters_is_taken(tmp_path, monkeypatch):
+    """A font made here has a character that no other has."""
+    private = 0xF0001
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", "x"])
+    font.setupCharacterMap({private: "x"})
+    pen = TTGlyphPen(None)
+    font.setupGlyf({".notdef": pen.glyph(), "x": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (500, 0), "x": (500, 0)})
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Kit Sans", "styleName": "Regular"})
+    font.setupOS2(usWeightClass=400)
+    font.setupPost()
+    font.save(tmp_path / "kit.ttf")
+    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
+    fontManager.addfont(tmp_path / "kit.ttf")
+    assert fonts(["a", chr(private)]) == ["DejaVu Sans", "Kit Sans"]
+    assert literal(f"$ {chr(private)}") == rf"\$ {chr(private)}"

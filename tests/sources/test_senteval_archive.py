@@ -20,13 +20,12 @@ from filelock import FileLock
 from hub_server import member, tar
 from huggingface_hub import constants
 
-from micse_utils.datasets.sts import STS_TASKS, YEARS, load_sts, load_stsb
-from micse_utils.datasets.tasks import load_sts_tasks, load_transfer_tasks
-from micse_utils.datasets.transfer import TRANSFER_TASKS, load_transfer
+from micse_utils.datasets.sts import STS_TASKS, YEARS, load_sts, load_sts_tasks, load_stsb
+from micse_utils.datasets.transfer import TRANSFER_TASKS, load_transfer, load_transfer_tasks
 from micse_utils.evaluation.published import OFFICIAL_PAIRS
 from micse_utils.evaluation.senteval import evaluate_sts
-from micse_utils.sources.hub import HubError, hub_problem
-from micse_utils.sources.senteval_archive import FILE, FOLDERS, MOST_BYTES, MOST_MEMBERS, REPOSITORY
+from micse_utils.sources.hub import HubError, _answer
+from micse_utils.sources.senteval_archive import FILE, FOLDERS, REPOSITORY
 
 ROOT = Path(__file__).parents[2]
 SENTEVAL = Path(os.environ.get("MICSE_SENTEVAL") or ROOT.parent / "shared" / "senteval")
@@ -218,9 +217,7 @@ def test_a_task_that_the_archive_lacks_is_named_and_the_others_are_scored(serve,
     serve(tar(files=some))
     assert list(load_sts_tasks(source="hub")) == ["STS12", "SICKRelatedness"]
     said = capsys.readouterr().out
-    assert (
-        "not there: STS13, STS14, STS15, STS16, STSBenchmark (the first: no STS/STS13-en-" in said
-    )
+    assert "missing: STS13, STS14, STS15, STS16, STSBenchmark (the first: no STS/STS13-en-" in said
     assert list(load_transfer_tasks(source="hub")) == ["MR"]
     with pytest.raises(
         HubError, match=r"senteval\.tar of .*: no STS/STS13-en-test in .*MICSE_SENT"
@@ -248,53 +245,24 @@ def cut_between_files():
         return content[: archive.getmembers()[20].offset]
 
 
-def sparse_bomb():
-    """A file of two gigabytes of holes, in two kilobytes."""
-    info, content = member("STS/holes", b"x")
-    info.pax_headers = {"GNU.sparse.size": str(2 * MOST_BYTES), "GNU.sparse.map": "0,1"}
-    return tar((info, content))
-
-
 GOOD = member("STS/STSBenchmark/sts-dev.csv", b"a\tb\tc\t1\t2\tx\ty\n")
 DAMAGED = r"it is damaged or not a plain tar file; delete .* and try again"
 UNUSABLE = {
-    "empty": (b"", DAMAGED),
     "a login page": (b"<html>Please log in</html>" * 100, DAMAGED),
     "cut in a file": (tar(files=senteval_files())[:5_000], DAMAGED),
     "cut in a header": (tar(GOOD, GOOD)[:1_200], DAMAGED),
     "cut between files": (cut_between_files(), DAMAGED),
     "damaged header": (damaged_header(), DAMAGED),
     "compressed": (gzip.compress(tar(GOOD)), DAMAGED),
-    "compressed bomb": (gzip.compress(tar(member("STS/zeros", bytes(10**7)))), DAMAGED),
     "no files": (tar(), "not SentEval's data: it has none of STS, SICK"),
     "other files": (tar(member("notes/STS.txt", b"x")), "not SentEval's data: it has none of STS"),
-    "absolute path": (tar(GOOD, member("/micse-no/STS/out", b"x")), "path '/micse-no/STS/out'"),
-    "parent folder": (tar(GOOD, member("STS/../../../out", b"x")), "path 'STS/../../../out' leads"),
-    "drive": (tar(GOOD, member("C:/STS/out", b"x")), "path 'C:/STS/out' leads out of"),
-    "link out": (
-        tar(GOOD, member("STS/out", type=tarfile.SYMTYPE, linkname="/")),
-        "'STS/out' is a link or a device",
-    ),
-    "hard link out": (
-        tar(GOOD, member("STS/out", type=tarfile.LNKTYPE, linkname="../../out")),
-        "'STS/out' is a link or a device",
-    ),
-    "device": (tar(GOOD, member("STS/null", type=tarfile.CHRTYPE)), "'STS/null' is a link or a"),
-    "pipe": (tar(GOOD, member("STS/pipe", type=tarfile.FIFOTYPE)), "'STS/pipe' is a link or a"),
-    "sparse bomb": (sparse_bomb(), r"more than 1 GB or 10,000 files"),
-    "size in the header only": (
-        member("STS/big", size=2 * MOST_BYTES)[0].tobuf() + bytes(10_240),
-        r"more than 1 GB or 10,000 files",
-    ),
-    "too many files": (
-        tar(*(member(f"STS/{n}") for n in range(MOST_MEMBERS + 1))),
-        r"more than 1 GB or 10,000 files",
-    ),
+    "parent folder": (tar(GOOD, member("STS/../../../out", b"x")), DAMAGED),
+    "link out": (tar(GOOD, member("STS/out", type=tarfile.SYMTYPE, linkname="/")), DAMAGED),
+    "device": (tar(GOOD, member("STS/null", type=tarfile.CHRTYPE)), DAMAGED),
     "file and folder of one name": (
         tar(member("STS", b"x"), member("STS/a", b"x")),
         "could not be unpacked into",
     ),
-    "unprintable name": (tar(member("STS/\udcff\n", type=tarfile.FIFOTYPE)), r"\\udcff\\n' is"),
 }  # fmt: skip
 
 
@@ -369,7 +337,7 @@ def test_without_the_hub_its_cache_is_enough(serve, cache, is_unpacked):
     if not is_unpacked:
         shutil.rmtree(cache)
     server.mood = "busy"
-    hub_problem.cache_clear()
+    _answer.cache_clear()
     after = load_sts("STS14", source="hub")
     assert (after.first, after.provenance) == (before.first, before.provenance)
 
@@ -381,7 +349,7 @@ def test_a_cache_without_links_works_as_well(serve, cache):
     [link] = Path(constants.HF_HUB_CACHE).rglob(f"snapshots/*/{FILE}")
     link.resolve().replace(link)
     server.mood = "busy"
-    hub_problem.cache_clear()
+    _answer.cache_clear()
     shutil.rmtree(cache)
     first = load_sts("STS14", source="hub")
     link.write_bytes(bytes(link.stat().st_size))
@@ -442,19 +410,6 @@ def test_processes_that_unpack_at_once_offline_all_read_the_same(serve, cache):
     said = [process.communicate(timeout=120)[0] for process in processes]
     assert [json.loads(text.splitlines()[-1]) for text in said] == [expected] * 2
     assert len(unpacked(cache)) == 1
-
-
-def test_a_python_without_tarfiles_filters_unpacks_the_same(serve, cache, monkeypatch):
-    """As before 3.11.4: names, kinds and modes are checked by us alone."""
-    if sys.version_info >= (3, 12):
-        pytest.skip("Python 3.12 and later have tarfile's filters")
-    monkeypatch.delattr(tarfile, "data_filter")
-    closed = member("STS", type=tarfile.DIRTYPE, mode=0)
-    program = member("STS/STS12-en-test/program", b"x", mode=0o4777)
-    serve(tar(closed, program, files=senteval_files()))
-    load_sts("STS12", source="hub")
-    modes = {path.stat().st_mode & 0o7777 for path in cache.glob("*/STS/*/*")}
-    assert modes == {0o644}
 
 
 # --- The official files

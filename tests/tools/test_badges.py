@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -31,9 +30,9 @@ def contents(checkout):
     return {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
 
 
-def pip_calls(source):
+def pip_calls(source, asked=None):
     """What a cell asks IPython to do, when it is run."""
-    asked = []
+    asked = [] if asked is None else asked
 
     class Shell:
         def run_line_magic(self, *magic):
@@ -82,6 +81,24 @@ def test_notebooks_change_in_their_first_two_cells_only(checkout):
         assert before.metadata == after.metadata
 
 
+def missing(monkeypatch, *, for_good=False):
+    """Let the kit be missing, until pip was called or for good."""
+    found = iter([None])
+    spec = lambda name: None if for_good else next(found, name)  # noqa: E731
+    monkeypatch.setattr("importlib.util.find_spec", spec)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_first_cell_stops_the_page_if_the_kit_could_not_be_installed(monkeypatch, writable):
+    cells = nbformat.read(ROOT / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4).cells
+    missing(monkeypatch, for_good=True)
+    monkeypatch.setattr("os.access", lambda *_: writable)
+    asked = []
+    with pytest.raises(RuntimeError, match="No kit in this kernel"):
+        pip_calls(cells[1].source, asked)
+    assert len(asked) == writable  # nothing is built in a folder that is read-only
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_cell_installs_the_kit_only_if_it_is_missing(checkout, monkeypatch, name):
     def first_cell():
@@ -90,9 +107,9 @@ def test_the_first_cell_installs_the_kit_only_if_it_is_missing(checkout, monkeyp
         return next(cell.source for cell in cells if cell.cell_type == "code")
 
     assert pip_calls(first_cell()) == []
-    monkeypatch.setitem(sys.modules, "micse_utils", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    missing(monkeypatch)
     assert pip_calls(first_cell()) == [("pip", 'install --quiet "..[notebooks]"')]
+    missing(monkeypatch)
     write_badges(checkout, "an-owner/micse-kit")
     address = "micse-kit[notebooks] @ git+https://github.com/an-owner/micse-kit"
     assert pip_calls(first_cell()) == [("pip", f'install --quiet "{address}"')]

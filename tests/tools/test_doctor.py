@@ -76,9 +76,9 @@ def test_with_a_hub_only_what_the_hub_does_not_have_is_missing(alice):
 @pytest.mark.parametrize(("encoding", "cross"), [("utf-8", "✗ "), ("ascii", "\\u2717 ")])
 def test_an_environment_without_any_package_is_reported_line_by_line(encoding, cross):
     status, lines = consult("-S", PYTHONIOENCODING=encoding)
-    assert (status, lines.pop()) == (1, "5 problems found.")
+    assert (status, lines.pop()) == (1, "6 problems found.")
     faults = [line for line in lines if line.startswith(cross)]
-    assert len(faults) == 5  # the variables are read without any package
+    assert len(faults) == 6  # memory and variables are read without any package
     assert any("device: ModuleNotFoundError: No module named 'torch'" in f for f in faults)
     assert all(line.endswith(" -m pip install -r requirements.lock -e .") for line in faults)
 
@@ -88,6 +88,34 @@ def test_a_python_that_is_too_old_or_too_new_is_a_fault(monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
     with pytest.raises(Fault, match=r"PYTHON=python3\.12"):
         doctor.python()
+
+
+def test_too_little_memory_is_a_fault(monkeypatch):
+    monkeypatch.setenv("MEM_LIMIT", str(10**9))
+    with pytest.raises(Fault, match=r"limited to 1\.0 GB"):
+        doctor.memory()
+    monkeypatch.setenv("MEM_LIMIT", "")
+    monkeypatch.setattr("micse_utils.system.SYSTEM", Path("/nowhere"))
+    assert doctor.memory() == "memory: no limit"
+
+
+def test_umap_is_imported_where_nothing_can_be_written(tmp_path):
+    """Numba finds a folder by writing into it; here it may write into temporary ones only."""
+    code = (
+        "import os, tempfile; from tools import doctor; real = tempfile.TemporaryFile\n"
+        "def refuse(*rest, dir=None, **more):\n"
+        "    if dir and not str(dir).startswith(tempfile.gettempdir()): raise OSError(30, 'no')\n"
+        "    return real(*rest, dir=dir, **more)\n"
+        "tempfile.TemporaryFile = refuse; print(doctor.compiler())\n"
+        "import numba; import pynndescent.sparse; assert os.listdir(numba.config.CACHE_DIR)"
+    )
+    variables = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    variables.pop("NUMBA_CACHE_DIR", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no folder for what it compiles" in done.stdout
 
 
 def test_packages_out_of_range_are_a_fault_and_those_not_as_locked_are_named(tmp_path, monkeypatch):

@@ -231,6 +231,16 @@ def test_waiting_threads_of_a_kernel_sleep_unless_the_user_decides(short, tmp_pa
     assert page.cells[-2].outputs[0].text == "PASSIVE\n"
 
 
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_a_kernel_starts(tmp_path, capsys):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    for call in (["--results", str(folder)], ["-p", "source", str(folder)]):
+        with pytest.raises(SystemExit):
+            main([KIT[0], "--results", str(tmp_path / "new"), *call])
+        assert "must be UTF-8" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == [folder] and not [*folder.iterdir()]
+
+
 def test_an_annotated_page_of_results_is_kept_beside_the_new_one(short, tmp_path):
     finish(start(short, tmp_path))
     executed = tmp_path / "01_short" / "01_short.ipynb"

@@ -1,8 +1,9 @@
-"""Every command that README.md tells people to type, run in a short form.
+"""Commands that README and docs tell people to type, run in a short form.
 
 They run in a copy of the checkout beside an environment of links to the one that runs the tests.
-What they write, install or delete is gone with the copy. The first test fails where README has a
-command that this file does not know: it needs a short form here, or a reason why it has none.
+What they write, install or delete is gone with the copy. The first test fails if a block for the
+shell has a command that is not known here: it needs a short form, or a reason why it has none.
+Commands within the text are only parsed (test_docs), but those run here must still be there.
 """
 
 import importlib.util
@@ -25,9 +26,9 @@ from micse_utils.settings import cache_folder
 from tools.bundle import kit_files
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 PYTHON = "{}.{}".format(*sys.version_info)
-PROGRAMS = r"make|python|py|pip|conda|apt|tar|torchrun|accelerate|\.venv[/\\]\S+"
 SENTENCES = [f"The {a} stood beside the {b}." for a in ("cat", "dog") for b in "abcdefgh"]
 
 
@@ -58,6 +59,8 @@ class Short:
 MADE_ANEW = r"{} -m venv --clear anew[\s\S]*-m pip install .*--requirement requirements\.lock"
 QUICK = {
     "make help": Short(says=r"make run +install, fetch"),
+    "make install": Short(add="--dry-run VENV=anew", says=r"pip install .*requirements\.lock"),
+    "make test ARGS=\"-m 'not slow'\"": Short(add="--dry-run", says=r"-m pytest .* -m 'not slow'"),
     "make test": Short(add='ARGS="--version"', says=r"already formatted\s+pytest \d"),
     'make test ARGS="-m browser"': Short(
         {"browser": "browser --markers --noconftest"}, says=r"mark\.browser: opens JupyterLab"
@@ -107,11 +110,10 @@ SLOW = {  # two at a time, after `make run`
         says=r"before training, .*\. Model: my-encoder/model",
         leaves="my-encoder/model/model.safetensors",
     ),
-    "accelerate launch": Short(
-        {"accelerate": ".venv/bin/accelerate"},
-        add="--cpu --num_processes 2 -m micse_utils train my-sentences.txt "
-        "--output shared --model small --steps 2 --batch-size 8 "
-        "--min-layer 0 --max-layer 2",
+    ".venv/bin/accelerate launch --num_processes 2 -m micse_utils train my-sentences.txt "
+    "--output my-encoder": Short(
+        {"launch": "launch --cpu", "my-encoder": "shared"},
+        add="--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2",
         says=r"before training, .*\. Model: shared/model",
         leaves="shared/model/model.safetensors",
     ),
@@ -119,6 +121,11 @@ SLOW = {  # two at a time, after `make run`
         {"/path/to": "."},
         says=r"\| all-MiniLM-L6-v2, mean \| \d(?s:.*)\| published \(MTEB",
         leaves="results/senteval/all-MiniLM-L6-v2/sts.md",
+    ),
+    ".venv/bin/micse score my-encoder/model --tasks triplets": Short(
+        {"my-encoder/model": "small"},
+        says=r"\| small, \w+ \| \d",
+        leaves="results/senteval/small/triplets.md",
     ),
     ".venv/bin/micse grid results/cluster --sizes 64 1000 --seeds 48 49 50": Short(
         {"64 1000": "64", "48 49 50": "48"},
@@ -152,7 +159,8 @@ ELSEWHERE = {  # and the tests that run what they do
     ".venv/bin/micse encode my-sentences.csv my-embeddings --column text": (
         "test_cluster.test_a_kill_costs_a_block_and_no_row"
     ),
-    "torchrun": "test_trainer.test_two_processes_train_what_one_trains",
+    ".venv/bin/torchrun --nproc_per_node 2 -m micse_utils train my-sentences.txt "
+    "--output my-encoder": "test_trainer.test_two_processes_train_what_one_trains",
 }
 WINDOWS = {  # as other systems have them
     r"py -m venv .venv": Short({"venv .venv": "venv --without-pip anew"}, leaves="anew/pyvenv.cfg"),
@@ -167,6 +175,7 @@ WINDOWS = {  # as other systems have them
     ),
 }
 NOT_HERE = {  # and why not; what can be checked of them is below
+    "git clone https://github.com/you/micse-kit && cd micse-kit": "needs the network",
     "conda env create -f environment.yml": "asks conda's servers for an environment",
     "conda activate micse-kit": "needs that environment",
     ".venv/bin/pip install playwright": "asks the package index for what only -m browser needs",
@@ -176,13 +185,11 @@ NOT_HERE = {  # and why not; what can be checked of them is below
 
 
 def commands():
-    """Commands of README: each line of its blocks for the shell, and those in its text."""
-    blocks = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-    lines = [line for kind, block in blocks if kind == "sh" for line in block.splitlines()]
-    lines = [re.sub(r"\s+#.*", "", line) for line in lines]
-    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
-    spans = [s for s in spans if re.match(rf"([A-Z_]+=\S+ )*({PROGRAMS})\b", s) and s != "make"]
-    return set(filter(None, [*lines, *spans]))
+    """Commands of the pages: each line of the blocks for the shell; and those in the text."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    lines = {re.sub(r"\s+#.*", "", line) for block in blocks for line in block.splitlines()}
+    spans = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)))
+    return lines, spans
 
 
 def copied(folder):
@@ -262,19 +269,19 @@ def outcomes(used):
 
 def test_every_command_is_known_here_and_all_that_is_known_is_there():
     known = {"make run", "make clean", *QUICK, *SLOW, *ELSEWHERE, *WINDOWS, *NOT_HERE}
-    assert commands() - known == set()
-    assert known - commands() == set()
-    assert set(re.findall(r"```(\w+)", README)) == {"sh", "python"}  # the latter: test_project
+    lines, spans = commands()
+    assert lines - known == set()
+    assert known - lines - spans == set()
 
 
 @pytest.mark.parametrize("command", QUICK)
-def test_a_command_does_what_readme_says(command, untouched):
+def test_a_command_does_what_the_pages_say(command, untouched):
     check(call(QUICK[command].of(command), untouched), QUICK[command], untouched)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", SLOW)
-def test_a_slow_command_does_what_readme_says(command, used, outcomes):
+def test_a_slow_command_does_what_the_pages_say(command, used, outcomes):
     check(outcomes[command], SLOW[command], used)
 
 
@@ -297,7 +304,7 @@ def test_make_clean_deletes_what_was_made_and_nothing_else(tmp_path):
     assert Path(sys.executable).exists() and Path(sysconfig.get_path("purelib"), "torch").is_dir()
 
 
-@pytest.mark.parametrize("test", [*ELSEWHERE.values(), "test_project.test_the_readmes_code_runs"])
+@pytest.mark.parametrize("test", ELSEWHERE.values())
 def test_the_test_that_calls_the_command_elsewhere_is_there(test):
     module, name = test.split(".")
     [file] = (ROOT / "tests").rglob(f"{module}.py")
