@@ -12,7 +12,9 @@ from scipy.stats import norm
 
 from micse_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK
 
-COLOURS = {"miCSE": BLUE, "SimCSE": ORANGE, "AMI alone": GREEN, "your miCSE": PINK, "before": GREY}
+COLOURS = {
+    "miCSE": BLUE, "SimCSE": ORANGE, "SimCSE at miCSE's rate": PINK, "AMI alone": GREEN,
+}  # fmt: skip
 
 
 def objective_diagram() -> Figure:
@@ -86,9 +88,11 @@ def agreement(axes: Axes, first: np.ndarray, second: np.ndarray) -> tuple[float,
     ends = np.exp([min(first.min(), second.min()) - 0.4, 0.4])
     axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
     axes.loglog(np.exp(first), np.exp(second), "o", color=BLUE, alpha=0.5, markersize=5)
-    axes.set_xlabel("probability, first view")
-    axes.set_ylabel("probability, second view")
-    axes.set_title(f"ρ = {rho:.3f}, I = {information:.2f} nats")
+    axes.set(
+        xlabel="attention probability, first view",
+        ylabel="attention probability, second view",
+        title=f"ρ = {rho:.3f}, I = {information:.2f} nats",
+    )
     axes.grid(alpha=0.3)
     return rho, information
 
@@ -98,9 +102,11 @@ def quantiles(axes: Axes, values: np.ndarray) -> None:
     expected = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
     axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="normal")
     axes.plot(expected, np.sort((values - values.mean()) / values.std()), ".", color=BLUE)
-    axes.set_xlabel("quantile of a normal distribution")
-    axes.set_ylabel("log-probability, standardised")
-    axes.set_title("Are they Gaussian?")
+    axes.set(
+        xlabel="quantile of a normal distribution",
+        ylabel="log-probability, standardised",
+        title="Are they Gaussian?",
+    )
     axes.legend()
     axes.grid(alpha=0.3)
 
@@ -122,17 +128,17 @@ def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
     ):
         rho = np.abs(rho.ravel())
         left.plot(rho, -0.5 * np.log(1 - rho**2), "o", color=colour, alpha=0.6, label=name)
-    left.set_xlabel("correlation ρ of log-attention")
-    left.set_ylabel("mutual information I, nats")
-    left.set_title("One dot a head")
+    left.set(
+        xlabel="correlation ρ of log-attention",
+        ylabel="mutual information I, nats",
+        title="One dot a head",
+    )
     left.legend()
     left.grid(alpha=0.3)
     image = right.imshow(-0.5 * np.log(1 - same**2), cmap="cividis", aspect="auto")
     right.set_xticks(range(same.shape[1]))
     right.set_yticks(range(len(same)))
-    right.set_xlabel("head")
-    right.set_ylabel("layer")
-    right.set_title("Two views of one sentence")
+    right.set(xlabel="head", ylabel="layer", title="Two views of one sentence")
     figure.colorbar(image, ax=right, label="I, nats")
     figure.suptitle(title)
     return figure
@@ -154,43 +160,48 @@ def courses(
     names = list(dict.fromkeys(histories[by]))
     spare = dict(zip(names, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(names))), strict=True))
     for axes, (column, label) in zip(row, panels.items(), strict=True):
-        for name, seed in histories[[by, "seed"]].drop_duplicates().itertuples(index=False):
-            run = histories[(histories[by] == name) & (histories["seed"] == seed)]
+        for (name, _), run in histories.groupby([by, "seed"], sort=False):
             run = run.dropna(subset=[column])
-            style = {
-                "color": COLOURS.get(name, spare[name]),
-                "lw": 3 if "your" in str(name) else 1.5,
-            }
-            axes.plot(run["step"], run[column], alpha=0.8, label=name, **style)
-        axes.set_xlabel("training step")
-        axes.set_ylabel(label)
+            yours = str(name).startswith("your ")
+            colour = COLOURS.get(str(name).removeprefix("your "), spare[name])
+            style = {"color": colour, "lw": 4 if yours else 1.2, "alpha": 1 if yours else 0.7}
+            axes.plot(run["step"], run[column], label=name, **style)
+        axes.set(xlabel="training step", ylabel=label)
         axes.grid(alpha=0.3)
     handles, labels = row[0].get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
-    figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown))
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=min(len(shown), 3))
     figure.suptitle(title)
     return figure
 
 
 def differences(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draw differences with their intervals, a line a task, a panel a way to choose.
+    """Draw differences with their intervals: a line a task, two panels a row.
 
     Args:
         table: `task`, `difference`, `low`, `high`, and `panel`.
         title: what the reader sees.
     """
     names = list(dict.fromkeys(table["panel"]))
-    size = {"figsize": (4.6 * len(names) + 1, 3.9), "layout": "constrained", "squeeze": False}
-    figure, [row] = plt.subplots(1, len(names), sharey=True, sharex=True, **size)
-    for axes, name in zip(row, names, strict=True):
+    rows = (len(names) + 1) // 2
+    size = {"figsize": (10, 3.4 * rows + 0.5), "layout": "constrained", "squeeze": False}
+    figure, panels = plt.subplots(rows, 2, sharey=True, sharex=True, **size)
+    for axes in panels.flat[len(names) :]:
+        axes.remove()
+    for axes, name in zip(panels.flat, names, strict=False):
         part = table[table["panel"] == name].iloc[::-1]
         lengths = [part["difference"] - part["low"], part["high"] - part["difference"]]
         axes.errorbar(
-            part["difference"], part["task"], xerr=lengths, fmt="o", color=BLUE, capsize=4
+            part["difference"].to_numpy(),
+            part["task"],
+            xerr=np.array(lengths),
+            fmt="o",
+            color=BLUE,
+            capsize=4,
         )
         axes.axvline(0, color=GREY, linestyle="--")
         axes.set_title(name)
-        axes.set_xlabel("points, with 95 % interval")
         axes.grid(alpha=0.3)
+    figure.supxlabel("points, with 95 % interval", fontsize="medium")
     figure.suptitle(title)
     return figure
