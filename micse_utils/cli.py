@@ -269,13 +269,7 @@ def grid(options: argparse.Namespace) -> str | None:
     from micse_utils.datasets.sts import load_lee, load_stsb
     from micse_utils.datasets.texts import load_low_shot
     from micse_utils.models import keep_first_layers, load_model
-    from micse_utils.results import (
-        claimed,
-        output_folder,
-        records,
-        save_table,
-        write_metrics,
-    )
+    from micse_utils.results import claimed, output_folder, records, save_table, write_metrics
     from micse_utils.sources.choose import absolute
     from micse_utils.training.config import default_preset
     from micse_utils.training.grid import train_grid

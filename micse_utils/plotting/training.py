@@ -150,25 +150,30 @@ def courses(
     """Draw figures over the steps of training, a line a run; the panels' scales differ.
 
     Args:
-        histories: one row an evaluation: `by`, `seed`, `step` and the columns of `panels`.
-        panels: columns to draw, with the labels of their axes.
+        histories: one row an evaluation: `by`, `seed`, `step` and the columns of `panels`. Names
+            of objectives may begin with "your ": those lines are thick.
+        panels: two to four columns to draw, with the labels of their axes.
         title: what the reader sees.
         by: column that gives the colours.
     """
-    size = {"figsize": (4.2 * len(panels), 3.9), "layout": "constrained", "squeeze": False}
-    figure, [row] = plt.subplots(1, len(panels), **size)
+    columns = 3 if len(panels) == 3 else 2
+    rows = -(-len(panels) // columns)
+    size = {"figsize": (4.2 * columns, 3.2 * rows + 0.8), "layout": "constrained"}
+    figure, grid = plt.subplots(rows, columns, **size)
     names = list(dict.fromkeys(histories[by]))
     spare = dict(zip(names, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(names))), strict=True))
-    for axes, (column, label) in zip(row, panels.items(), strict=True):
+    for axes, (column, label) in zip(grid.flat, panels.items(), strict=True):
         for (name, _), run in histories.groupby([by, "seed"], sort=False):
             run = run.dropna(subset=[column])
             yours = str(name).startswith("your ")
-            colour = COLOURS.get(str(name).removeprefix("your "), spare[name])
+            colour = spare[name]
+            if by == "objective":
+                colour = COLOURS.get(name.removeprefix("your "), colour)
             style = {"color": colour, "lw": 4 if yours else 1.2, "alpha": 1 if yours else 0.7}
             axes.plot(run["step"], run[column], label=name, **style)
         axes.set(xlabel="training step", ylabel=label)
         axes.grid(alpha=0.3)
-    handles, labels = row[0].get_legend_handles_labels()
+    handles, labels = grid.flat[0].get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
     figure.legend(shown.values(), shown, loc="outside lower center", ncols=min(len(shown), 3))
     figure.suptitle(title)
