@@ -237,7 +237,7 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     _ray_arguments(parser)
 
 
-GRID_FILES = ("runs.csv", "learning_curves.png", "metrics.json")
+GRID_FILES = ("runs.csv", "metrics.json")
 
 
 def grid(options: argparse.Namespace) -> str | None:
@@ -251,7 +251,6 @@ def grid(options: argparse.Namespace) -> str | None:
     from micse_utils.datasets.sts import load_lee, load_stsb
     from micse_utils.datasets.texts import load_low_shot
     from micse_utils.models import keep_first_layers, load_model
-    from micse_utils.plotting.training import learning_curves
     from micse_utils.sources.choose import absolute
     from micse_utils.training.config import default_preset
     from micse_utils.training.grid import train_grid
@@ -279,11 +278,6 @@ def grid(options: argparse.Namespace) -> str | None:
         table = runs.drop(columns="history")
         failed = table[table["error"].notna()]
         results.save_table(options.results, "runs", table)
-        if len(failed) < len(runs):
-            figure = learning_curves(
-                runs[runs["error"].isna()], title="What a handful of sentences teaches [CLS]"
-            )
-            results.save_figure(options.results, "learning_curves", figure)
         headline = f"{len(runs) - len(failed)} runs, {len(failed)} failed"
         results.write_metrics(
             options.results, {"runs": results.records(table)}, headline=headline,
@@ -305,7 +299,7 @@ def grid(options: argparse.Namespace) -> str | None:
 
 
 def _grid_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", type=Path, help="folder of the runs, the table and the figure")
+    parser.add_argument("results", type=Path, help="folder of the runs and their table")
     parser.add_argument("--model", default="start", help="what to start from")
     parser.add_argument("--sizes", type=_size, nargs="+", default=[64, 100, 500, 1000])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)

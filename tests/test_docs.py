@@ -187,7 +187,7 @@ def test_both_readmes_have_the_same_commands_links_and_figures():
 @cache
 def recorded():
     """Every number in the outputs of the notebooks and in the recorded tables."""
-    texts = [file.read_text(encoding="utf-8") for file in ROOT.glob("data/recorded/*.csv")]
+    texts = [file.read_text(encoding="utf-8") for file in ROOT.glob("data/recorded/**/*.csv")]
     for path in NOTEBOOKS:
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):

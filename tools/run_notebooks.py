@@ -389,6 +389,7 @@ def _use_own_kernel() -> None:
     os.environ["IPYTHONDIR"] = str(Path(sys.prefix) / "etc" / "ipython")
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["MICSE_STATIC"] = "1"  # a slider on a page that is only read would be dead
 
 
 if __name__ == "__main__":
