@@ -1,4 +1,4 @@
-"""The recorded comparison of miCSE and SimCSE: a cell made again, and the figures quoted from it."""
+"""The recorded comparison of miCSE and SimCSE: one run made again, and what is quoted from it."""
 
 import re
 from pathlib import Path
