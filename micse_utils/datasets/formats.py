@@ -243,7 +243,7 @@ class CSV(Reader):
                 f"{shown(cells[place])}"
             )
         if doubtful and not form.quotes:
-            self._refuse_two_readings(place)
+            self._reject_two_readings(place)
         return pa.schema([(name, pa.string()) for name in form.header]), rows
 
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -253,7 +253,7 @@ class CSV(Reader):
             arrays = [pa.array([c or None for c in cells], pa.string()) for cells in columns]
             yield pa.table(arrays, names=self.form.header)
 
-    def _refuse_two_readings(self, place: int) -> None:
+    def _reject_two_readings(self, place: int) -> None:
         """Reject a TSV whose quotes may be literal or may enclose cells, with different rows.
 
         They are literal if they cannot enclose cells, or if they do so without need: programs

@@ -149,15 +149,12 @@ def _sentences_from_folder(path: Path) -> Corpus:
     file = next((path / name for name in names if (path / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"neither {names[0]} nor {names[1]} in {path}")
-    provenance = Provenance(file.stem, "folder", path.resolve().name, sha256=sha256_of([file]))
-    return _sentences(read_lines(file), provenance)
+    return _sentences_in(file, file.stem, "folder", path.resolve().name)
 
 
 def _sentences_from_hub(revision: str | None) -> Corpus:
     [file], commit = _from_hub(SENTENCES, SENTENCES_FILE, revision)
-    name, sha256 = "Wikipedia, SimCSE's million sentences", sha256_of([file])
-    provenance = Provenance(name, "hub", SENTENCES, revision=commit, sha256=sha256)
-    return _sentences(read_lines(file), provenance)
+    return _sentences_in(file, "Wikipedia, SimCSE's million sentences", "hub", SENTENCES, commit)
 
 
 def _split_from_hub(size: int, seed: int, revision: str | None) -> Corpus:
@@ -171,9 +168,11 @@ def _split_from_hub(size: int, seed: int, revision: str | None) -> Corpus:
     if size not in sizes:
         known = ", ".join(map(str, sorted(sizes)))
         raise ValueError(f"size must be that of a split ({known}), got {shown(size)}")
-    file = sizes[size]
-    provenance = Provenance(file.stem, "hub", SPLITS, revision=commit, sha256=sha256_of([file]))
-    return _sentences(read_lines(file), provenance)
+    return _sentences_in(sizes[size], sizes[size].stem, "hub", SPLITS, commit)
+
+
+def _sentences_in(file: Path, *origin: str) -> Corpus:
+    return _sentences(read_lines(file), Provenance(*origin, sha256=sha256_of([file])))
 
 
 def _sentences_from_package(part: str = "all") -> Corpus:

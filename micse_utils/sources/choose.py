@@ -58,10 +58,8 @@ def choose(
         HubError, FileNotFoundError, FetchError: the requested source lacks it.
     """
     reason = ""
-    if source == "hub":
-        found = hub()
-    elif source == "package":
-        found = package()
+    if source in ("hub", "package"):
+        found = hub() if source == "hub" else package()
     elif source != "auto":
         if not is_source(source):
             raise ValueError(f"source must be auto, hub, package or a folder, got {shown(source)}")
