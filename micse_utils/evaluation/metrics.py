@@ -1,6 +1,6 @@
 """Confidence intervals of scores; alignment and uniformity of embeddings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,7 @@ from scipy.stats import rankdata, spearmanr
 
 RESAMPLES = 1_000  # of each bootstrap
 BLOCK = 200_000  # numbers that it ranks at once
+SHARED = 10  # pairs for each distinct text from which on texts are resampled, and not pairs
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -57,18 +58,19 @@ def spearman_difference(
     return _ends(drawn[0] - drawn[1])
 
 
-def resampled_spearman(scores: np.ndarray, gold: np.ndarray) -> np.ndarray:
+def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Return Spearman x 100 of several runs, on all pairs and then on each resample of them.
 
     Args:
         scores: of the same pairs by each run, float, [runs, n].
         gold: what they are correlated with, float, [n].
+        seed: of the resamples.
 
     Returns:
         Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
     """
     return 100 * np.stack([
-        np.append(spearmanr(run, gold)[0], _resampled(run, gold, seed=0)) for run in scores
+        np.append(spearmanr(run, gold)[0], _resampled(run, gold, seed)) for run in scores
     ])  # fmt: skip
 
 
@@ -130,6 +132,39 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
         won = int((difference[:, 0] > 0).sum())
         rows.append({"task": task, **means, "won": won, "seeds": seeds})
     return pd.DataFrame(rows)
+
+
+def resampled_sts(
+    scores: np.ndarray,
+    gold: np.ndarray,
+    first: Sequence[str],
+    second: Sequence[str],
+    *,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return what `resampled_spearman` does, but resample texts if the pairs share few of them.
+
+    Lee's 1,225 pairs are all pairs of 50 texts, and pairs of the same text are not independent.
+    So texts are drawn, and a pair counts as often as its two texts come together (Snijders &
+    Borgatti 1999). If there are fewer than `SHARED` pairs for each distinct text, pairs are drawn.
+
+    Args:
+        scores, gold, seed: as for `resampled_spearman`.
+        first, second: the texts of each pair, [n] each.
+
+    Returns:
+        Float64, [runs, 1 + resamples].
+    """
+    number = {text: index for index, text in enumerate(dict.fromkeys([*first, *second]))}
+    count, n = len(number), len(gold)
+    if n < SHARED * count:
+        return resampled_spearman(scores, gold, seed=seed)
+    pairs = np.array([[number[text] for text in side] for side in (first, second)])
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    times = [np.bincount(texts, minlength=count)[pairs].prod(axis=0) for texts in drawn]
+    rows = [np.arange(n), *(np.repeat(np.arange(n), repeats) for repeats in times)]
+    both = np.vstack([scores, gold])
+    return 100 * np.stack([np.corrcoef(rankdata(both[:, r], axis=1))[-1, :-1] for r in rows], 1)
 
 
 def _ends(drawn: np.ndarray) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import pearsonr
 from sentence_transformers import SentenceTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
@@ -32,7 +32,7 @@ from micse_utils.datasets.sts import Pairs, load_sts_tasks
 from micse_utils.datasets.transfer import Classification, load_transfer_tasks
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation import classifier as senteval_classifier
-from micse_utils.evaluation.metrics import spearman_interval, unit
+from micse_utils.evaluation.metrics import resampled_sts, unit
 
 FOLDS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -92,12 +92,15 @@ def evaluate_sts(
 
 
 def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dict[str, object]]:
+    sides = pairs.first, pairs.second
+
     def score(subset: str, chosen: np.ndarray) -> dict[str, object]:
         x, gold = cosines[chosen], pairs.gold[chosen]
-        low, high = spearman_interval(x, gold, seed=seed)
-        correlations = {"spearman": spearmanr(x, gold)[0], "low": low, "high": high}
-        correlations["pearson"] = pearsonr(x, gold)[0]
-        scores = {name: 100 * float(value) for name, value in correlations.items()}
+        first, second = ([side[row] for row in np.flatnonzero(chosen)] for side in sides)
+        [[spearman, *drawn]] = resampled_sts(x[None], gold, first, second, seed=seed)
+        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        scores = {"spearman": spearman, "low": low, "high": high}
+        scores["pearson"] = 100 * float(pearsonr(x, gold)[0])
         return {"task": task, "subset": subset, "pairs": len(gold), **scores}
 
     # SimCSE's "all": one Spearman over the pooled pairs of a year. The mean over its subsets, which
@@ -168,6 +171,7 @@ def evaluate_transfer(
     dtype: torch.dtype | None = torch.float32,
     seed: int = 0,
     progress: bool = True,
+    right: dict[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Score frozen embeddings by a logistic regression on them (Conneau & Kiela 2018).
 
@@ -185,6 +189,8 @@ def evaluate_transfer(
         tasks, source, limit: what `load_transfer_tasks` returns, or its arguments.
         classifier: `senteval` or `logistic`.
         seed: of the sample, and of the folds of `logistic`; SentEval's are drawn with 1111.
+        right: a dictionary to fill with each task's hits, bool, [tested sentences], for paired
+            comparisons of encoders.
 
     Returns:
         Columns `task`, `classifier`, `sentences`, `classes`, `accuracy`, `f1` (for MRPC) and
@@ -216,6 +222,8 @@ def evaluate_transfer(
             accuracy, guesses = CLASSIFIERS[classifier](features, data, seed)
         except ValueError as error:
             raise ValueError(f"{task}: {error}") from error
+        if right is not None:
+            right[task] = guesses[tested] == truth
         rows.append({
             "task": task, "classifier": classifier, "sentences": len(data.labels),
             "classes": len(set(data.labels)), "accuracy": accuracy,

@@ -40,12 +40,7 @@ from micse_utils.datasets.texts import Corpus, load_low_shot
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
 from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.encoding import encode
-from micse_utils.evaluation.metrics import (
-    compare_runs,
-    resampled_accuracy,
-    resampled_spearman,
-    unit,
-)
+from micse_utils.evaluation.metrics import compare_runs, resampled_accuracy, resampled_sts, unit
 from micse_utils.evaluation.senteval import encode_distinct
 from micse_utils.models import keep_first_layers, load_model
 from micse_utils.provenance import versions
@@ -174,7 +169,8 @@ def resampled(task: str, measured: np.ndarray) -> np.ndarray:
     """Return what `compare_runs` takes, of one task."""
     if task in TRIPLETS:
         return resampled_accuracy(measured > 0, tasks()[task].articles)
-    return resampled_spearman(-measured, tasks()[task].gold)
+    pairs = tasks()[task]
+    return resampled_sts(-measured, pairs.gold, pairs.first, pairs.second)
 
 
 def scored(file: Path, models: dict[str, SentenceTransformer]) -> dict[str, dict[str, float]]:

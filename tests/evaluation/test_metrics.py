@@ -8,6 +8,7 @@ from micse_utils.evaluation.metrics import (
     compare_runs,
     resampled_accuracy,
     resampled_spearman,
+    resampled_sts,
     spearman_difference,
     spearman_interval,
     uniformity,
@@ -189,3 +190,48 @@ def test_trainings_that_cannot_be_paired_are_rejected():
     for one, other in (({"a": first}, {"b": second}), ({"a": first}, {"a": second[:2]})):
         with pytest.raises(ValueError, match="first"):
             compare_runs(one, other)
+
+
+def crossed(texts, noise, seed):
+    """Scores, gold and texts of all pairs of a few texts, each with an effect of its own."""
+    rng = np.random.default_rng(seed)
+    first, second = np.triu_indices(texts, k=1)
+    gold, effect, own = rng.normal(size=len(first)), *rng.normal(size=(2, texts))
+    gold = gold + own[first] + own[second]
+    scores = gold + noise * (effect[first] + effect[second])
+    return scores[None], gold, [f"text {n}" for n in first], [f"text {n}" for n in second]
+
+
+def test_a_resample_of_texts_has_each_pair_as_often_as_its_texts_together(monkeypatch):
+    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    scores, gold, first, second = crossed(22, noise=1, seed=0)
+    [found] = resampled_sts(scores, gold, first, second, seed=4)
+    assert found[0] == pytest.approx(100 * spearmanr(scores[0], gold)[0])
+    names = list(dict.fromkeys([*first, *second]))
+    for drawn, value in zip(
+        np.random.default_rng(4).integers(22, size=(20, 22)), found[1:], strict=True
+    ):
+        drawn = [names[n] for n in drawn]
+        rows = [
+            row
+            for row, (a, b) in enumerate(zip(first, second, strict=True))
+            for _ in range(drawn.count(a) * drawn.count(b))
+        ]
+        assert value == pytest.approx(spearman_of_repeated(scores[0], gold, rows))
+
+
+def test_pairs_that_share_no_texts_are_resampled_themselves():
+    scores, gold, *_ = crossed(12, noise=1, seed=0)
+    texts = [[f"{side} {n}" for n in range(len(gold))] for side in "ab"]
+    np.testing.assert_array_equal(
+        resampled_sts(scores, gold, *texts, seed=4), resampled_spearman(scores, gold, seed=4)
+    )
+
+
+def test_resampled_texts_cover_what_resampled_pairs_miss():
+    """The spread over new texts of the same kind is what an interval has to reach."""
+    truth = [100 * spearmanr(s[0], g)[0] for s, g, *_ in (crossed(25, 1, n) for n in range(300))]
+    scores, gold, first, second = crossed(25, noise=1, seed=301)
+    by_text = resampled_sts(scores, gold, first, second)[0, 1:].std()
+    by_pair = resampled_spearman(scores, gold)[0, 1:].std()
+    assert by_pair < 0.7 * np.std(truth) < by_text < 1.6 * np.std(truth)

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from micse_utils.cli import main
 from micse_utils.datasets.sts import YEARS, load_lee
 from micse_utils.evaluation import classifier
+from micse_utils.evaluation.metrics import spearman_interval
 from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
 
 SENTEVAL = Path(
@@ -117,7 +118,10 @@ def test_the_packaged_pairs_keep_their_own_names(encoder):
     cosines = [vector[a] @ vector[b] for a, b in zip(lee.first, lee.second, strict=True)]
     expected = 100 * spearmanr(cosines, lee.gold)[0]
     assert pooled.loc["Lee", "spearman"] == pytest.approx(expected, abs=0.1)
-    assert pooled.loc["Lee", "low"] < expected < pooled.loc["Lee", "high"]
+    low, high = pooled.loc["Lee", ["low", "high"]]
+    assert low < expected < high
+    ends = spearman_interval(np.array(cosines), lee.gold)  # of pairs, so too narrow
+    assert high - low > 1.5 * 100 * (ends[1] - ends[0])
 
 
 class Broken(Letters):
@@ -253,8 +257,9 @@ def chosen_classifier(features, labels):
 
 def test_logistic_scores_are_those_of_scikit_learn(tmp_path):
     write_transfer(tmp_path)
+    right = {}
     table = evaluate_transfer(
-        Letters(), classifier="logistic", source=tmp_path, progress=False
+        Letters(), classifier="logistic", source=tmp_path, progress=False, right=right
     ).set_index("task")
     assert set(table.index) == {"MR", "MRPC"}
 
@@ -268,6 +273,7 @@ def test_logistic_scores_are_those_of_scikit_learn(tmp_path):
     for train, test in StratifiedKFold(10, shuffle=True, random_state=0).split(features, labels):
         guess[test] = chosen_classifier(features[train], labels[train]).predict(features[test])
     assert table.loc["MR", "accuracy"] == pytest.approx(100 * (guess == labels).mean())
+    np.testing.assert_array_equal(right["MR"], guess == labels)
     assert np.isnan(table.loc["MR", "f1"]) and table.loc["MR", "largest_class"] == 50
 
     parts = {}
@@ -278,6 +284,7 @@ def test_logistic_scores_are_those_of_scikit_learn(tmp_path):
     fitted = chosen_classifier(*parts["train"])
     guess, truth = fitted.predict(parts["test"][0]), parts["test"][1]
     assert table.loc["MRPC", "accuracy"] == pytest.approx(100 * (guess == truth).mean())
+    np.testing.assert_array_equal(right["MRPC"], guess == truth)
     assert table.loc["MRPC", "f1"] == pytest.approx(100 * f1_score(truth, guess))
 
 
