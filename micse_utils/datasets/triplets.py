@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from micse_utils.checks import shown
+from micse_utils.checks import shown, whole
 from micse_utils.datasets.wikitext import Article, distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance
 from micse_utils.sources.packaged import package_provenance
 
 TRIPLETS = ("section triplets", "article triplets")
-COUNT = 4_000
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Triplets:
         return len(self.anchor)
 
 
-def load_triplets(task: str) -> Triplets:
-    """Draw 4,000 section triplets (Dor et al., ACL 2018) from the packaged Wikipedia.
+def load_triplets(task: str, *, count: int = 4_000, seed: int = 0) -> Triplets:
+    """Draw section triplets (Dor et al., ACL 2018) from the packaged Wikipedia.
 
     Anchor and positive come from one section of an article. Nobody rated them: that a section
     keeps to one theme is the whole assumption, so no encoder reaches 100 %. `load_low_shot` takes
@@ -41,9 +40,10 @@ def load_triplets(task: str) -> Triplets:
         task: `section triplets`, the hard form: the negative comes from a different section of the
             same article; or `article triplets`, the easy one: it comes from a different article.
             Anchors and positives of the two are the same.
+        count, seed: number of triplets, and seed of the draw.
 
     Raises:
-        ValueError: an unknown task.
+        ValueError: an unknown task, or an invalid count or seed.
         FetchError: the package with the articles could not be fetched.
     """
     if task not in TRIPLETS:
@@ -52,7 +52,7 @@ def load_triplets(task: str) -> Triplets:
     provenance = replace(package_provenance("wikipedia"), name=f"Wikipedia, {task}")
     return draw_triplets(
         packaged_articles("held out"), provenance, apart=task.split()[0], excluded=training,
-        count=COUNT, seed=0,
+        count=whole("count", count, 1), seed=whole("seed", seed),
     )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def draw_triplets(
         provenance: of the triplets.
         apart: `section` or `article`: the negative comes from a different one.
         excluded: sentences to leave out.
-        count, seed: number of triplets, and seed of the draw.
+        count, seed: as for `load_triplets`.
     """
     often = Counter(s for article in articles for section in article for s in set(section))
     often.update(dict.fromkeys(excluded, 2))

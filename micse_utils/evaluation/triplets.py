@@ -18,13 +18,14 @@ def evaluate_triplets(
     *,
     dtype: torch.dtype | None = torch.float32,
     seed: int = 0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Score an encoder on section triplets (Dor et al., ACL 2018).
 
     A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50.
 
     Args:
-        model, dtype, seed: as for `evaluate_sts`.
+        model, dtype, seed, progress: as for `evaluate_sts`.
         tasks: names for `load_triplets`, or what it returned.
 
     Returns:
@@ -38,7 +39,7 @@ def evaluate_triplets(
     if not isinstance(tasks, Mapping):
         tasks = {task: load_triplets(task) for task in tasks}
     texts = {task: [*t.anchor, *t.positive, *t.negative] for task, t in tasks.items()}
-    vectors, row = encode_distinct(model, texts, dtype=dtype)
+    vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     vectors = unit(vectors)
     rows = []
     for task, triplets in tasks.items():
