@@ -291,12 +291,12 @@ def test_missing_and_gated_repositories_are_reported_as_such(server, tiny_files)
             assert "\n" not in str(no.value)
 
 
-def test_a_slow_hub_is_probed_once_and_not_beyond_the_time_limit(server, monkeypatch):
+@pytest.mark.slow
+def test_a_slow_hub_is_probed_once_and_for_five_seconds_at_most(server):
     server.mood = "slow"
-    monkeypatch.setattr(hub, "PROBE_SECONDS", 1)
     start = time.monotonic()
     for load_it in (load_tweets, load_model):
-        with pytest.raises(HubError, match=r"no answer from .* within 1 s"):
+        with pytest.raises(HubError, match=r"no answer from .* within 5 s"):
             load_it(source="hub")
     assert time.monotonic() - start < hub.PROBE_SECONDS + 2
     assert len([path for path in server.requests if "models" in path]) == 1
