@@ -1,5 +1,6 @@
 """Something to move: a control beside a figure, and a plain figure where nobody can move it."""
 
+import os
 from collections.abc import Callable, Sequence
 
 import ipywidgets
@@ -7,8 +8,6 @@ import matplotlib.pyplot as plt
 from IPython.display import clear_output, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from micse_utils.settings import setting
 
 
 def interactive(
@@ -25,7 +24,7 @@ def interactive(
         control: a slider, a text box.
         settings: values shown where nothing can be moved.
     """
-    if setting("MICSE_STATIC"):
+    if os.environ.get("MICSE_STATIC"):
         figure, panels = plt.subplots(
             1, len(settings), figsize=(4 * len(settings), 3.9), layout="constrained"
         )

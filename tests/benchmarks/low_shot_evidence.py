@@ -12,8 +12,9 @@
    AMI alone is trained on the first number only. Scored are the checkpoint that STS-B dev selects
    and the last one, on tasks that chose nothing.
 3. Tables: `search.csv`, a row a setting; `courses.csv`, a row a run and evaluation; `runs.csv`, a
-   row a run, checkpoint and task; `differences.csv`, miCSE less each other objective, both as
-   chosen by `stopped` and selected, and as chosen by `trained` and last.
+   row a run, checkpoint and task; `means.csv`, the means over seeds; `differences.csv`, miCSE less
+   each other objective, both as chosen by `stopped` and selected, and as chosen by `trained` and
+   last.
 
 Each run leaves a JSON file, and an NPZ file with what scoring it again needs: of each pair 1 -
 cosine, of each triplet the lead of its positive. Called again, this resumes.
@@ -301,6 +302,17 @@ def courses(folders: list[Path]) -> pd.DataFrame:
     )[[*names, "step", "spearman", "info_nce", "ami", "alignment", "uniformity"]]
 
 
+def means(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over seeds of each checkpoint's score."""
+    setting = ["start", "size", "objective", "rate", "weight", "temperature", "checkpoint", "task"]
+    return (
+        runs.drop_duplicates([*setting, "seed"])
+        .groupby(setting, sort=False)["score"]
+        .mean()
+        .reset_index()
+    )
+
+
 def differences(runs: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Return miCSE less each other objective, with intervals, for each start and size."""
     tables = []
@@ -362,6 +374,7 @@ def main() -> None:
     save_table(options.results, "courses", courses([options.results / "search", folder]))
     runs = pd.DataFrame(rows)
     runs = runs[runs["checkpoint"] != "before"].astype({"stopped": bool, "trained": bool})
+    save_table(options.results, "means", means(runs))
     table = differences(runs.astype({"size": int, "seed": int}), folder)
     save_table(options.results, "differences", table)
     print(table.to_string(index=False, float_format="{:.2f}".format))
