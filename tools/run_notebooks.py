@@ -42,7 +42,6 @@ from micse_utils.results import (
 from micse_utils.settings import expanded
 from micse_utils.sources.choose import absolute, is_source
 from micse_utils.system import hold
-from micse_utils.training.config import METHODS
 from tools.clean_notebooks import clean, plain_widgets
 
 ROOT = Path(__file__).parent.parent
@@ -79,11 +78,10 @@ PARAMETERS = {
     "n_neighbors": Annotated[int, Field(ge=2)],
     "min_cluster_size": Annotated[int, Field(ge=2)],
     "seed": SEED,
-    "sizes": Annotated[list[BATCH], *SEVERAL],
-    "methods": Annotated[list[Literal[METHODS]], *SEVERAL],
-    "seeds": Annotated[list[SEED], *SEVERAL],
+    "size": BATCH,
+    "sentence": NAME,
+    "steps": Annotated[int, Field(ge=1)],
     "whole_steps": Annotated[int, Field(ge=1)],
-    "raw_steps": Annotated[int, Field(ge=1)],
     "quick": bool,
     "tasks": Annotated[list[Literal[*STS_TASKS, *PACKAGED_STS]], *SEVERAL],
     "trained_in": NAME,
