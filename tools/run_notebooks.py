@@ -362,6 +362,7 @@ def _fingerprint(name: str, parameters: dict) -> str:
     """Hash of what decides a notebook's results: cells, package, parameters, settings."""
     cells = [[c.cell_type, c.source] for c in nbformat.read(_path(name), as_version=4).cells]
     settings = {k: v for k, v in os.environ.items() if k.startswith("MICSE_") and v}
+    settings.pop("MICSE_STATIC", None)  # always set here
     digest = hashlib.sha256(json.dumps([cells, parameters, settings], sort_keys=True).encode())
     places = [*ROOT.glob("micse_utils/**/*.py"), *ROOT.glob("data/**/*")]
     for file in sorted([*(p for p in places if p.is_file()), ROOT / "requirements.lock"]):
