@@ -143,11 +143,13 @@ def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
         mec="black",
     )
     middle = (table["uniformity"].min() + table["uniformity"].max()) / 2
-    for index, row in enumerate(table.sort_values("alignment").itertuples()):
-        left = row.uniformity > middle  # names run towards the middle, above and below in turn
+    for row in table.itertuples():
+        left = row.uniformity > middle  # names run towards the middle
+        above = table["alignment"] - row.alignment
+        crowded = above.between(0, 0.15 * np.ptp(table["alignment"]), inclusive="right").any()
         axes.annotate(
             f"{row.encoder}: {row.spearman:.1f}", (row.uniformity, row.alignment),
-            textcoords="offset points", xytext=(-8 if left else 8, 6 if index % 2 else -14),
+            textcoords="offset points", xytext=(-8 if left else 8, -14 if crowded else 6),
             ha="right" if left else "left",
         )  # fmt: skip
     axes.margins(x=0.2, y=0.12)
