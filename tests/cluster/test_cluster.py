@@ -282,7 +282,7 @@ def test_the_command_line_says_what_is_wrong_in_a_sentence(tiny_bert, tmp_path, 
     (tmp_path / "in.txt").write_text("a cat\n", encoding="utf-8")
     table, lines, out, model = tmp_path / "in.csv", tmp_path / "in.txt", tmp_path / "out", tiny_bert
     for arguments, reason in [
-        (["encode", tmp_path / "no.csv", out], "is not there"),
+        (["encode", tmp_path / "no.csv", out], "does not exist"),
         (["encode", table, out], 'no column "text"'),
         (["encode", lines, out, "--model", model, "--max-length", 65], "from 3 to 64 tokens"),
         (["encode", lines, out, "--model", model, "--address", "127.0.0.1:1"], "no Ray cluster at"),
