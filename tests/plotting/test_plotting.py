@@ -1,7 +1,6 @@
 import re
 import warnings
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -19,14 +18,6 @@ from micse_utils.plotting.similarity import (
     similarity_heatmap,
 )
 from micse_utils.plotting.style import fonts, literal, text_table
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_a_table_of_texts_has_its_headers_over_its_texts():

@@ -1,8 +1,5 @@
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 
 from micse_utils.plotting.scores import (
     alignment_uniformity,
@@ -11,14 +8,6 @@ from micse_utils.plotting.scores import (
     predicted_against_gold,
     score_intervals,
 )
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_scores_are_drawn_with_their_intervals():

@@ -1,5 +1,4 @@
 import ipywidgets
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,14 +15,6 @@ from micse_utils.plotting.training import (
     objective_diagram,
     quantiles,
 )
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_the_diagram_shows_both_terms_and_the_loss():
