@@ -18,44 +18,13 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(lengths == 0, 1, lengths)
 
 
-def spearman_interval(
-    first: np.ndarray, second: np.ndarray, *, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of Spearman (Efron & Tibshirani 1993, ch. 13).
+def interval(resampled: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the 95 % bootstrap interval (Efron & Tibshirani 1993, ch. 13).
 
-    Args:
-        first, second: float, [n].
-        seed: of the resamples.
-
-    Returns:
-        Lower and upper end, between -1 and 1; NaN if either array is constant.
-
-    Raises:
-        ValueError: arrays of unequal length, of fewer than two numbers, or not finite.
+    `resampled` holds a score, or a difference of two, of each resample; NaN if all of them are.
     """
-    return _ends(_resampled(first, second, seed))
-
-
-def spearman_difference(
-    first: np.ndarray, second: np.ndarray, gold: np.ndarray, *, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95 % interval of the lead of one encoder's Spearman over another's.
-
-    A paired bootstrap (Efron & Tibshirani 1993, ch. 13): both encoders are scored on the same
-    resamples of the pairs. What makes a resample easy or hard for both cancels out, so it can
-    separate encoders whose own intervals overlap.
-
-    Args:
-        first, second: scores of the same pairs by two encoders, float, [n].
-        gold: what both are correlated with, float, [n].
-        seed: as for `spearman_interval`, as is what is refused.
-
-    Returns:
-        Lower and upper end of Spearman of `first` minus that of `second`; above 0, `first` is
-        better. NaN if one of the three is constant.
-    """
-    drawn = [_resampled(scores, gold, seed) for scores in (first, second)]
-    return _ends(drawn[0] - drawn[1])
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -67,7 +36,11 @@ def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -
         seed: of the resamples.
 
     Returns:
-        Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
+        Float64, [runs, 1 + resamples]; every run is scored on the same resamples. NaN for a run or
+        gold that is constant.
+
+    Raises:
+        ValueError: arrays of unequal length, of fewer than two numbers, or not finite.
     """
     return 100 * np.stack([
         np.append(spearmanr(run, gold)[0], _resampled(run, gold, seed)) for run in scores
@@ -127,7 +100,7 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
     for task, difference in differences.items():
         seeds, resamples = len(difference), difference.shape[1] - 1
         drawn = np.random.default_rng(0).integers(seeds, size=(resamples, seeds))
-        low, high = _ends(difference[drawn, 1 + np.arange(resamples)[:, None]].mean(axis=1))
+        low, high = interval(difference[drawn, 1 + np.arange(resamples)[:, None]].mean(axis=1))
         means = {"difference": float(difference[:, 0].mean()), "low": low, "high": high}
         won = int((difference[:, 0] > 0).sum())
         rows.append({"task": task, **means, "won": won, "seeds": seeds})
@@ -165,11 +138,6 @@ def resampled_sts(
     rows = [np.arange(n), *(np.repeat(np.arange(n), repeats) for repeats in times)]
     both = np.vstack([scores, gold])
     return 100 * np.stack([np.corrcoef(rankdata(both[:, r], axis=1))[-1, :-1] for r in rows], 1)
-
-
-def _ends(drawn: np.ndarray) -> tuple[float, float]:
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _resampled(first: np.ndarray, second: np.ndarray, seed: int) -> np.ndarray:

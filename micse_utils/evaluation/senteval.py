@@ -32,7 +32,7 @@ from micse_utils.datasets.sts import Pairs, load_sts_tasks
 from micse_utils.datasets.transfer import Classification, load_transfer_tasks
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation import classifier as senteval_classifier
-from micse_utils.evaluation.metrics import resampled_sts, unit
+from micse_utils.evaluation.metrics import interval, resampled_sts, unit
 
 FOLDS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -98,7 +98,7 @@ def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dic
         x, gold = cosines[chosen], pairs.gold[chosen]
         first, second = ([side[row] for row in np.flatnonzero(chosen)] for side in sides)
         [[spearman, *drawn]] = resampled_sts(x[None], gold, first, second, seed=seed)
-        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        low, high = interval(drawn)
         scores = {"spearman": spearman, "low": low, "high": high}
         scores["pearson"] = 100 * float(pearsonr(x, gold)[0])
         return {"task": task, "subset": subset, "pairs": len(gold), **scores}

@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
-from micse_utils.evaluation.metrics import resampled_accuracy, unit
+from micse_utils.evaluation.metrics import interval, resampled_accuracy, unit
 from micse_utils.evaluation.senteval import Encoder, encode_distinct
 
 
@@ -49,7 +49,7 @@ def evaluate_triplets(
         )
         right = (anchor * (positive - negative)).sum(axis=1) > 0
         accuracy, *resampled = resampled_accuracy(right[None], triplets.articles, seed=seed)[0]
-        low, high = np.quantile(resampled, [0.025, 0.975])
+        low, high = interval(resampled)
         rows.append({
             "task": task, "triplets": len(triplets), "articles": len(np.unique(triplets.articles)),
             "accuracy": accuracy, "low": low, "high": high,

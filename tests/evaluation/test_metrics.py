@@ -6,14 +6,23 @@ from micse_utils.evaluation import metrics
 from micse_utils.evaluation.metrics import (
     alignment,
     compare_runs,
+    interval,
     resampled_accuracy,
     resampled_spearman,
     resampled_sts,
-    spearman_difference,
-    spearman_interval,
     uniformity,
     unit,
 )
+
+
+def spearman_interval(first, second, seed=0):
+    return np.array(interval(resampled_spearman(first[None], second, seed=seed)[0, 1:])) / 100
+
+
+def spearman_difference(first, second, gold, seed=0):
+    """Compare one run of each."""
+    runs = ({"task": resampled_spearman(x[None], gold, seed=seed)} for x in (first, second))
+    return tuple(compare_runs(*runs).loc[0, ["low", "high"]] / 100)
 
 
 def bootstrap(first, second, resamples, seed):
