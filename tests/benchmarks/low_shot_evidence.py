@@ -198,8 +198,11 @@ def carry_out(run: Run, folder: Path, report: bool) -> dict[str, object]:
             keep_last=report, progress=False,
         )  # fmt: skip
     except TrainingDivergedError as error:
-        write_json(file, asdict(run) | {"diverged": str(error)})
-        return kept_json(file)
+        if report:  # settings that diverge are never chosen
+            raise
+        record = asdict(run) | {"diverged": str(error)}
+        write_json(file, record)
+        return record
     scores = {}
     if report:
         last = trained.model
@@ -345,7 +348,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=STARTS)
-    parser.add_argument("--sizes", nargs="*", type=int, default=SIZES)
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     options = parser.parse_args()
@@ -354,13 +357,16 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
         found = search(options.starts, options.results / "search", pool)
         save_table(options.results, "search", found)
+        wanted = itertools.product(
+            options.sizes, options.seeds, settings_of(found).to_dict("records")
+        )
         ways, runs = [], []
-        for size, seed in itertools.product(options.sizes, options.seeds):
-            for setting in settings_of(found).to_dict("records"):
-                if setting["objective"] == "AMI alone" and size != options.sizes[0]:
-                    continue
-                ways.append({way: setting.pop(way) for way in CHECKPOINT})
-                runs.append(Run(**setting | {"size": size, "seed": seed}))
+        for size, seed, setting in wanted:
+            if setting["objective"] == "AMI alone" and size != options.sizes[0]:
+                continue
+            ways.append({way: setting[way] for way in CHECKPOINT})
+            of_run = {name: setting[name] for name in Run.__annotations__}
+            runs.append(Run(**of_run | {"size": size, "seed": seed}))
         before = list(pool.map(score_start, options.starts, repeat(folder)))
         records = list(pool.map(carry_out, runs, repeat(folder), repeat(True)))
     rows = []
