@@ -18,10 +18,11 @@ def bench(*arguments):
 
 @pytest.mark.slow
 def test_ratios_are_those_of_the_seconds_and_the_machine_is_named(tmp_path):
-    done = bench("encoding", "ami_term", "--texts", 8, "--rounds", 1, "--results", tmp_path)
+    items = ("encoding", "matrix_share", "ami_term")
+    done = bench(*items, "--texts", 8, "--rounds", 1, "--results", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "processor: " in done.stdout
-    for item in ("encoding", "ami_term"):
+    for item in items:
         kept = json.loads((tmp_path / f"{item}.json").read_text(encoding="utf-8"))
         assert kept["machine"]["cores"] > 0
         assert kept["versions"]["torch"]
@@ -36,4 +37,4 @@ def test_ratios_are_those_of_the_seconds_and_the_machine_is_named(tmp_path):
 def test_an_unknown_item_is_refused():
     done = bench("nothing")
     assert done.returncode == 2
-    assert "nothing: the items are encoding, ami_term" in done.stderr
+    assert "nothing: the items are encoding, few_texts" in done.stderr

@@ -1,0 +1,62 @@
+"""Bulk encoding: how much of the time of `encode` is the bare products of the linear layers?"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from compare import interleaved, pool, speed_rows, workloads
+from torch import nn
+
+from micse_utils.device import pick_dtype
+from micse_utils.encoding import TOKEN_BUDGET, encode
+from micse_utils.models import load_model
+from micse_utils.twin import twin_of
+
+LENGTHS = (32, 128, 512)
+TEXTS = 625  # of 128 tokens, and as many tokens of the other lengths
+PRODUCTS = "linear layers alone"
+
+
+def measure(options) -> list[dict]:
+    """The share for tweets and for pieces of running text of one length.
+
+    The limit is the time of the transformer's linear layers in the same number format, for the
+    real tokens without padding, as many at a time as `encode` takes.
+    """
+    model = load_model(source="package")
+    dtype = pick_dtype(model.device)
+    encoder = twin_of(model[0], dtype).model.encoder  # without the pooler, which nothing reads
+    layers = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
+    samples = {"tweets": (workloads(options.texts)["tweets"], 128)}
+    ids = [i for row in model.tokenizer(pool()[-20_000:])["input_ids"] for i in row[1:-1]]
+    for length in LENGTHS:
+        count = 128 * (options.texts or TEXTS) // length
+        pieces = np.array(ids[: count * (length - 2)]).reshape(count, -1)
+        samples[f"texts of {length} tokens"] = (model.tokenizer.batch_decode(pieces), length)
+
+    rows = []
+    for name, (texts, length) in samples.items():
+        tokens = model.tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+        count = sum(map(len, tokens))
+        seconds = interleaved(
+            {
+                PRODUCTS: lambda count=count: _products(layers, count, dtype),
+                "encode": lambda texts=texts, length=length: encode(
+                    model, texts, max_length=length, progress=False
+                ),
+            },
+            options.rounds,
+        )
+        item = f"share of the matrix products, {len(texts)} {name}"
+        rows += speed_rows(item, seconds, PRODUCTS, {"encode": ">= 0.78"})
+    return rows
+
+
+@torch.inference_mode()
+def _products(layers: list[nn.Linear], tokens: int, dtype: torch.dtype) -> None:
+    inputs = {
+        w: torch.ones(TOKEN_BUDGET["cpu"], w, dtype=dtype)
+        for w in {layer.in_features for layer in layers}
+    }
+    for start in range(0, tokens, TOKEN_BUDGET["cpu"]):
+        for layer in layers:
+            F.linear(inputs[layer.in_features][: tokens - start], layer.weight, layer.bias)
