@@ -45,7 +45,8 @@ doctor: ## check the setup and report anything that would block a run; paste its
 	elif test -e $(VENV) || test -h $(VENV); then \
 		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run rebuilds it."; exit 1; \
 	else $(PYTHON) -m tools.doctor --before; found=$$?; \
-		echo "There is no environment in $(VENV) yet: make run creates it."; exit $$found; fi
+		echo "There is no environment in $(VENV) yet: make run creates it."; \
+		$(if $(JUPYTERHUB_SERVICE_PREFIX),echo "On this JupyterHub you need none if the first cells of the notebooks run."; )exit $$found; fi
 
 # Two files at a time with a thread each: with all threads for each they would wait for one another.
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
@@ -93,7 +94,8 @@ endef
 on_hub:
 	@echo "JupyterHub runs your JupyterLab already, and would not let you reach a second one:"
 	@echo "open notebooks/01_similarity.ipynb of this folder in its file browser."
-	@echo "If its kernel lacks the kit: make install; $(BIN)/python -m ipykernel install --user --name micse"
+	@echo "If its kernel lacks the kit: make install; $(BIN)/python -m ipykernel install --user --name micse --env OMP_WAIT_POLICY PASSIVE"
+	@echo "and choose the kernel micse there."
 	@exit 1
 
 moved:
