@@ -95,8 +95,10 @@ def running(folder, command=(sys.executable, "-m", "jupyterhub"), **environment)
             [*command, "-f", "config.py"],
             cwd=folder,
             env={k: v for k, v in os.environ.items() if "JUPYTER" not in k} | environment,
+            stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
+            start_new_session=True,  # a shell that runs the tests in the background would stop it
         )
     url = f"http://127.0.0.1:{ports[0]}"
     client = httpx.Client(
