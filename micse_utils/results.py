@@ -1,4 +1,4 @@
-"""What a run leaves behind, never at the cost of other files: figures, tables, `metrics.json`."""
+"""Write figures, tables and `metrics.json` without harm to the user's files."""
 
 import contextlib
 import dataclasses
@@ -27,10 +27,10 @@ WRITTEN, LOCK = ".micse.json", ".micse.lock"
 def claimed(folder: Path, names: Iterable[str], own: str = "(?!)") -> Iterator[None]:
     """Hold a folder for one run, which writes files of these names into it.
 
-    The kit overwrites and deletes only what it wrote: what `.micse.json` in the folder lists.
+    The kit overwrites and deletes only what it wrote, as listed in the folder's `.micse.json`.
 
     Args:
-        folder: made where it is missing.
+        folder: created if missing.
         names: of files or folders in it. All files of such a folder must be listed, or `own`.
         own: pattern of paths in listed folders that are the kit's without being listed.
 
@@ -53,21 +53,21 @@ def claimed(folder: Path, names: Iterable[str], own: str = "(?!)") -> Iterator[N
                     if file.is_symlink() or not ours:
                         raise FileExistsError(
                             f"{file} was not written by the kit, and would be lost: move it, or "
-                            "name another output folder"
+                            "name a different output folder"
                         )
             note_written(folder, names)
             yield
     except Timeout:
         raise FileExistsError(
-            f"another run is writing to {folder}: wait for it, or name another output folder"
+            f"another run is writing to {folder}: wait for it, or name a different output folder"
         ) from None
     finally:
         if new and {file.name for file in folder.iterdir()} <= {WRITTEN, LOCK}:
-            shutil.rmtree(folder)  # nothing came of it
+            shutil.rmtree(folder)  # the run wrote nothing
 
 
 def note_written(folder: Path, paths: Iterable[str]) -> None:
-    """List files of a folder as the kit's."""
+    """List files of a folder as written by the kit."""
     if new := {*paths} - (listed := _listed(folder)):
         write_json(folder / WRITTEN, sorted(listed | new))
 
@@ -99,37 +99,37 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file, UTF-8, whole or not at all."""
+    """Write a text file atomically, UTF-8."""
     return write_atomically(
         path, lambda p: p.write_text(text, encoding="utf-8", errors="backslashreplace")
     )
 
 
 def output_folder(place: str | Path) -> Path:
-    """A folder for results; that it can be made and written to is known before the work begins.
+    """Return a folder for results, once it is known that it can be created and written to.
 
-    It is not made here, so that a call which fails leaves nothing.
+    It is not created here, so that a call which fails leaves nothing.
 
     Raises:
-        OSError: it is a file, or cannot be made or written to.
+        OSError: it is a file, or cannot be created or written to.
     """
     folder = expanded(place)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             return folder
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror
-        raise OSError(f"{place} cannot be a folder for results ({reason}); name another") from error
+        raise OSError(f"{place} cannot be a folder for results ({reason})") from error
 
 
 def page_folder(place: str | Path, *names: str) -> Path:
-    """Make the folder that a notebook writes files of these names into; its absolute path.
+    """Create the folder that a notebook writes files of these names into; return its absolute path.
 
     It is printed if a relative `place` is not in the results folder of this checkout.
 
     Raises:
-        OSError: it cannot be made or written to.
+        OSError: it cannot be created or written to.
         FileExistsError: it holds a file of such a name that the kit did not write.
     """
     folder = output_folder(place).resolve()
@@ -137,19 +137,19 @@ def page_folder(place: str | Path, *names: str) -> Path:
         if (copy := folder.parent.parent / "micse_utils").is_dir():
             print(f"this kernel imports {Path(__file__).parent}; changes in {copy} have no effect")
         print(f"results: {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # `claimed` would remove its own, still empty
     with claimed(folder, names):
         return folder
 
 
 def write_json(path: Path, record: object) -> Path:
-    """Write a JSON file, whole or not at all; NumPy's numbers and arrays are fine, NaN is not."""
+    """Write a JSON file atomically; NumPy's numbers and arrays are accepted, NaN is not."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=_of_numpy)
     return write_text(path, text + "\n")
 
 
 def kept_json(path: Path) -> object | None:
-    """What a JSON file holds; None where there is none, or where a power cut left it damaged."""
+    """Read a JSON file; None if it does not exist, or if a power cut left it damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -158,12 +158,12 @@ def kept_json(path: Path) -> object | None:
 
 def _of_numpy(value: object) -> object:
     if not hasattr(value, "tolist"):
-        raise TypeError(f"{shown(value)} is no number, text, list or dictionary, as JSON needs it")
+        raise TypeError(f"JSON cannot hold {shown(value)}")
     return value.tolist()
 
 
 def records(table: pd.DataFrame) -> list[dict[str, object]]:
-    """Rows of a table for a JSON file: what is missing becomes null."""
+    """Return the rows of a table for a JSON file; missing values become null."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
@@ -196,15 +196,15 @@ def write_metrics(
     seed: int | None,
     **settings: object,
 ) -> Path:
-    """Write `folder/metrics.json`: the figures, one headline, and all that is needed to redo them.
+    """Write `folder/metrics.json`: the results and everything needed to reproduce them.
 
     Args:
-        folder: the notebook's results folder, made where it is missing.
-        figures: numbers by name; lists, dictionaries and NumPy's numbers and arrays are fine.
+        folder: the notebook's results folder, created if missing.
+        figures: numbers by name; lists, dictionaries and NumPy's numbers and arrays are accepted.
         headline: one line for people, such as "paraphrases 0.82, other topics 0.03".
         model, data: where both came from.
-        seed: of everything random in the notebook; None where nothing is.
-        settings: further settings that decide the figures, such as the number format.
+        seed: of everything random in the notebook; None if nothing is.
+        settings: further settings that influence the results, such as the number format.
     """
     record = {
         "headline": headline,

@@ -1,4 +1,4 @@
-"""What differs from system to system: limits, file locks, archives, consoles.
+"""Deal with differences between systems: limits, file locks, archives, consoles.
 
 Only the standard library is imported at the top, because the doctor runs in a broken environment.
 """
@@ -23,10 +23,10 @@ LIMITS = {
 
 
 def limit(controller: str) -> float:
-    """Return how many CPU cores ("cpu") or bytes ("memory") this process may use at most.
+    """Return how many CPU cores ("cpu") or bytes ("memory") this process may use, or infinity.
 
-    The least that JupyterHub and the control groups around this process allow: those of a
-    container, systemd or Slurm, one inside the other. Infinity if nothing limits it.
+    The least that JupyterHub and the nested control groups around this process (of a container,
+    systemd or Slurm) allow.
     """
     variable, *files = LIMITS[controller]
     texts = [os.environ.get(variable, "")]
@@ -49,13 +49,9 @@ def limit(controller: str) -> float:
 
 
 def hold(lock: str | Path, timeout: float) -> AbstractContextManager:
-    """Take a lock file; leaving the context releases it.
+    """Hold a lock file; wait up to `timeout` seconds while another process has it, -1: forever.
 
-    Some network disks have no file locks: there, a marker file replaces it, and a line says so.
-
-    Args:
-        lock: the file.
-        timeout: seconds to wait while another process holds it; -1: no limit.
+    On network disks without file locks a marker file replaces it, and a line says so.
 
     Raises:
         filelock.Timeout: another process still holds it.
@@ -86,11 +82,7 @@ def replace(new: Path, old: Path) -> Path:
 
 
 def extract(tar: tarfile.TarFile, members: list[tarfile.TarInfo], folder: Path) -> None:
-    """Extract files and folders.
-
-    Raises:
-        tarfile.TarError: one is a link or a device, or its name leads out of `folder`.
-    """
+    """Extract files and folders; raise TarError for links, devices and paths out of `folder`."""
     for member in members:
         leads_out = member.name.startswith(("/", "\\")) or ".." in PurePath(member.name).parts
         if leads_out or not (member.isreg() or member.isdir()):
@@ -101,7 +93,7 @@ def extract(tar: tarfile.TarFile, members: list[tarfile.TarInfo], folder: Path) 
 
 
 def settle_console() -> None:
-    """Let `print` work on any console: escapes for what it cannot show."""
+    """Let `print` work on any console: escape characters that it cannot show."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # such as under pythonw
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123

@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 # Left out: links, user names, contractions (don't), and a swear word.
 NOISE = re.compile(r"https?:\S+|@\w+|\w+['’]\w+|\w*fuck\w*")
 # Thai, Lao, Burmese, Khmer, Japanese and Chinese put no spaces between words: pairs of characters.
-# Else three letters or more, in Korean two; the vowel signs of India are no letters to `re`.
+# Else three letters or more, in Korean two; to `re` the vowel signs of India are not letters.
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff"
 TERM = re.compile(
     rf"(?=([{UNSPACED}]{{2}}))|(?<!\w)([\uac00-\ud7a3]{{2,}}"
@@ -23,21 +23,22 @@ def terms(text: str) -> list[str]:
     return [term for term in found if term not in ENGLISH_STOP_WORDS]
 
 
-def cluster_names(texts: Sequence[str], clusters: Sequence[int], count: int = 3) -> dict[int, str]:
-    """Name each cluster by the words that tell it from the others: class-based TF-IDF.
+def cluster_names(
+    texts: Sequence[str], clusters: Sequence[int], *, fewest: int = 1
+) -> dict[int, str]:
+    """Name each cluster by three words that tell it from the others: class-based TF-IDF.
 
     The weight of word w in cluster c is tf(w, c) · log(1 + A / f(w)), with A the mean number of
     words in a cluster and f(w) the frequency of w over all of them (Grootendorst 2022,
     arXiv:2203.05794). A word counts once per text.
 
     Args:
-        texts: n texts.
-        clusters: n cluster numbers; -1 marks the texts of no cluster.
-        count: words in a name.
+        texts, clusters: n texts and their cluster numbers; -1 means no cluster.
+        fewest: texts of the cluster that a word of its name must occur in.
 
     Returns:
-        Names by cluster number, all different: a cluster without words is "cluster 3", and those
-        with the same words have their numbers behind them.
+        Names by cluster number, all different: a cluster without words is "cluster 3", and equal
+        names are followed by the number.
     """
     clusters = np.asarray(clusters)
     numbers = np.unique(clusters[clusters >= 0])
@@ -49,10 +50,11 @@ def cluster_names(texts: Sequence[str], clusters: Sequence[int], count: int = 3)
     counts = members @ counter.fit_transform(chosen)
     frequency = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     weight = frequency * np.log(1 + counts.sum() / len(counts) / counts.sum(axis=0))
-    best = weight.argsort(axis=1)[:, ::-1][:, :count]
+    weight[counts < fewest] = 0
+    best = weight.argsort(axis=1)[:, :-4:-1]
     words = counter.get_feature_names_out()
     names = [
-        ", ".join(words[w] for w in row if own[w]) or f"cluster {number}"
+        ", ".join(words[w] for w in row if own[w] >= fewest) or f"cluster {number}"
         for number, row, own in zip(numbers, best, counts, strict=True)
     ]
     return {

@@ -17,8 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 BIDIRECTIONAL = ("bert", "distilbert", "roberta", "xlm-roberta")
 """Architectures whose queries see every token of their text, with as many key as query heads."""
-SHORT = 56
-"""Tokens up to which the products win over fused attention."""
+SHORT = 56  # tokens up to which the products win over fused attention
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,9 @@ _TWINS_LOCK = threading.Lock()
 
 
 def forward_of(model: SentenceTransformer, dtype: torch.dtype) -> Callable[[dict], Tensor]:
-    """Return the forward pass of a model in a number format, without dropout.
-
-    It turns the features of a batch into embeddings, float32, [n, d].
-    """
+    """Return the forward pass in a number format, from features to embeddings, float32, [n, d]."""
     twin = twin_of(model[0], dtype)
-    # The other modules are small and compute in float32; they are the model's own, so that a
-    # change of the pooling counts at once.
+    # The other modules are the model's own, so that a change of the pooling counts at once.
     others = [module for module in list(model)[1:] if not isinstance(module, Dropout)]
 
     def forward(features: dict) -> Tensor:
@@ -56,8 +51,8 @@ def forward_of(model: SentenceTransformer, dtype: torch.dtype) -> Callable[[dict
 def twin_of(transformer: Transformer, dtype: torch.dtype) -> Transformer:
     """Return the transformer's twin: in `dtype`, in evaluation mode, quick on short texts.
 
-    It is kept as long as the transformer, and made again where the weights have changed. In the
-    transformer's own number format it has the very same weights, else a copy.
+    It is kept as long as the transformer, and rebuilt if the weights have changed. In the
+    transformer's own number format it shares the weights, else it has a copy.
     """
     tensors = [*transformer.parameters(), *transformer.buffers()]
     sample = [float(tensor.detach().flatten()[-1]) for tensor in tensors[::16]]
@@ -88,19 +83,13 @@ def short_text_attention(
     scaling: float,
     **options: object,
 ) -> tuple[Tensor, None]:
-    """Attention as two matrix products: up to five times faster on a CPU, if texts are short.
+    """Compute attention as two matrix products: up to five times faster for short texts on a CPU.
 
     Fused attention pays for tiling what, at 15 tokens, is one tile. And softmax over the last
     dimension, or any short one, leaves vector units idle: here it runs over the first.
 
-    Args:
-        module, options: the library's; not used.
-        query, key, value: [n, heads, tokens, head dimension].
-        attention_mask: True where a query sees a key, broadcast to [n, heads, queries, keys].
-        scaling: of the scores.
-
-    Returns:
-        The output, [n, tokens, heads, head dimension], and no attention map.
+    `query`, `key` and `value` are [n, heads, tokens, head dimension], `attention_mask` is True if a
+    query sees a key. Returns [n, tokens, heads, head dimension], and no attention map.
     """
     n, heads, tokens, _ = query.shape
     if tokens > SHORT:

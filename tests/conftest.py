@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import socket
 
 import lab_server
@@ -83,6 +84,14 @@ def tiny_bert(tmp_path_factory):
 def encoder():
     """The packaged all-MiniLM-L6-v2, on the CPU."""
     return load_model(source="package", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """What starts processes that have their libraries: forks of one that imported them, once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["micse_utils.models", "micse_utils.training.trainer"])
+    return context
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def bench(*arguments):
 
 @pytest.mark.slow
 def test_ratios_are_those_of_the_seconds_and_the_machine_is_named(tmp_path):
-    done = bench("encoding", "ami_term", "--texts", 40, "--rounds", 1, "--results", tmp_path)
+    done = bench("encoding", "ami_term", "--texts", 8, "--rounds", 1, "--results", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "processor: " in done.stdout
     for item in ("encoding", "ami_term"):

@@ -178,6 +178,36 @@ def test_all_cells_run_in_the_browser(lab, page, copies, name):
         check_search_box(page)
 
 
+SLIDER = """
+import ipywidgets
+
+from micse_utils.plotting.interactive import interactive
+
+slider = ipywidgets.SelectionSlider(options=[1, 2, 3], description="level")
+interactive(lambda axes, level: axes.axhline(level), slider, [1, 3])
+"""
+
+
+def test_a_slider_that_is_moved_redraws_its_figure(lab, page):
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    notebook = nbformat.read(NOTEBOOKS / f"{NAMES[0]}.ipynb", as_version=4)
+    notebook.cells = [nbformat.v4.new_code_cell(SLIDER)]
+    nbformat.write(notebook, FOLDER / "slider.ipynb")
+    open_notebook(page, lab, "results/browser/slider.ipynb")
+    run_all(page)
+    figure = page.locator(".jp-OutputArea .widget-vbox img")
+    figure.wait_for()
+    before = figure.get_attribute("src")
+    page.locator(".noUi-handle").press("ArrowRight")
+    page.wait_for_function(
+        """before => {
+            const figure = document.querySelector(".jp-OutputArea .widget-vbox img");
+            return figure && figure.src !== before;
+        }""",
+        arg=before,
+    )
+
+
 def check_bars(page, *, at_least):
     """Every progress bar is full and green, says so, and is long enough to be seen."""
     boxes = page.locator(".jp-OutputArea .widget-hbox", has=page.locator(".progress-bar"))

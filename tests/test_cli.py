@@ -51,13 +51,6 @@ def test_wrong_usage_ends_with_2(call, capsys):
     assert "usage: micse" in capsys.readouterr().err
 
 
-def test_a_refusal_is_one_sentence_on_stderr_and_ends_with_1(tmp_path):
-    done = run("train", str(tmp_path / "none.txt"), "--output", str(tmp_path / "out"))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert len(done.stderr.strip().splitlines()) == 1 and "none.txt" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     for name in [name for name in sys.modules if name.startswith("micse_utils.cluster")]:

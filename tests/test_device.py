@@ -35,7 +35,7 @@ def test_the_variable_overrides(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu please"])
-def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch, name):
+def test_a_missing_device_is_rejected_by_name(monkeypatch, name):
     monkeypatch.setenv("MICSE_DEVICE", name)
     with pytest.raises(ValueError, match=f"MICSE_DEVICE={name} cannot be used here"):
         pick_device()
@@ -134,12 +134,12 @@ def test_the_least_limit_of_memory_is_found(large, tmp_path):
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("2.0", 2), ("0.5", 1), ("64", 16), ("none", 16)])
-def test_the_limit_of_a_jupyterhub_counts(large, limit, expected):
+def test_the_limit_of_jupyterhub_counts(large, limit, expected):
     large.setenv("CPU_LIMIT", limit)
     assert pick_threads() == expected
 
 
-def test_who_chooses_wins(large):
+def test_the_users_choice_wins(large):
     large.setenv("CPU_LIMIT", "2")
     large.setenv("OMP_NUM_THREADS", "6,2")
     assert pick_threads() == 6
@@ -173,7 +173,7 @@ def test_all_libraries_take_the_number():
     assert numbers(MICSE_THREADS="1") == [1, 1, 1]
 
 
-def test_a_number_that_the_program_has_set_stays():
+def test_a_number_set_by_the_program_is_kept():
     """More than there are cores, which PyTorch never takes by itself."""
     many = psutil.cpu_count() + 3
     chosen = f"import numpy, numba, torch; torch.set_num_threads({many});"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from micse_utils import encoding
-from micse_utils.encoding import _batches, encode
+from micse_utils.encoding import TOKEN_BUDGET, _batches, encode
 from micse_utils.models import load_model
 
 TEXTS = [
@@ -33,14 +33,15 @@ def alone(model, text, max_length=128):
     return torch.nn.functional.normalize(hidden.mean(dim=0), dim=0).numpy()
 
 
-def test_each_vector_is_the_one_its_text_gets_alone(encoder):
+def test_batching_does_not_change_a_vector(encoder, monkeypatch):
     expected = np.stack([alone(encoder, text) for text in TEXTS])
-    for token_budget in (1, 40, 100_000):
-        found = encode(encoder, TEXTS, token_budget=token_budget, dtype=torch.float32)
+    for budget in (1, 40, 100_000):
+        monkeypatch.setitem(TOKEN_BUDGET, encoder.device.type, budget)
+        found = encode(encoder, TEXTS, dtype=torch.float32)
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_order_given_is_kept_for_many_texts_of_all_lengths(encoder):
+def test_the_order_of_many_texts_of_all_lengths_is_kept(encoder):
     random = np.random.default_rng(0)
     words = ["tide", "sea", "moon", "dog", "bank", "nurse", "river", "stone", "light", "paper"]
     texts = [" ".join(random.choice(words, random.integers(1, 60))) for _ in range(200)]
@@ -62,7 +63,7 @@ def test_the_result_is_float32_of_the_right_shape(encoder):
     assert (found.shape, found.dtype) == ((len(TEXTS), 384), np.float32)
 
 
-def test_the_model_is_left_as_it_was(tiny):
+def test_the_model_is_not_changed(tiny):
     tiny.train()
     before = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
     first = encode(tiny, ["the cat"] * 2, max_length=16, dtype=torch.bfloat16)
@@ -128,12 +129,12 @@ def test_embeddings_may_be_written_to_a_file(tiny, small_windows, tmp_path, dtyp
 
 @pytest.mark.parametrize("shape", [(4, 32), (6, 32), (5, 31), (5,), (5, 32, 1)])
 @pytest.mark.parametrize("kind", [list, iter])
-def test_a_file_of_another_shape_is_refused(tiny, small_windows, shape, kind):
+def test_a_file_of_the_wrong_shape_is_rejected(tiny, small_windows, shape, kind):
     with pytest.raises(ValueError, match=r"out has .* texts"):
         encode(tiny, kind(["the cat"] * 5), max_length=16, out=np.zeros(shape))
 
 
-def test_a_wrong_text_of_a_list_is_found_before_anything_is_encoded(tiny, small_windows):
+def test_a_wrong_text_of_a_list_is_rejected_before_encoding(tiny, small_windows):
     out = np.zeros((8, 32))
     with pytest.raises(TypeError, match=r"texts\[7\]"):
         encode(tiny, ["the cat"] * 7 + [None], out=out, max_length=16)
@@ -152,29 +153,29 @@ def test_counts_of_warnings_run_over_all_windows(tiny, small_windows):
     assert [str(warning.message)[:12] for warning in caught] == ["3 of 7 texts", "1 of 7 texts"]
 
 
-def test_an_empty_iterable_is_refused(tiny):
+def test_an_empty_iterable_is_rejected(tiny):
     with pytest.raises(ValueError, match="no texts to encode"):
         encode(tiny, iter([]), max_length=16)
 
 
-def test_one_string_is_refused(tiny):
+def test_one_string_is_rejected(tiny):
     with pytest.raises(TypeError, match="got one string"):
         encode(tiny, "the cat")
 
 
-def test_an_empty_list_is_refused(tiny):
+def test_an_empty_list_is_rejected(tiny):
     with pytest.raises(ValueError, match="no texts to encode"):
         encode(tiny, [])
 
 
 @pytest.mark.parametrize("wrong", [None, 3, float("nan"), b"bytes", ["list"]])
-def test_what_is_no_string_is_refused_with_its_position(tiny, wrong):
+def test_what_is_not_a_string_is_rejected_with_its_position(tiny, wrong):
     with pytest.raises(TypeError, match=r"texts\[1\]"):
         encode(tiny, ["the cat", wrong])
 
 
 @pytest.mark.parametrize("max_length", [0, 2, 65, 10_000])
-def test_a_length_out_of_the_models_range_is_refused(tiny, max_length):
+def test_a_length_out_of_the_models_range_is_rejected(tiny, max_length):
     with pytest.raises(ValueError, match="from 3 to 64 tokens"):
         encode(tiny, ["the cat"], max_length=max_length)
 
@@ -194,7 +195,7 @@ def test_cut_texts_are_counted_and_cut_like_the_tokenizer_does(encoder):
     np.testing.assert_allclose(found[0], alone(encoder, long, max_length=32), atol=1e-5)
 
 
-def test_nothing_is_said_where_nothing_was_cut(tiny):
+def test_no_warning_without_a_cut(tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encode(tiny, ["the cat", "a dog"], max_length=16)
@@ -209,7 +210,7 @@ def test_odd_texts_do_not_crash(encoder, text):
     assert np.isfinite(encode(encoder, [text, "an even one"])).all()
 
 
-def test_a_split_surrogate_pair_is_the_character_it_stands_for(encoder):
+def test_a_split_surrogate_pair_is_joined(encoder):
     whole, split = encode(encoder, ["so 😀", "so \ud83d\ude00"], dtype=torch.float32)
     assert np.array_equal(whole, split)
 
@@ -229,7 +230,7 @@ def test_a_text_longer_than_the_budget_gets_a_batch_of_its_own():
 @pytest.mark.parametrize(
     "texts", [{"a": "text"}, {"a", "b"}, frozenset("ab"), pd.DataFrame({"text": ["a", "b"]})]
 )
-def test_what_has_no_order_or_several_columns_is_refused(tiny, texts):
+def test_unordered_texts_and_tables_are_rejected(tiny, texts):
     with pytest.raises(TypeError, match="sequence of strings"):
         encode(tiny, texts)
 
@@ -240,7 +241,7 @@ def test_a_series_of_texts_is_read(tiny):
 
 
 @pytest.mark.filterwarnings("ignore:.*texts are")
-def test_without_a_length_the_models_own_limit_is_taken_up_to_128(tiny):
+def test_the_default_length_is_the_models_limit_up_to_128(tiny):
     long = "the cat " * 100
     assert np.array_equal(encode(tiny, [long]), encode(tiny, [long], max_length=64))
 
@@ -253,36 +254,34 @@ def test_without_a_length_the_models_own_limit_is_taken_up_to_128(tiny):
         (["the [MASK]", "[SEP]", "the cat"], "2 of 3 texts hold control tokens"),
     ],
 )
-def test_texts_that_are_not_read_as_written_are_counted(tiny, texts, said):
+def test_texts_that_are_not_encoded_as_written_are_counted(tiny, texts, said):
     with pytest.warns(UserWarning, match=said) as caught:
         encode(tiny, texts)
     assert len(caught) == 1
 
 
-def test_the_default_prompt_stands_before_each_text(tiny_bert):
+def test_the_default_prompt_precedes_each_text(tiny_bert):
     model = load_model(tiny_bert, device="cpu")
     expected = encode(model, ["the cat", "the dog"])
     model.prompts = {"query": "the "}
-    assert np.array_equal(encode(model, ["cat", "dog"], prompt_name="query"), expected)
     model.default_prompt_name = "query"
+    assert np.array_equal(encode(model, ["cat", "dog"]), expected)
     found = encode(model, ["cat", "dog"], dtype=torch.float32)
     np.testing.assert_allclose(found, model.encode(["cat", "dog"]), atol=1e-5)
     model[1].include_prompt = False
     model[1].pooling_mode = "mean"
     found = encode(model, ["cat", "dog"], dtype=torch.float32)
     np.testing.assert_allclose(found, model.encode(["cat", "dog"]), atol=1e-5)
-    with pytest.raises(ValueError, match="prompt_name"):
-        encode(model, ["cat"], prompt_name="document")
 
 
-def test_vectors_are_as_short_as_the_model_cuts_them(tiny_bert):
+def test_vectors_have_the_models_truncated_dimension(tiny_bert):
     model = load_model(tiny_bert, device="cpu")
     whole = encode(model, ["the cat"])
     model.truncate_dim = 8
     assert np.array_equal(encode(model, ["the cat"]), whole[:, :8])
 
 
-def test_damaged_weights_are_found_by_their_vectors(tiny_bert):
+def test_damaged_weights_are_reported_with_the_text(tiny_bert):
     model = load_model(tiny_bert, device="cpu")
     dog = model.tokenizer.convert_tokens_to_ids("dog")
     with torch.no_grad():
@@ -292,7 +291,7 @@ def test_damaged_weights_are_found_by_their_vectors(tiny_bert):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_threads_may_encode_with_one_model_at_once(tiny_bert, dtype):
+def test_threads_can_encode_with_one_model_at_once(tiny_bert, dtype):
     model = load_model(tiny_bert, device="cpu").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     texts = [["the cat", "a dog", "the big red dog"] * n for n in (1, 5, 40, 90)]

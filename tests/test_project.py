@@ -162,6 +162,7 @@ def test_the_committed_text_names_no_machine():
             assert not leak.search((ROOT / name).read_text(encoding="utf-8")), name
 
 
+@pytest.mark.slow
 def test_the_package_imports_nothing_heavy_before_it_is_needed():
     """Maps and the notebook runner take seconds to import; encoding must not pay for them."""
     code = "import sys, micse_utils.models, micse_utils.encoding, micse_utils.datasets.texts; "

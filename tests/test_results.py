@@ -25,7 +25,7 @@ MODEL = Provenance("all-MiniLM-L6-v2", "package", "gt==0.1", sha256="ab" * 32, p
 DATA = Provenance("tweets", "hub", "owner/tweets", revision="0123456789abcdef")
 
 
-def test_metrics_carry_figures_and_all_that_made_them(tmp_path):
+def test_metrics_carry_figures_and_provenance(tmp_path):
     figures = {"accuracy": np.float32(0.5), "matrix": np.eye(2), "count": np.int64(3)}
     write_metrics(tmp_path, figures, headline="a half", model=MODEL, data=DATA, seed=7, dtype="f")
     record = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ def test_metrics_carry_figures_and_all_that_made_them(tmp_path):
     assert made["versions"]["torch"] == importlib.metadata.version("torch")
 
 
-def test_a_figure_that_is_no_number_is_refused_and_the_last_good_file_stays(tmp_path):
+def test_nan_is_rejected_and_the_last_good_file_stays(tmp_path):
     write_metrics(tmp_path, {"x": 1.0}, headline="", model=MODEL, data=DATA, seed=0)
     good = (tmp_path / "metrics.json").read_bytes()
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -59,7 +59,7 @@ def test_an_interrupted_write_leaves_the_last_good_file_and_nothing_else(tmp_pat
     assert target.read_text(encoding="utf-8") == "good"
 
 
-def test_figures_and_tables_are_written_where_named(tmp_path):
+def test_figures_and_tables_are_written(tmp_path):
     figure, _ = plt.subplots()
     png = save_figure(tmp_path / "new" / "folder", "dots", figure)
     plt.close(figure)
@@ -110,7 +110,7 @@ def test_a_run_overwrites_what_the_kit_wrote_and_nothing_else(tmp_path_factory, 
     assert all((folder / name).read_text(encoding="utf-8") == "theirs" for name in users - kits)
 
 
-def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(tmp_path):
+def test_a_second_run_in_a_folder_is_rejected_until_the_first_ends(tmp_path):
     with claimed(tmp_path, ["a"]):
         (tmp_path / "a").touch()
         with pytest.raises(FileExistsError, match="another run"), claimed(tmp_path, ["a"]):
@@ -128,7 +128,7 @@ def test_a_link_is_never_the_kits(tmp_path):
         pass
 
 
-def test_a_page_refuses_a_foreign_file_and_overwrites_its_own(tmp_path):
+def test_a_page_rejects_a_foreign_file_and_overwrites_its_own(tmp_path):
     (tmp_path / "metrics.json").write_text("mine", encoding="utf-8")
     with pytest.raises(FileExistsError, match=r"metrics\.json"):
         page_folder(tmp_path, "dots.png", "metrics.json")
@@ -138,9 +138,7 @@ def test_a_page_refuses_a_foreign_file_and_overwrites_its_own(tmp_path):
     assert page_folder(tmp_path / "new", "metrics.json") == folder
 
 
-def test_a_results_folder_of_a_page_is_absolute_and_named_if_not_the_usual(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_results_folder_is_absolute_and_printed_if_unusual(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = page_folder("../elsewhere/01", "metrics.json")
     assert folder == (tmp_path.parent / "elsewhere" / "01").resolve()

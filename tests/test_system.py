@@ -36,7 +36,7 @@ def test_without_file_locks_a_marker_keeps_others_out(no_locks, tmp_path, capsys
 
 
 @pytest.mark.parametrize("times", [2, 9])
-def test_a_file_that_is_open_in_windows_is_tried_again_and_then_named(tmp_path, monkeypatch, times):
+def test_replacing_an_open_file_is_retried_and_then_reported(tmp_path, monkeypatch, times):
     """As Windows does while Excel, or for a moment a virus scanner, has the file open."""
     target, left, rename = tmp_path / "table.csv", iter(range(times)), type(tmp_path).replace
     target.write_text("old", encoding="utf-8")
@@ -67,7 +67,12 @@ FINE = "micse_utils --version"
 
 
 @pytest.mark.parametrize(
-    ("call", "status", "streams"), [(REFUSED, 1, ""), (REFUSED, 1, ">&- 2>&-"), (FINE, 0, ">&-")]
+    ("call", "status", "streams"),
+    [
+        (REFUSED, 1, ""),
+        pytest.param(REFUSED, 1, ">&- 2>&-", marks=pytest.mark.slow),
+        (FINE, 0, ">&-"),
+    ],
 )
 def test_a_console_without_utf8_or_none_at_all_changes_no_exit_status(
     call, status, streams, tmp_path
@@ -80,15 +85,17 @@ def test_a_console_without_utf8_or_none_at_all_changes_no_exit_status(
         text=True,
     )
     assert done.returncode == status
-    assert "Traceback" not in done.stdout + done.stderr
-    if call == REFUSED and "2>" not in streams:
-        assert "no-such-\\xe9.txt" in done.stderr
+    assert (done.stdout, [*tmp_path.iterdir()]) == ("", [])
+    said = done.stderr.splitlines()
+    if call == REFUSED and not streams:
+        assert len(said) == 1 and "no-such-\\xe9.txt" in said[0]
+    else:
+        assert said == []
 
 
-@pytest.mark.parametrize("tool", ["doctor --before", "run_notebooks 09", "badges nowhere"])
-def test_a_tool_without_a_console_ends_as_with_one(tool):
-    ends = [
-        subprocess.run(["sh", "-c", f'"$0" -m tools.{tool} {streams}', sys.executable]).returncode
-        for streams in (">/dev/null 2>&1", ">&- 2>&-")
-    ]
-    assert ends[0] == ends[1] == (0 if "doctor" in tool else 2)
+@pytest.mark.parametrize(
+    ("tool", "status"), [("doctor --before", 0), ("run_notebooks 09", 2), ("badges nowhere", 2)]
+)
+def test_a_tool_without_a_console_ends_as_with_one(tool, status):
+    done = subprocess.run(["sh", "-c", f'"$0" -m tools.{tool} >&- 2>&-', sys.executable])
+    assert done.returncode == status

@@ -50,4 +50,10 @@ def test_the_best_word_has_the_largest_class_based_tf_idf():
     )
     weight = counts / counts.sum(1, keepdims=True) * np.log(1 + counts.sum() / 2 / counts.sum(0))
     best = {k: vocabulary[weight[k].argmax()] for k in (0, 1)}
-    assert cluster_names(texts, clusters, count=1) == best
+    names = cluster_names(texts, clusters)
+    assert {k: name.split(", ")[0] for k, name in names.items()} == best
+
+
+def test_words_of_too_few_texts_name_no_cluster():
+    texts = ["rare tea", "tea", "odd", "milk"]
+    assert cluster_names(texts, [0, 0, 1, 1], fewest=2) == {0: "tea", 1: "cluster 1"}

@@ -38,7 +38,7 @@ def model(request, tiny_bert, tmp_path):
 
 
 @pytest.mark.parametrize("tokens", [3, 20])
-def test_the_twin_gives_what_the_model_gives(model, tokens):
+def test_the_twin_agrees_with_the_model(model, tokens):
     ids = 10 + torch.arange(4 * tokens).reshape(4, tokens) % 60
     mask = torch.ones_like(ids)
     mask[1, -1] = mask[3, 1:] = 0
@@ -79,7 +79,7 @@ FEATURES = {"input_ids": torch.tensor([[7, 8, 9]]), "attention_mask": torch.ones
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_model_is_left_as_it_was_and_can_still_be_trained(model, dtype):
+def test_the_model_is_not_changed_and_can_still_be_trained(model, dtype):
     model.train()
     before = copy.deepcopy(model.state_dict())
     forward_of(model, dtype)(dict(FEATURES))
@@ -92,7 +92,7 @@ def test_the_model_is_left_as_it_was_and_can_still_be_trained(model, dtype):
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_a_twin_in_the_models_own_format_has_its_very_weights(model):
+def test_a_twin_in_the_models_own_format_shares_its_weights(model):
     own, rough = (twin_of(model[0], dtype) for dtype in (torch.float32, torch.bfloat16))
     weights = {t.data_ptr() for t in model.parameters()}
     assert {t.data_ptr() for t in own.parameters()} == weights
@@ -140,7 +140,7 @@ def test_the_twin_goes_with_its_model(tiny_bert):
     assert not any(twin() for twin in twins)
 
 
-def test_a_change_of_the_pooling_counts_at_once(tiny_bert):
+def test_a_change_of_the_pooling_takes_effect_at_once(tiny_bert):
     model = load_model(tiny_bert, device="cpu", pooling="mean")
     forward_of(model, torch.float32)(dict(FEATURES))
     model[1].pooling_mode = "cls"
@@ -149,7 +149,7 @@ def test_a_change_of_the_pooling_counts_at_once(tiny_bert):
     torch.testing.assert_close(forward_of(model, torch.float32)(dict(FEATURES)), expected)
 
 
-def test_a_choice_of_another_attention_is_respected(tiny_bert):
+def test_a_different_attention_is_kept(tiny_bert):
     model = load_model(tiny_bert, device="cpu")
     model.transformers_model.set_attn_implementation("eager")
     assert twin_of(model[0], torch.float32).model.config._attn_implementation == "eager"

@@ -24,7 +24,7 @@ from tools.clean_notebooks import clean
 from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time
 
 HEADLINES = {"01": "similarity", "02": "topics", "03": "wrong_pooling"}
-HEADLINES |= {"04": "learning_curves", "05": "scores", "06": "recall_speed"}
+HEADLINES |= {"04": "courses", "05": "scores", "06": "recall_speed"}
 """Of each notebook's figures, the one for the index."""
 STYLE, FRAME = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".html.j2"))
 ABOUT = """# miCSE kit

@@ -42,7 +42,6 @@ from micse_utils.results import (
 from micse_utils.settings import expanded
 from micse_utils.sources.choose import absolute, is_source
 from micse_utils.system import hold
-from micse_utils.training.config import METHODS
 from tools.clean_notebooks import clean, plain_widgets
 
 ROOT = Path(__file__).parent.parent
@@ -79,11 +78,10 @@ PARAMETERS = {
     "n_neighbors": Annotated[int, Field(ge=2)],
     "min_cluster_size": Annotated[int, Field(ge=2)],
     "seed": SEED,
-    "sizes": Annotated[list[BATCH], *SEVERAL],
-    "methods": Annotated[list[Literal[METHODS]], *SEVERAL],
-    "seeds": Annotated[list[SEED], *SEVERAL],
+    "size": BATCH,
+    "sentence": NAME,
+    "steps": Annotated[int, Field(ge=1)],
     "whole_steps": Annotated[int, Field(ge=1)],
-    "raw_steps": Annotated[int, Field(ge=1)],
     "quick": bool,
     "tasks": Annotated[list[Literal[*STS_TASKS, *PACKAGED_STS]], *SEVERAL],
     "trained_in": NAME,
@@ -364,6 +362,7 @@ def _fingerprint(name: str, parameters: dict) -> str:
     """Hash of what decides a notebook's results: cells, package, parameters, settings."""
     cells = [[c.cell_type, c.source] for c in nbformat.read(_path(name), as_version=4).cells]
     settings = {k: v for k, v in os.environ.items() if k.startswith("MICSE_") and v}
+    settings.pop("MICSE_STATIC", None)  # always set here
     digest = hashlib.sha256(json.dumps([cells, parameters, settings], sort_keys=True).encode())
     places = [*ROOT.glob("micse_utils/**/*.py"), *ROOT.glob("data/**/*")]
     for file in sorted([*(p for p in places if p.is_file()), ROOT / "requirements.lock"]):
@@ -389,6 +388,7 @@ def _use_own_kernel() -> None:
     os.environ["IPYTHONDIR"] = str(Path(sys.prefix) / "etc" / "ipython")
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["MICSE_STATIC"] = "1"  # a slider on a page that is only read would be dead
 
 
 if __name__ == "__main__":

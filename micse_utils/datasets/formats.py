@@ -1,6 +1,6 @@
-"""One reader for each kind of file with a table: Parquet, CSV, JSON lines, text.
+"""Read each kind of file with a table: Parquet, CSV, JSON lines, text.
 
-CSV goes through Python's own `csv` module in strict mode, because it knows the line of every row.
+CSV goes through Python's own `csv` module in strict mode, which knows the line of every row.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, zip_longest
 from pathlib import PurePosixPath
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import fsspec
 import pyarrow as pa
@@ -22,13 +22,11 @@ import pyarrow.parquet
 from micse_utils.checks import repaired, shown
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-TEXT = "text"
-"""Name of the one column of a text file, which has a row per line."""
+TEXT = "text"  # name of the one column of a text file
 DELIMITERS = (",", "\t", ";", "|")
-CELL_LINES = 20
-"""Lines that a row of CSV may have, unless all cells are quoted: a longer one has a stray quote."""
-CHUNK = 4096
-"""Rows that are read together."""
+CELL_LINES = 20  # of a row of CSV, unless all cells are quoted: a longer one has a stray quote
+NUL = "holds NUL characters; if it is UTF-16, save it as UTF-8"
+CHUNK = 4096  # rows that are read together
 NO_TEXT = re.compile(
     r"(?![a-z])[-+\d\s.,:/%eETZ]*|true|false|\[.*\]|\{.*\}", re.IGNORECASE | re.ASCII | re.DOTALL
 )
@@ -37,7 +35,7 @@ NO_TEXT = re.compile(
 
 @dataclass(frozen=True)
 class Reader:
-    """One file of a table; each kind has `scan` and `tables`."""
+    """One file of a table; each kind has `scan`, for columns and number of rows, and `tables`."""
 
     filesystem: fsspec.AbstractFileSystem
     file: str
@@ -63,13 +61,13 @@ class Reader:
 
     @cached_property
     def head(self) -> str:
-        """The first characters, with the line ends as they are."""
+        """The first characters, with unchanged line ends."""
         with self.text(newline="") as stream:
             return stream.read(2**16)
 
     @cached_property
     def newline(self) -> str:
-        """What ends a line; a carriage return may stand before a line feed."""
+        """What ends a line; a carriage return may precede a line feed."""
         end = re.search(r"\r\n?|\n", self.head)
         return "\r" if end and end[0] == "\r" else "\n"
 
@@ -80,45 +78,40 @@ class Reader:
                 line = line.removesuffix(self.newline)
                 line = line.removesuffix("\r") if self.newline == "\n" else line
                 if "\0" in line:
-                    raise self.has_nul(number)
+                    raise self.wrong(number, NUL)
                 if "\r" in line or "\n" in line:
-                    raise ValueError(
-                        f"{self.file}, line {number}: lines must end alike, got a carriage return "
-                        "and a line feed apart"
-                    )
+                    raise self.wrong(number, "lines must end alike, got a second line end")
                 yield line
 
-    def has_nul(self, line: int) -> ValueError:
-        """Return the error for a line with NUL characters."""
-        return ValueError(
-            f"{self.file}, line {line} holds NUL characters; if it is UTF-16, save it as UTF-8"
-        )
+    def wrong(self, line: int, what: str) -> ValueError:
+        """Return an error with the file and the line."""
+        return ValueError(f"{self.file}, line {line}: {what}")
 
 
 class Text(Reader):
-    """A row a line."""
+    """Text, a row a line."""
 
     def scan(self) -> tuple[pa.Schema, int]:
-        """Read the file once; return columns and number of rows."""
+        """Read the file once."""
         return pa.schema([(TEXT, pa.string())]), sum(1 for _ in self.lines())
 
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
-        """Yield the rows, some at a time."""
+        """Yield the rows."""
         for lines in _chunks(self.lines()):
             yield pa.table({TEXT: pa.array(lines, pa.string())})
 
 
 class Parquet(Reader):
-    """Parquet, which has its types."""
+    """Parquet, the one format with types."""
 
     def scan(self) -> tuple[pa.Schema, int]:
-        """Read the file once; return columns and number of rows."""
+        """Read the file once."""
         with self.filesystem.open(self.file, "rb") as stream:
             parquet = pa.parquet.ParquetFile(stream)
             return parquet.schema_arrow.remove_metadata(), parquet.metadata.num_rows
 
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
-        """Yield the rows, some at a time."""
+        """Yield the rows."""
         with self.filesystem.open(self.file, "rb") as stream:
             for batch in pa.parquet.ParquetFile(stream).iter_batches():
                 yield pa.Table.from_batches([batch])
@@ -128,7 +121,7 @@ class JSONLines(Reader):
     """JSON lines, an object each."""
 
     def scan(self) -> tuple[pa.Schema, int]:
-        """Read the file once; return columns and number of rows."""
+        """Read the file once."""
         schema, rows = pa.schema([]), 0
         for records in _chunks(self._records()):
             names = dict.fromkeys(name for record in records for name in record)
@@ -138,7 +131,7 @@ class JSONLines(Reader):
         return pa.schema([f if _storable(f) else (f.name, pa.string()) for f in schema]), rows
 
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
-        """Yield the rows, some at a time."""
+        """Yield the rows."""
         for records in _chunks(self._records()):
             present = {name for record in records for name in record} | {self.column}
             fields = [field for field in schema if field.name in present]
@@ -146,31 +139,28 @@ class JSONLines(Reader):
             yield pa.table(arrays, schema=pa.schema(fields))
 
     def _records(self) -> Iterator[dict]:
-        """Yield the objects; blank lines are none."""
+        """Yield the objects; blank lines are skipped."""
         for number, line in enumerate(self.lines(), 1):
             if not line.strip():
                 continue
-            where = f"{self.file}, line {number}"
             try:
                 record = json.loads(line, object_pairs_hook=_distinct)
                 if "\\ud" in line.lower():  # perhaps half of a surrogate pair
                     record = json.loads(repaired(json.dumps(record, ensure_ascii=False)))
             except (ValueError, RecursionError) as error:
                 reason = getattr(error, "msg", error)
-                raise ValueError(f"{where} is not JSON, one object a line: {reason}") from None
+                raise self.wrong(number, f"not JSON, one object a line: {reason}") from None
             if not isinstance(record, dict):
-                raise ValueError(f"{where} must be an object, got {shown(line)}")
-            if not isinstance(record.get(self.column), str | None):
-                raise ValueError(
-                    f"{where}: '{self.column}' must be text, got {shown(record[self.column])}"
-                )
+                raise self.wrong(number, f"must be an object, got {shown(line)}")
+            if not isinstance(text := record.get(self.column), str | None):
+                raise self.wrong(number, f"'{self.column}' must be text, got {shown(text)}")
             yield record
 
 
 def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        raise ValueError("an object has two values of one name")
+        raise ValueError("an object names a value twice")
     return record
 
 
@@ -184,7 +174,7 @@ def _storable(column: pa.Field) -> bool:
 
 
 def _column(values: list, kind: pa.DataType | None = None) -> pa.Array:
-    """Return values of JSON as a column; as text, if they have no common type."""
+    """Return values of JSON as a column; as text if they have no common type."""
     try:
         if kind is None or not pa.types.is_string(kind):
             return pa.array(values, kind)
@@ -194,25 +184,15 @@ def _column(values: list, kind: pa.DataType | None = None) -> pa.Array:
     return pa.array(as_text, pa.string())
 
 
-@dataclass(frozen=True)
-class CSVForm:
-    """How a CSV file is written.
-
-    Attributes:
-        header: names of the columns.
-        delimiter: between cells.
-        start: lines before the header: 1 after Excel's `sep=;`, else 0.
-        spaced: a space follows each delimiter, as in `id, text`.
-        quotes: quotes enclose cells; else they are literal.
-        all_quoted: every cell of the header is quoted.
-    """
+class CSVForm(NamedTuple):
+    """How a CSV file is written."""
 
     header: list[str]
     delimiter: str
-    start: int
-    spaced: bool
-    quotes: bool
-    all_quoted: bool
+    start: int  # lines before the header: 1 after Excel's `sep=;`, else 0
+    spaced: bool  # a space follows each delimiter, as in `id, text`
+    quotes: bool  # quotes enclose cells; else they are literal
+    all_quoted: bool  # every cell of the header is quoted
 
 
 class CSV(Reader):
@@ -224,14 +204,11 @@ class CSV(Reader):
 
     @cached_property
     def form(self) -> CSVForm:
-        """How the file is written.
-
-        The delimiter is the suffix's, unless only a different one yields the column asked for.
-        """
+        """How it is written; a delimiter that yields the wanted column overrules the suffix."""
         own = "\t" if ".tsv" in PurePosixPath(self.file.lower()).suffixes else ","
         delimiters, start, head = [own, *(d for d in DELIMITERS if d != own)], 0, self.head
         if (nul := head.find("\0")) >= 0:
-            raise self.has_nul(head.count(self.newline, 0, nul) + 1)
+            raise self.wrong(head.count(self.newline, 0, nul) + 1, NUL)
         if announced := re.match(r'"?sep=(.)"?\r?[\n\r]', head):  # Excel's
             delimiters, start, head = [announced[1]], 1, head[announced.end() :]
         forms = [form for d in delimiters if (form := self._formed(head, d, start)).header]
@@ -248,12 +225,12 @@ class CSV(Reader):
         return CSVForm(header, delimiter, start, spaced, quotes, head.startswith(every))
 
     def scan(self) -> tuple[pa.Schema, int]:
-        """Read the file once; return columns and number of rows."""
+        """Read the file once."""
         form, rows, text, doubtful = self.form, 0, False, False
         if self.column not in form.header:
             raise ValueError(
-                f"{self.file} has no column {shown(self.column)}; its first line, taken as the "
-                f"header, has {shown(', '.join(form.header))}; name one of these, or add a header"
+                f"{self.file} has no column {shown(self.column)}; name one of its first line, "
+                f"{shown(', '.join(form.header))}, or add a header"
             )
         place = form.header.index(self.column)
         for _, cells in self._rows(form.quotes):
@@ -262,25 +239,25 @@ class CSV(Reader):
             doubtful = doubtful or any(cell.startswith('"') for cell in cells)
         if rows and not text:
             raise ValueError(
-                f"column '{self.column}' of {self.file} must hold text, got only numbers, dates, "
-                f"lists and the like: {shown(cells[place])}"
+                f"column '{self.column}' of {self.file} must hold text, got only values such as "
+                f"{shown(cells[place])}"
             )
         if doubtful and not form.quotes:
-            self._refuse_two_readings(place)
+            self._reject_two_readings(place)
         return pa.schema([(name, pa.string()) for name in form.header]), rows
 
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
-        """Yield the rows, some at a time."""
+        """Yield the rows."""
         for rows in _chunks(self._rows(self.form.quotes)):
             columns = zip(*(cells for _, cells in rows), strict=True)
             arrays = [pa.array([c or None for c in cells], pa.string()) for cells in columns]
             yield pa.table(arrays, names=self.form.header)
 
-    def _refuse_two_readings(self, place: int) -> None:
-        """Refuse a TSV whose quotes may be literal or may enclose cells, with different rows.
+    def _reject_two_readings(self, place: int) -> None:
+        """Reject a TSV whose quotes may be literal or may enclose cells, with different rows.
 
         They are literal if they cannot enclose cells, or if they do so without need: programs
-        quote a cell for the sake of what is in it, or else the header, too.
+        quote a cell because of what is in it, or else the header, too.
         """
         first, needless, bare = None, False, False
         try:
@@ -294,10 +271,8 @@ class CSV(Reader):
         except ValueError:
             return
         if not (needless and bare):
-            raise ValueError(
-                f"{self.file}, line {first}: quotes may be part of the text or may enclose it; "
-                "save the table as .csv or .parquet"
-            )
+            reason = "quotes may be part of the text or may enclose it"
+            raise self.wrong(first, f"{reason}; save the table as .csv or .parquet")
 
     def _rows(self, quotes: bool) -> Iterator[tuple[int, list[str]]]:
         """Yield line and cells of each row; quotes enclose cells, or are literal."""
@@ -308,7 +283,7 @@ class CSV(Reader):
         def lines(stream: TextIO) -> Iterator[str]:
             for number, line in enumerate(stream, form.start + 1):
                 if "\0" in line:
-                    raise self.has_nul(number)
+                    raise self.wrong(number, NUL)
                 raw.append(line)
                 if len(raw) > CELL_LINES and (unquoted or not exempt):
                     raise csv.Error(f"a quote is still open {CELL_LINES} lines later")
@@ -327,19 +302,13 @@ class CSV(Reader):
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
-                    raise ValueError(
-                        f"{self.file}, line {line}: {error}; a quote or carriage return in a cell "
-                        "must be quoted as CSV does, and one that opens a cell be closed. Quote "
-                        "every cell, or save the table as .parquet"
-                    ) from None
+                    way_out = "quote every cell as CSV does, or save the table as .parquet"
+                    raise self.wrong(line, f"{error}; {way_out}") from None
                 if cells is None:
                     return
                 crlf = raw[-1].endswith("\r\n") if crlf is None else crlf
                 if not crlf and raw[-1].endswith("\r\n"):  # pandas leaves such texts unquoted
-                    raise ValueError(
-                        f"{self.file}, line {line}: a carriage return before the line feed, and "
-                        "none in line 1; let all lines end alike"
-                    )
+                    raise self.wrong(line, "a carriage return before the line feed, unlike line 1")
                 if line > form.start + 1 and (cells or len(form.header) == 1):
                     cells = cells or [""]
                     self._check(line, cells, raw, quotes)
@@ -349,46 +318,34 @@ class CSV(Reader):
                 raw.clear()
 
     def _check(self, line: int, cells: list[str], raw: list[str], quotes: bool) -> None:
-        """Refuse a row that does not fit the header, or that is not quoted as CSV is."""
-        form, where = self.form, f"{self.file}, line {line}"
+        """Reject a row that does not fit the header, or is not quoted as CSV requires."""
+        form = self.form
         if len(cells) != len(form.header):
-            raise ValueError(
-                f"{where} has {len(cells)} cells, the header has {len(form.header)}; a cell with "
-                f"{shown(form.delimiter)} in it must be quoted"
-            )
+            counts = f"{len(cells)} cells, but {len(form.header)} in the header"
+            raise self.wrong(line, f"{counts}; quote a cell with {shown(form.delimiter)} in it")
         if not quotes or all('"' not in part for part in raw):
             return
         # Three rows or more that fit the header lie in one cell, hardly by chance.
         fits = all(part.count(form.delimiter) == len(cells) - 1 for part in raw)
         if len(raw) > 3 and len(cells) > 1 and fits and not form.all_quoted:
-            raise ValueError(
-                f"{where}: the cell that opens with a quote holds rows of the table; close the "
-                "quote, or quote every cell"
-            )
+            raise self.wrong(line, "a cell holds rows; close its quote, or quote every cell")
         text = "".join(raw)
         for cell in cells:
             doubtful = '\\"' in cell or cell.lstrip().startswith('"')
             if doubtful and '"{}"'.format(cell.replace('"', '""')) not in text:
-                raise ValueError(
-                    f"{where}: a quote must open right after {shown(form.delimiter)}, and one in "
-                    f"the text must be doubled, got {shown(text)}"
-                )
+                rule = f"a quote must follow {shown(form.delimiter)}, or be doubled in the text"
+                raise self.wrong(line, f"{rule}, got {shown(text)}")
 
 
 READERS = {
-    ".parquet": Parquet,
-    ".csv": CSV,
-    ".tsv": CSV,
-    ".jsonl": JSONLines,
-    ".ndjson": JSONLines,
-    ".json": JSONLines,
-    ".txt": Text,
-}
-"""By suffix in any case, the reader of a file; all but Parquet may be compressed: `.csv.gz`."""
+    ".parquet": Parquet, ".csv": CSV, ".tsv": CSV, ".txt": Text,
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), JSONLines),
+}  # fmt: skip
+"""Readers by suffix, in any case; all but Parquet may be compressed: `.csv.gz`."""
 
 
 def reader_of(name: str) -> type[Reader] | None:
-    """Return the reader for a file by its suffixes, None if there is none."""
+    """Return the reader for a file name, None if there is none."""
     suffixes = PurePosixPath(name.lower()).suffixes
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
@@ -398,7 +355,7 @@ def reader_of(name: str) -> type[Reader] | None:
 
 
 def unified(first: pa.Schema, second: pa.Schema, file: str | None = None) -> pa.Schema:
-    """Merge two schemas; types that do not go together become text, if no file is to blame."""
+    """Merge two schemas; incompatible types become text, or an error that names the file."""
     fields = {field.name: field for field in first}
     for new in second:
         old = fields.setdefault(new.name, new)
@@ -409,8 +366,7 @@ def unified(first: pa.Schema, second: pa.Schema, file: str | None = None) -> pa.
         except pa.ArrowTypeError:
             if file is not None:
                 raise ValueError(
-                    f"{file}: column '{new.name}' holds {new.type}, in files before it "
-                    f"{old.type}; convert one of them"
+                    f"{file}: column '{new.name}' holds {new.type}, in files before it {old.type}"
                 ) from None
             both = pa.field(new.name, pa.string())
         fields[new.name] = both
@@ -418,7 +374,6 @@ def unified(first: pa.Schema, second: pa.Schema, file: str | None = None) -> pa.
 
 
 def _chunks(items: Iterable) -> Iterator[list]:
-    """Yield the items, `CHUNK` at a time."""
     items = iter(items)
     while chunk := list(islice(items, CHUNK)):
         yield chunk

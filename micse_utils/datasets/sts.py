@@ -1,4 +1,4 @@
-"""Sentence pairs with a gold similarity (STS), and where they came from."""
+"""Load sentence pairs with a gold similarity (STS)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +10,11 @@ import pandas as pd
 
 from micse_utils.checks import shown
 from micse_utils.datasets.tasks import load_task, load_tasks, senteval_path
-from micse_utils.datasets.texts import package_provenance, read_lines
+from micse_utils.datasets.texts import parallel_lines, read_lines
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import KIT_DATA
 from micse_utils.sources.choose import choose
-from micse_utils.sources.packaged import fetch
+from micse_utils.sources.packaged import fetch, package_provenance
 from micse_utils.sources.senteval_archive import from_hub
 
 YEARS = {
@@ -25,32 +25,23 @@ YEARS = {
     "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
 }
 """Subsets of each year's task, as SentEval names their files."""
-
 STS_TASKS = (*YEARS, "STSBenchmark", "SICKRelatedness")
 PACKAGED_STS = ("Lee", "kit sample")
 """Stand-ins under their own names, from a package and from the kit itself."""
-HIGHEST = 5
-"""Gold scores of all tasks lie between 0 and this."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sentence pairs and how similar people found them.
+    """Sentence pairs and how similar people found them."""
 
-    Attributes:
-        first, second: n sentences each.
-        gold: float64, [n]; 0 (nothing in common) to 5 (the same), for Lee's texts 0 to 1.
-        subsets: for each pair the name of the subset it belongs to; none if there is only one.
-    """
-
-    first: list[str]
-    second: list[str]
-    gold: np.ndarray
+    first: list[str]  # n sentences
+    second: list[str]  # n sentences
+    gold: np.ndarray  # float64, [n]; 0 (unrelated) to 5 (the same), for Lee's texts 0 to 1
     provenance: Provenance
-    subsets: tuple[str, ...] = ()
+    subsets: tuple[str, ...] = ()  # name of each pair's subset; none if there is only one
 
     def __post_init__(self) -> None:
-        """Validate the parts."""
+        """Validate the pairs."""
         name, n = self.provenance.name, np.size(self.gold)
         lengths = [len(self.first), len(self.second), len(self.subsets) or n]
         if n == 0 or lengths != [n] * 3:
@@ -67,14 +58,14 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
     """Load the test pairs of one STS task, all subsets pooled.
 
     Args:
-        task: one of `STS_TASKS` or, from the package or the kit, of `PACKAGED_STS`.
-        source: of the former, `auto` (folder MICSE_SENTEVAL, then hub), `hub` (SentEval's folder
-            as SimCSE published it), or SentEval's folder.
+        task: one of `STS_TASKS` or `PACKAGED_STS`; the latter have only one source.
+        source: `auto` (folder MICSE_SENTEVAL, then hub), `hub` (SentEval's folder as SimCSE
+            published it), or SentEval's folder.
         revision: commit, tag or branch of the hub repository.
 
     Raises:
-        ValueError: an unknown task or source, or a file that is not as it should be.
-        FileNotFoundError, HubError, FetchError: the source asked for does not have it.
+        ValueError: an unknown task or source, or a damaged file.
+        FileNotFoundError, HubError, FetchError: the source does not have it.
     """
     official = {year: partial(_year_from_folder, year=year) for year in YEARS} | {
         "STSBenchmark": partial(_stsb_from_folder, split="test"),
@@ -90,14 +81,14 @@ def load_sts_tasks(
     """Load the pairs of several STS tasks.
 
     Args:
-        tasks: of `STS_TASKS` and `PACKAGED_STS`; by default all that the source has, and a line
-            says which it has not.
+        tasks: of `STS_TASKS` and `PACKAGED_STS`; by default all that the source has, and the
+            missing ones are printed.
         source: as for `load_sts`; `package`, and `auto` if there is nothing else, take
             `PACKAGED_STS`.
 
     Raises:
         ValueError: an unknown task, or a damaged file.
-        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
+        FileNotFoundError, HubError, FetchError: a task requested by name is missing.
     """
     load = partial(load_sts, source=source)
     return load_tasks(tasks, source, load, official=STS_TASKS, packaged=PACKAGED_STS)
@@ -106,46 +97,35 @@ def load_sts_tasks(
 def load_stsb(
     split: str = "dev", *, source: str | Path = "auto", revision: str | None = None
 ) -> Pairs:
-    """Load STSBenchmark (Cer et al. 2017) or, where it is unavailable, the kit's own plain pairs.
+    """Load STSBenchmark (Cer et al. 2017) or, if it is unavailable, the kit's own plain pairs.
 
     Args:
         split: `train`, `dev` or `test`.
-        source: `auto`, `hub`, `package` (the kit's sample, which has no splits and is no
-            benchmark), or SentEval's folder, as in MICSE_SENTEVAL.
-        revision: commit, tag or branch of the hub repository.
-
-    Raises:
-        ValueError: an unknown split or source, or a file that is not as it should be.
-        FileNotFoundError, HubError: the source asked for does not have it.
+        source: as for `load_sts`; `package` is the kit's sample, which has no splits and is not a
+            benchmark.
+        revision: as for `load_sts`, as is what is refused.
     """
     if split not in ("train", "dev", "test"):
-        raise ValueError(f"split={shown(split)} is none of train, dev, test")
+        raise ValueError(f"split must be train, dev or test, got {shown(split)}")
     read = partial(_stsb_from_folder, split=split)
     return choose(
-        "rated pairs",
-        source,
-        folder=read,
-        hub=lambda: from_hub(read, revision),
-        package=load_sample,
-        own="MICSE_SENTEVAL",
-    )
+        "rated pairs", source, folder=read, hub=lambda: from_hub(read, revision),
+        package=load_sample, own="MICSE_SENTEVAL",
+    )  # fmt: skip
 
 
 def load_sample(kind: str = "plain") -> Pairs:
     """Load the kit's own pairs in the manner of STS, scored by one writer; not a benchmark.
 
     Args:
-        kind: `plain`; `same words`, which share most words and mean something else; or
-            `other words`, which share few and mean the same. The last two are written to mislead,
-            so a correlation over all three would tell mostly how many of them there are.
-
-    Raises:
-        ValueError: an unknown kind.
+        kind: `plain`; `same words`, which share most words and differ in meaning; or `other words`,
+            which share few and mean the same. The last two are written to mislead, so a
+            correlation over all three would mostly reflect how many of them there are.
     """
     file = KIT_DATA / "sts_sample.csv"
     table = pd.read_csv(file)
     if kind not in (kinds := list(table["kind"].unique())):
-        raise ValueError(f"kind={shown(kind)} is none of {', '.join(kinds)}")
+        raise ValueError(f"kind must be one of {', '.join(kinds)}, got {shown(kind)}")
     table = table[table["kind"] == kind]
     provenance = replace(Provenance.of_kit_file(file), name=f"sts_sample, {kind} pairs")
     first, second = (table[name].tolist() for name in ("sentence1", "sentence2"))
@@ -154,46 +134,31 @@ def load_sample(kind: str = "plain") -> Pairs:
 
 
 def load_lee() -> Pairs:
-    """Load 1 225 pairs of 50 short news texts, rated by people (Lee, Pincombe & Welsh 2005).
-
-    Raises:
-        FetchError: the package that carries them could not be had.
-    """
+    """Load 1,225 pairs of 50 short news texts, rated by people (Lee, Pincombe & Welsh 2005)."""
     folder = fetch("judgments")
     texts = (folder / "lee.cor").read_text(encoding="cp1252").splitlines()
     ratings = np.loadtxt(folder / "similarities0-1.txt")
-    rows, columns = np.triu_indices(len(texts), k=1)
-    return Pairs(
-        [texts[row] for row in rows],
-        [texts[column] for column in columns],
-        ratings[rows, columns],
-        package_provenance("judgments"),
-    )
+    places = np.triu_indices(len(texts), k=1)
+    first, second = ([texts[n] for n in numbers] for numbers in places)
+    return Pairs(first, second, ratings[places], package_provenance("judgments"))
 
 
 def _year_from_folder(path: Path, year: str) -> Pairs:
     folder = senteval_path(path, f"STS/{year}-en-test")
-    first, second, gold, subsets, files = [], [], [], [], []
+    found, files = [], []
     for subset in YEARS[year]:
         pairs, scores = (folder / f"STS.{kind}.{subset}.txt" for kind in ("input", "gs"))
         for file in (pairs, scores):
             if not file.is_file():
                 raise FileNotFoundError(f"{folder} has no {file.name}")
-        rows, lines = _read_columns(pairs, 2), read_lines(scores)
-        if len(rows) != len(lines):
-            raise ValueError(
-                f"{pairs} has {len(rows)} lines but {scores.name} has {len(lines)}; "
-                "one of them is cut short"
-            )
-        for number, (row, line) in enumerate(zip(rows, lines, strict=True), start=1):
+        parts = _read_columns(pairs, 2), parallel_lines(pairs, scores)[1]
+        for number, (row, line) in enumerate(zip(*parts, strict=True), start=1):
             if line.strip():  # the others were not rated
-                first.append(row[0])
-                second.append(row[1])
-                gold.append(_score(line, scores, number))
-                subsets.append(subset)
+                found.append((row[0], row[1], _score(line, scores, number), subset))
         files += [pairs, scores]
     provenance = Provenance(year, "folder", folder.name, sha256=sha256_of(files))
-    return Pairs(first, second, np.array(gold), provenance, tuple(subsets))
+    first, second, gold, subsets = zip(*found, strict=True) if found else [()] * 4
+    return Pairs(list(first), list(second), np.array(gold), provenance, subsets)
 
 
 def _sick_from_folder(path: Path) -> Pairs:
@@ -211,7 +176,7 @@ def _stsb_from_folder(path: Path, split: str) -> Pairs:
 def _from_file(
     file: Path, name: str, *, least: int, score: int, sentences: tuple[int, int], header: int = 0
 ) -> Pairs:
-    """Read pairs from a file with a pair a row, by the numbers of its columns."""
+    """Read a pair from each row of a file, given the numbers of the columns."""
     rows = _read_columns(file, least)[header:]
     gold = [_score(row[score], file, line) for line, row in enumerate(rows, start=header + 1)]
     first, second = ([row[column] for row in rows] for column in sentences)
@@ -224,7 +189,7 @@ def _read_columns(file: Path, least: int) -> list[list[str]]:
     rows = [line.split("\t") for line in read_lines(file)]
     for number, row in enumerate(rows, start=1):
         if len(row) < least:
-            raise ValueError(f"{file}, line {number}: {len(row)} columns, expected {least} or more")
+            raise ValueError(f"{file}, line {number} must have {least} columns, got {len(row)}")
     return rows
 
 
@@ -233,8 +198,6 @@ def _score(text: str, file: Path, number: int) -> float:
         score = float(text)
     except ValueError:
         score = np.nan
-    if not 0 <= score <= HIGHEST:
-        raise ValueError(
-            f"{file}, line {number}: gold score '{text}' is not a number (expected 0 to {HIGHEST})"
-        )
+    if not 0 <= score <= 5:
+        raise ValueError(f"{file}, line {number}: gold score must be from 0 to 5, got '{text}'")
     return score

@@ -14,12 +14,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
 
-from micse_utils.checks import shown, whole
+from micse_utils.checks import shown
 from micse_utils.datasets.formats import (
     CHUNK,
     COMPRESSED,
@@ -36,40 +37,24 @@ DAMAGE = (UnicodeError, pa.lib.ArrowException, EOFError, OSError, zlib.error, lz
 """What libraries raise of a damaged file."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """Some consecutive rows of a file.
+class Block(NamedTuple):
+    """Some consecutive rows of a file."""
 
-    Attributes:
-        name: of the block, from the numbers of its file and of itself; names sort as the rows do.
-        table: the rows, with the columns and types of `Source.schema`.
-    """
-
-    name: str
-    table: pa.Table
+    name: str  # from the numbers of the file and the block; names sort as the rows do
+    table: pa.Table  # with the columns and types of `Source.schema`
 
 
 @dataclass(frozen=True)
 class Source:
-    """Files with a table, which can be read again on a different machine.
-
-    Attributes:
-        filesystem: that holds the files.
-        files: their paths.
-        column: the one with the texts.
-        schema: columns and types of all files together.
-        counts: rows of each file.
-        partitions: of each file, the columns that its folders name, as in `lang=de/a.parquet`.
-        sha256: SHA-256 of the files' hex digests, one after the other.
-    """
+    """Files with a table, which can be read again on a different machine."""
 
     filesystem: fsspec.AbstractFileSystem
     files: list[str]
-    column: str
-    schema: pa.Schema
-    counts: list[int]
-    partitions: list[dict[str, str | None]]
-    sha256: str
+    column: str  # the one with the texts
+    schema: pa.Schema  # of all files together
+    counts: list[int]  # rows of each file
+    partitions: list[dict[str, str | None]]  # columns that folders name, as in `lang=de/a.parquet`
+    sha256: str  # of the files' hex digests, one after the other
 
     @property
     def rows(self) -> int:
@@ -85,17 +70,12 @@ class Source:
         ]
 
     def blocks(self, number: int, rows: int, done: frozenset[str] = frozenset()) -> Iterator[Block]:
-        """Yield the blocks of one file, `rows` each (the last fewer), a few in memory at a time.
-
-        Args:
-            number: of the file, from 0.
-            rows: of a block; the same number gives the same blocks.
-            done: names of blocks to leave out.
+        """Yield the blocks of a file, `rows` each (the last fewer), without those `done`.
 
         Raises:
-            ValueError: the file cannot be read as what its suffix says; `rows` is not positive.
+            ValueError: the file cannot be read as what its suffix says.
         """
-        file, rows = self.files[number], whole("rows", rows, 1)
+        file = self.files[number]
         with _readable(file):
             tables = reader_of(file)(self.filesystem, file, self.column).tables(self.schema)
             tables = (self._as_schema(table, self.partitions[number]) for table in tables)
@@ -104,7 +84,7 @@ class Source:
                     yield Block(name, table)
 
     def texts(self) -> Iterator[str | None]:
-        """Yield the text of each row, None where there is none."""
+        """Yield the text of each row, None if it has none."""
         for number in range(len(self.files)):
             for block in self.blocks(number, CHUNK):
                 yield from block.table[self.column].to_pylist()
@@ -124,26 +104,26 @@ class Source:
 def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
     """Find the files of a table, read them once, and look at their columns.
 
-    So a damaged file is found before the work begins. Columns of CSV have no types and are carried
-    as text; an empty cell is null, and words such as NA are words. In TSV quotes are literal,
-    unless the header has quotes. JSON may bring a new column or type in any line; types that do
-    not go together become text, each value as JSON writes it.
+    So a damaged file is found before the work begins. Columns of CSV are text; an empty cell is
+    null, and words such as NA are words. In TSV quotes are literal, unless the header has quotes.
+    JSON may bring a new column or type in any line; types that do not go together become text, each
+    value as JSON writes it.
 
     Args:
         place: a file, a folder, a pattern such as `folder/*.csv`, or any of these as a URL that
-            fsspec knows. The name of an existing file or folder is never taken for a pattern. Of
+            fsspec knows. The name of an existing file or folder is never taken for a pattern. In
             a folder, names that begin with a dot or an underscore are left out.
         column: the one with the texts; None if there is just one.
 
     Raises:
         FileNotFoundError: no such place, or it is empty.
-        ValueError: no table there or files of several kinds, no such column or one that does not
-            hold text, a file that cannot be read, or that can be read in two ways.
+        ValueError: no table there, files of several kinds, no such column or one without text, or
+            a file that cannot be read, or can be read in two ways.
     """
     filesystem, root, found = _found(os.fspath(place))
     files = {name: reader_of(name) for name in found if reader_of(name)}
     if not found:
-        raise FileNotFoundError(f"{shown(str(place))} is not there, or holds nothing")
+        raise FileNotFoundError(f"{shown(str(place))} does not exist, or holds nothing")
     if not files:
         raise ValueError(
             f"{shown(str(place))} must be or hold {', '.join(READERS)}, all but .parquet also as "
@@ -151,8 +131,7 @@ def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
         )
     if len(set(files.values())) > 1:
         raise ValueError(
-            f"{place} must hold files of one kind, got {shown(list(files))}; name those "
-            "of one, such as 'folder/*.csv'"
+            f"{place} must hold files of one kind, such as 'folder/*.csv', got {shown(list(files))}"
         )
     if column is None:
         first = next(iter(files))
@@ -173,10 +152,8 @@ def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
             digests += hashlib.file_digest(stream, "sha256").hexdigest() + str(partition or "")
     if column not in schema.names:
         raise ValueError(f"{place} has no column {shown(column)}; it has {', '.join(schema.names)}")
-    if not _is_text(schema.field(column).type):
-        raise ValueError(
-            f"column '{column}' of {place} must hold text, got {schema.field(column).type}"
-        )
+    if not _is_text(kind := schema.field(column).type):
+        raise ValueError(f"column '{column}' of {place} must hold text, got {kind}")
     if not any(counts):
         raise ValueError(f"{place} has no rows")
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
@@ -213,17 +190,15 @@ def _partition(file: PurePosixPath) -> dict[str, str | None]:
 
 
 def _only_column(reader: Reader) -> str:
-    """Return the name of the one column; of a CSV, say so, for it may be the first sentence."""
+    """Return the name of the one column; warn of a CSV, whose header may be a sentence."""
     names = reader.names()
     if len(names) != 1:
-        raise ValueError(
-            f"{reader.file} has several columns; say which one (column): {', '.join(names)}"
-        )
+        raise ValueError(f"{reader.file} has several columns; name one: {', '.join(names)}")
     if isinstance(reader, CSV) and names[0] != TEXT:
         if not re.fullmatch(r"[A-Za-z]\w*", names[0], re.ASCII):
             raise ValueError(
-                f"{reader.file}: the first line must be the name of the column, got "
-                f"{shown(names[0])}; say that it is one (column), else add a header"
+                f"{reader.file}: the first line must be a header, got {shown(names[0])}; add one, "
+                "or give it as the column if it is one"
             )
         warnings.warn(f"{reader.file}: line 1, {names[0]!r}, was taken as the header", stacklevel=4)
     return names[0]
@@ -241,7 +216,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 @contextlib.contextmanager
 def _readable(file: str) -> Iterator[None]:
-    """Turn what libraries say of a damaged file into one sentence with its name."""
+    """Turn the libraries' errors about a damaged file into one sentence with its name."""
     try:
         yield
     except DAMAGE as e:

@@ -1,4 +1,4 @@
-"""What the STS and transfer tasks of SentEval share: how one, or all, of them are loaded."""
+"""Load one or all of SentEval's tasks, STS and transfer alike."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,16 +21,12 @@ def load_task(
     official: Mapping[str, Callable[[Path], Task]],
     packaged: Mapping[str, Callable[[], Task]],
 ) -> Task:
-    """Load one task.
+    """Load one task; `need` names what it is, for the messages.
 
-    Args:
-        need: what is loaded, for the messages.
-        task, source, revision: as for `load_sts` and `load_transfer`.
-        official: reads each of SentEval's tasks from SentEval's folder.
-        packaged: loads each of the stand-ins.
+    `official` reads each of SentEval's tasks from its folder, `packaged` loads each stand-in.
     """
     if task not in (known := [*official, *packaged]):
-        raise ValueError(f"task={shown(task)} is none of {', '.join(known)}")
+        raise ValueError(f"task must be one of {', '.join(known)}, got {shown(task)}")
     if task in packaged:
         return packaged[task]()
 
@@ -38,14 +34,9 @@ def load_task(
         raise ValueError(f"no package carries {task}; there are {', '.join(packaged)}")
 
     return choose(
-        need,
-        source,
-        folder=official[task],
-        hub=lambda: from_hub(official[task], revision),
-        package=package,
-        stand_in=False,
-        own="MICSE_SENTEVAL",
-    )
+        need, source, folder=official[task], hub=lambda: from_hub(official[task], revision),
+        package=package, stand_in=False, own="MICSE_SENTEVAL",
+    )  # fmt: skip
 
 
 def load_tasks(
@@ -56,7 +47,7 @@ def load_tasks(
     official: Sequence[str],
     packaged: Sequence[str],
 ) -> dict[str, Task]:
-    """Load the tasks asked for; by default all that the source has, and print which it has not."""
+    """Load the given tasks; by default all that the source has, and print the missing ones."""
     if tasks is not None:
         check_sequence("tasks", tasks)
         return {task: load(task) for task in tasks}
@@ -74,7 +65,7 @@ def load_tasks(
 
 
 def senteval_path(path: Path, relative: str) -> Path:
-    """Return a folder or file of SentEval, wherever in `path` its `downstream` folder starts."""
+    """Return a folder or file of SentEval, in `path` or its `data` and `downstream` folders."""
     places = [path / "data" / "downstream", path / "downstream", path]
     found = next((place / relative for place in places if (place / relative).exists()), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""Sentences to search in and to train on, and labelled tweets, each with its provenance."""
+"""Load sentences to search in and to train on, and labelled tweets."""
 
 import html
 import itertools
@@ -17,46 +17,33 @@ from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import file_at, folder_at
 from micse_utils.sources import hub
 from micse_utils.sources.choose import choose
-from micse_utils.sources.packaged import MANIFEST, fetch
+from micse_utils.sources.packaged import fetch, package_provenance
 
 SENTENCES = "princeton-nlp/datasets-for-simcse"
 SENTENCES_FILE = "wiki1m_for_simcse.txt"
 SPLITS = "sap-ai-research/datasets-for-micse"
-SEEDS = (48, 49, 50, 51, 52)
-"""In the names of the files of these splits."""
-MILLION = 1_000_000
-"""Sentences that the splits of the paper are shares of."""
+SEEDS = (48, 49, 50, 51, 52)  # in the names of the files of these splits
+MILLION = 1_000_000  # sentences that the splits of the paper are shares of
 TWEETS = "cardiffnlp/tweet_eval"
 SENTIMENTS = ("negative", "neutral", "positive")
-NEUTRAL_BAND = 0.5
-"""Mean ratings within this distance of 0 (on a scale from -4 to 4) count as neutral."""
+NEUTRAL_BAND = 0.5  # mean ratings within this distance of 0, from -4 to 4, count as neutral
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, their labels if they have any, and where they came from.
-
-    Attributes:
-        texts: n strings.
-        labels: int64, [n], indices into `label_names`; None for texts without labels.
-        label_names: one name a class.
-    """
+    """Texts, their labels if they have any, and their provenance."""
 
     texts: list[str]
     provenance: Provenance
-    labels: np.ndarray | None = None
-    label_names: tuple[str, ...] = ()
+    labels: np.ndarray | None = None  # int64, [n], indices into `label_names`
+    label_names: tuple[str, ...] = ()  # of each class
 
     def __len__(self) -> int:
         """Number of texts."""
         return len(self.texts)
 
     def sample(self, limit: int | None, *, seed: int = 0) -> "Corpus":
-        """Draw `limit` of the texts without replacement, in corpus order; None or more: all.
-
-        Raises:
-            ValueError: `limit` is not a positive whole number, or `seed` not one from 0.
-        """
+        """Draw `limit` texts without replacement, in corpus order; all if it is None or larger."""
         if limit is None or whole("limit", limit, 1) >= len(self):
             return self
         rows = drawn_rows(len(self), limit, seed)
@@ -83,20 +70,17 @@ def load_sentences(
         source: `auto`, `hub` (the million sentences that SimCSE and miCSE train on), `package`
             (the sentences of 106 articles), or a folder with one sentence a line in
             `sentences.txt` or `wiki1m_for_simcse.txt`.
-        limit: draw this many of them, with `seed`.
+        limit, seed: draw so many of them, by this seed.
         revision: commit, tag or branch of the hub repository.
 
     Raises:
-        ValueError: an unknown source or limit, or a file that is not UTF-8.
-        FileNotFoundError, HubError, FetchError: the source asked for does not have them.
+        ValueError: an unknown source, an invalid limit or seed, or a damaged file.
+        FileNotFoundError, HubError, FetchError: the source does not have them.
     """
     corpus = choose(
-        "sentences",
-        source,
-        folder=_sentences_from_folder,
-        hub=lambda: _sentences_from_hub(revision),
-        package=_sentences_from_package,
-    )
+        "sentences", source, folder=_sentences_from_folder,
+        hub=lambda: _sentences_from_hub(revision), package=_sentences_from_package,
+    )  # fmt: skip
     return corpus.sample(limit, seed=seed)
 
 
@@ -107,24 +91,14 @@ def load_low_shot(
     source: str | Path = "auto",
     revision: str | None = None,
 ) -> dict[tuple[int, int], Corpus]:
-    """Load small sets of Wikipedia sentences to train on.
+    """Load small sets of Wikipedia sentences to train on, one for each size and seed.
 
-    From the hub they are the paper's own splits (64 to 100 000 sentences, seeds 48 to 52); from a
-    folder, samples of `load_sentences`, drawn with the seed; from the package likewise, but only
+    From the hub they are the paper's own splits (64 to 100,000 sentences, seeds 48 to 52); from a
+    folder, samples of `load_sentences`, drawn by the seed; from the package likewise, but only
     from the two thirds of its articles that give no section triplets (`load_triplets`).
 
-    Args:
-        sizes: numbers of sentences.
-        seeds: of the splits or samples.
-        source, revision: as for `load_sentences`.
-
-    Returns:
-        One corpus for each size and seed.
-
-    Raises:
-        ValueError: an unknown source, no sizes or seeds, a size that the paper has no split of, or
-            that is not from 1 to the number of sentences.
-        FileNotFoundError, HubError, FetchError: the source asked for does not have them.
+    `source` and `revision` are as for `load_sentences`, as is what is refused; ValueError also if
+    there are no sizes or seeds, or no split of that size or seed.
     """
     subsets = {}
     if not (wanted := list(itertools.product(sizes, seeds))):
@@ -134,9 +108,7 @@ def load_low_shot(
         for size, seed in wanted:
             subset = corpus.sample(whole("size", size, 1), seed=seed)
             if len(subset) != size:
-                raise ValueError(
-                    f"{corpus.provenance} has only {len(corpus)} sentences, not {size}"
-                )
+                raise ValueError(f"size is {size} but {corpus.provenance} has {len(corpus)}")
             subsets[size, whole("seed", seed)] = subset
         return corpus
 
@@ -146,22 +118,19 @@ def load_low_shot(
         return subsets[wanted[-1]]
 
     choose(
-        "sentences",
-        source,
-        folder=lambda path: draw(_sentences_from_folder(path)),
-        hub=official,
+        "sentences", source, folder=lambda path: draw(_sentences_from_folder(path)), hub=official,
         package=lambda: draw(_sentences_from_package("training")),
-    )
+    )  # fmt: skip
     return subsets
 
 
 def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
-    """Load sentences from the user's own file, read by `open_source`; rows without one are skipped.
+    """Load sentences from the user's own file by `open_source`; empty rows are skipped.
 
     Args:
         file: text with one sentence a line (`.txt`), or a table (CSV, TSV, Parquet, JSON lines);
             all but Parquet may be compressed.
-        column: of a table, the one with the sentences; may be left out if there is just one.
+        column: the one with the sentences; may be left out if there is just one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -180,33 +149,30 @@ def _sentences_from_folder(path: Path) -> Corpus:
     file = next((path / name for name in names if (path / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"neither {names[0]} nor {names[1]} in {path}")
-    provenance = Provenance(file.stem, "folder", path.resolve().name, sha256=sha256_of([file]))
-    return _sentences(read_lines(file), provenance)
+    return _sentences_in(file, file.stem, "folder", path.resolve().name)
 
 
 def _sentences_from_hub(revision: str | None) -> Corpus:
     [file], commit = _from_hub(SENTENCES, SENTENCES_FILE, revision)
-    name, sha256 = "Wikipedia, SimCSE's million sentences", sha256_of([file])
-    provenance = Provenance(name, "hub", SENTENCES, revision=commit, sha256=sha256)
-    return _sentences(read_lines(file), provenance)
+    return _sentences_in(file, "Wikipedia, SimCSE's million sentences", "hub", SENTENCES, commit)
 
 
 def _split_from_hub(size: int, seed: int, revision: str | None) -> Corpus:
     if seed not in SEEDS:
-        raise ValueError(f"the seeds of the paper's splits are {SEEDS}, got {shown(seed)}")
+        raise ValueError(f"seed must be one of {SEEDS}, those of the splits, got {shown(seed)}")
     files, commit = _from_hub(SPLITS, f"*percent_seed{seed}.txt", revision)
     sizes = {}
     for file in files:  # wiki_subset_1M_001.00percent_seed48.txt
         percent = float(re.search(r"([\d.]+)percent", file.name)[1])
         sizes[round(MILLION * percent / 100)] = file
     if size not in sizes:
-        raise ValueError(
-            f"the paper has no split of {shown(size)} sentences; its sizes are "
-            f"{', '.join(map(str, sorted(sizes)))}"
-        )
-    file = sizes[size]
-    provenance = Provenance(file.stem, "hub", SPLITS, revision=commit, sha256=sha256_of([file]))
-    return _sentences(read_lines(file), provenance)
+        known = ", ".join(map(str, sorted(sizes)))
+        raise ValueError(f"size must be that of a split ({known}), got {shown(size)}")
+    return _sentences_in(sizes[size], sizes[size].stem, "hub", SPLITS, commit)
+
+
+def _sentences_in(file: Path, *origin: str) -> Corpus:
+    return _sentences(read_lines(file), Provenance(*origin, sha256=sha256_of([file])))
 
 
 def _sentences_from_package(part: str = "all") -> Corpus:
@@ -219,7 +185,7 @@ def _sentences_from_package(part: str = "all") -> Corpus:
 def _sentences(lines: Sequence[str], provenance: Provenance) -> Corpus:
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
-        raise ValueError(f"there are no sentences in {provenance.origin}")
+        raise ValueError(f"{provenance.origin} holds no sentences")
     return Corpus(texts, provenance)
 
 
@@ -235,24 +201,18 @@ def load_tweets(
 
     Args:
         source: `auto`, `hub` (TweetEval, Barbieri et al. 2020), `package` (Hutto & Gilbert 2014,
-            which has no splits: `split` is not used), or a folder with TweetEval's own files,
+            without splits: `split` is ignored), or a folder with TweetEval's own files,
             `train_text.txt` and `train_labels.txt`, itself or in `tweet_eval/sentiment/`.
         split: `train`, `validation` (in TweetEval's files `val`) or `test`.
-        limit, seed, revision: as for `load_sentences`.
-
-    Raises:
-        ValueError: an unknown split, source or limit, or files that do not fit each other.
-        FileNotFoundError, HubError, FetchError: the source asked for does not have them.
+        limit, seed, revision: as for `load_sentences`, as is what is refused.
     """
     if split not in ("train", "validation", "test"):
-        raise ValueError(f"split={shown(split)} is none of train, validation, test")
+        raise ValueError(f"split must be train, validation or test, got {shown(split)}")
     corpus = choose(
-        "tweets",
-        source,
-        folder=lambda path: _tweets_from_folder(path, split),
+        "tweets", source, folder=lambda path: _tweets_from_folder(path, split),
         hub=lambda: _tweets_from_hub(split, revision),
         package=lambda: load_rated("tweets_GroundTruth.txt", "tweets"),
-    )
+    )  # fmt: skip
     return corpus.sample(limit, seed=seed)
 
 
@@ -264,19 +224,12 @@ def _tweets_from_folder(path: Path, split: str) -> Corpus:
         raise FileNotFoundError(f"no TweetEval files (train_text.txt, train_labels.txt) in {path}")
     files = text_file, label_file = folder / f"{stem}_text.txt", folder / f"{stem}_labels.txt"
     if missing := [file.name for file in files if not file.is_file()]:
-        others = ", ".join(sorted(file.name for file in folder.glob("*.txt")))
-        raise FileNotFoundError(
-            f"{folder} has no {missing[0]} for the {split} split, only {others}"
-        )
-    texts, labels = read_lines(text_file), read_lines(label_file)
-    if len(texts) != len(labels):
-        raise ValueError(
-            f"{text_file} has {len(texts)} lines but {label_file.name} has {len(labels)}; "
-            "one of them is cut short"
-        )
+        found = ", ".join(sorted(file.name for file in folder.glob("*.txt")))
+        raise FileNotFoundError(f"{folder} has no {missing[0]}, only {found}")
+    texts, labels = parallel_lines(text_file, label_file)
     for number, label in enumerate(labels, start=1):
         if label.strip() not in ("0", "1", "2"):
-            raise ValueError(f"{label_file}, line {number}: label '{label}' is not 0, 1 or 2")
+            raise ValueError(f"{label_file}, line {number}: label must be 0, 1 or 2, got '{label}'")
     name, origin = f"TweetEval sentiment, {split}", folder.resolve().name
     provenance = Provenance(name, "folder", origin, sha256=sha256_of(files))
     return Corpus(texts, provenance, np.array([int(label) for label in labels]), SENTIMENTS)
@@ -299,23 +252,15 @@ def _from_hub(repository: str, pattern: str, revision: str | None) -> tuple[list
 
 
 def load_rated(file: str, artifact: str) -> Corpus:
-    """Load a packaged file of texts that people rated for sentiment (Hutto & Gilbert 2014).
+    """Load packaged texts with their mean rated sentiment (Hutto & Gilbert 2014), in three classes.
 
-    They become three classes by their mean rating, from -4 to 4. HTML entities are undone.
+    HTML entities are undone.
     """
     rows = [line.split("\t") for line in read_lines(fetch(artifact) / file)]
     ratings = np.array([float(rating) for _, rating, _ in rows])
     labels = np.digitize(ratings, [-NEUTRAL_BAND, NEUTRAL_BAND])
     texts = [html.unescape(text) for _, _, text in rows]
     return Corpus(texts, package_provenance(artifact, file), labels, SENTIMENTS)
-
-
-def package_provenance(artifact: str, file: str | None = None) -> Provenance:
-    """Provenance of one artifact of the manifest, with the SHA-256 of one file; else the first."""
-    entry = MANIFEST[artifact]
-    carrier = entry["carriers"][0]["requirement"]
-    sha256 = entry["files"][file or next(iter(entry["files"]))]
-    return Provenance(entry["name"], "package", carrier, sha256=sha256)
 
 
 def read_lines(file: Path) -> list[str]:
@@ -325,3 +270,13 @@ def read_lines(file: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 (byte {error.start}); convert it first") from error
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def parallel_lines(first: Path, second: Path) -> tuple[list[str], list[str]]:
+    """Read two files whose lines belong together."""
+    one, other = read_lines(first), read_lines(second)
+    if len(one) != len(other):
+        raise ValueError(
+            f"{first} has {len(one)} lines but {second.name} has {len(other)}; one is cut short"
+        )
+    return one, other

@@ -1,5 +1,6 @@
-"""Labelled sentences of the transfer tasks, and where they came from."""
+"""Load the labelled sentences of the transfer tasks."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,23 +16,14 @@ from micse_utils.provenance import Provenance, sha256_of
 
 @dataclass(frozen=True)
 class Classification:
-    """A transfer task: sentences, or sentence pairs, with their classes.
+    """A transfer task: sentences, or sentence pairs, with their classes."""
 
-    Attributes:
-        first: n sentences.
-        second: the n sentences that belong to them in a task on pairs; else empty.
-        labels: int64, [n].
-        test: bool, [n], True for SentEval's test set; all False if it has none, which means
-            ten-fold cross-validation.
-        dev: bool, [n], True for SentEval's development set; None if it has none.
-    """
-
-    first: list[str]
-    second: list[str]
-    labels: np.ndarray
-    test: np.ndarray
+    first: list[str]  # n sentences
+    second: list[str]  # in a task on pairs the n sentences beside them, else empty
+    labels: np.ndarray  # int64, [n]
+    test: np.ndarray  # bool, [n]: SentEval's test set; all False for ten-fold cross-validation
     provenance: Provenance
-    dev: np.ndarray | None = None
+    dev: np.ndarray | None = None  # bool, [n]: SentEval's development set, if it has one
 
     @property
     def train(self) -> np.ndarray:
@@ -39,7 +31,7 @@ class Classification:
         return ~self.test if self.dev is None else ~self.test & ~self.dev
 
     def __post_init__(self) -> None:
-        """Validate the parts."""
+        """Validate the columns."""
         n, name = len(self.first), self.provenance.name
         parts = (self.second or self.first, self.labels, self.test)
         parts += () if self.dev is None else (self.dev,)
@@ -49,7 +41,7 @@ class Classification:
             raise ValueError(f"{name}: a development set must have a test set beside it")
 
     def sample(self, limit: int | None, seed: int) -> "Classification":
-        """Draw `limit` of the sentences; None, more, or a task with a test set: all."""
+        """Draw `limit` of the sentences, all if it is None or larger or there is a test set."""
         if limit is None or self.test.any() or whole("limit", limit, 1) >= len(self.labels):
             return self
         rows = drawn_rows(len(self.labels), limit, seed)
@@ -73,6 +65,15 @@ TRAIN_TEST = {
     "TREC": ("TREC/train_5500.label", "TREC/TREC_10.label"),
     "MRPC": ("MRPC/msr_paraphrase_train.txt", "MRPC/msr_paraphrase_test.txt"),
 }
+LINES = {
+    "SST2": (r"(?P<first>.*)\t(?P<label>[01])", "a tab and 0 or 1 at its end"),
+    "TREC": (r"(?P<label>[^ :]*):[^ ]* (?P<first>.+)", "CLASS:subclass and a question"),
+    "MRPC": (
+        r"(?P<label>[01])\t[^\t]*\t[^\t]*\t(?P<first>[^\t]*)\t(?P<second>[^\t]*)",
+        "0 or 1, two numbers and two sentences between tabs",
+    ),
+}
+"""Pattern of a line in these files, and the same in words."""
 TRANSFER_TASKS = (*TWO_FILES, *TRAIN_TEST)
 PACKAGED_TRANSFER = {
     "tweets": ("tweets", "tweets_GroundTruth.txt"),
@@ -91,13 +92,7 @@ def load_transfer(
 
     Args:
         task: one of `TRANSFER_TASKS` or, from the package, of `PACKAGED_TRANSFER`.
-        source: of the former, `auto` (folder MICSE_SENTEVAL, then hub), `hub` (SentEval's folder
-            as SimCSE published it), or SentEval's folder.
-        revision: commit, tag or branch of the hub repository.
-
-    Raises:
-        ValueError: an unknown task or source, or a file that is not as it should be.
-        FileNotFoundError, HubError, FetchError: the source asked for does not have it.
+        source, revision: as for `load_sts`, as is what is refused.
     """
     official = {name: partial(_task_from_folder, task=name) for name in TRANSFER_TASKS}
     packaged = {name: partial(_rated, *place) for name, place in PACKAGED_TRANSFER.items()}
@@ -116,12 +111,8 @@ def load_transfer_tasks(
     """Load the sentences of several transfer tasks.
 
     Args:
-        tasks, source: as for `load_sts_tasks`, with `TRANSFER_TASKS` and `PACKAGED_TRANSFER`.
-        limit, seed: of the sentences of tasks without a test set, draw so many.
-
-    Raises:
-        ValueError: an unknown task, or a damaged file.
-        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
+        tasks, source: as for `load_sts_tasks`, as is what is refused.
+        limit, seed: how many sentences of a task without a test set to draw, and by which seed.
     """
 
     def load(task: str) -> Classification:
@@ -144,8 +135,7 @@ def _task_from_folder(folder: Path, task: str) -> Classification:
         rows = [(line, "", label) for label, file in enumerate(files) for line in _lines(file)]
         test, dev = np.zeros(len(rows), dtype=bool), None
     else:
-        read = {"SST2": _sst2, "TREC": _trec, "MRPC": _mrpc}[task]
-        parts = [read(file) for file in files]
+        parts = [_rows(file, task) for file in files]
         rows = [row for part in parts for row in part]
         part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         test, dev = part == len(parts) - 1, part == 1 if task == "SST2" else None
@@ -159,7 +149,7 @@ def _task_from_folder(folder: Path, task: str) -> Classification:
 
 
 def _lines(file: Path) -> list[str]:
-    """Lines that are not empty; SentEval's older sets are in Latin-1."""
+    """Return the lines that are not empty; SentEval's older sets are in Latin-1."""
     content = file.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -169,34 +159,14 @@ def _lines(file: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def _sst2(file: Path) -> list[tuple[str, str, str]]:
-    """Rows "sentence, tab, 0 or 1"."""
+def _rows(file: Path, task: str) -> list[tuple[str, str, str]]:
+    """Return sentence, second sentence and class of each line."""
+    pattern, form = LINES[task]
+    first = 2 if task == "MRPC" else 1  # below the heading
     rows = []
-    for number, line in enumerate(_lines(file), start=1):
-        sentence, tab, label = line.rpartition("\t")
-        if not tab or label not in ("0", "1"):
-            raise ValueError(f"{file}, line {number}: no tab with 0 or 1 at the end: '{line}'")
-        rows.append((sentence, "", label))
-    return rows
-
-
-def _trec(file: Path) -> list[tuple[str, str, str]]:
-    """Rows "CLASS:subclass question"; the six classes count."""
-    rows = []
-    for number, line in enumerate(_lines(file), start=1):
-        label, _, question = line.partition(" ")
-        if ":" not in label or not question:
-            raise ValueError(f"{file}, line {number}: no CLASS:subclass and question: '{line}'")
-        rows.append((question, "", label.partition(":")[0]))
-    return rows
-
-
-def _mrpc(file: Path) -> list[tuple[str, str, str]]:
-    """A heading, then rows "0 or 1, two numbers, two sentences" between tabs."""
-    rows = []
-    for number, line in enumerate(_lines(file)[1:], start=2):
-        columns = line.split("\t")
-        if len(columns) != 5 or columns[0] not in ("0", "1"):
-            raise ValueError(f"{file}, line {number}: not 0 or 1 and four more columns: '{line}'")
-        rows.append((columns[3], columns[4], columns[0]))
+    for number, line in enumerate(_lines(file)[first - 1 :], start=first):
+        if not (found := re.fullmatch(pattern, line)):
+            raise ValueError(f"{file}, line {number} must have {form}, got '{line}'")
+        parts = found.groupdict()
+        rows.append((parts["first"], parts.get("second", ""), parts["label"]))
     return rows

@@ -7,26 +7,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from micse_utils.checks import shown, whole
-from micse_utils.datasets.texts import package_provenance
 from micse_utils.datasets.wikitext import Article, distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance
+from micse_utils.sources.packaged import package_provenance
 
 TRIPLETS = ("section triplets", "article triplets")
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """Anchors, each with a sentence of its own section and one from elsewhere.
-
-    Attributes:
-        anchor, positive, negative: n sentences each.
-        articles: number of the anchor's article, int64, [n].
-    """
+    """n sentences, each with one of its own section and one from elsewhere."""
 
     anchor: list[str]
     positive: list[str]
     negative: list[str]
-    articles: np.ndarray
+    articles: np.ndarray  # number of the anchor's article, int64, [n]
     provenance: Provenance
 
     def __len__(self) -> int:
@@ -38,19 +33,18 @@ def load_triplets(task: str, *, count: int = 4_000, seed: int = 0) -> Triplets:
     """Draw section triplets (Dor et al., ACL 2018) from the packaged Wikipedia.
 
     Anchor and positive come from one section of an article. Nobody rated them: that a section
-    keeps to one theme is the whole assumption, so no encoder reaches 100 %. The articles gave
-    `load_low_shot` no sentence.
+    keeps to one theme is the whole assumption, so no encoder reaches 100 %. `load_low_shot` takes
+    no sentence from these articles.
 
     Args:
         task: `section triplets`, the hard form: the negative comes from a different section of the
             same article; or `article triplets`, the easy one: it comes from a different article.
             Anchors and positives of the two are the same.
-        count: how many.
-        seed: of the draw.
+        count, seed: number of triplets, and seed of the draw.
 
     Raises:
         ValueError: an unknown task, or an invalid count or seed.
-        FetchError: the package that carries them could not be had.
+        FetchError: the package with the articles could not be fetched.
     """
     if task not in TRIPLETS:
         raise ValueError(f"task must be one of {', '.join(TRIPLETS)}, got {shown(task)}")
@@ -74,9 +68,9 @@ def draw_triplets(
     """Draw anchors evenly over all sentences that have a positive and a negative.
 
     Args:
-        articles: sentences by section; those that stand in two sections are left out.
+        articles: sentences by section; those that occur in two sections are left out.
         provenance: of the triplets.
-        apart: `section` or `article`, what the negative is from a different one of.
+        apart: `section` or `article`: the negative comes from a different one.
         excluded: sentences to leave out.
         count, seed: as for `load_triplets`.
     """
@@ -94,9 +88,9 @@ def draw_triplets(
     _, section = np.unique([place[1:] for place in found], axis=0, return_inverse=True)
     company = np.bincount(section)[section]
     # Both forms take the same anchors: those with a negative of the hard form.
-    anchors = np.flatnonzero((company > 1) & (np.bincount(article)[article] > company))
+    eligible = np.flatnonzero((company > 1) & (np.bincount(article)[article] > company))
     random = np.random.default_rng(seed)
-    anchors = random.choice(anchors, count)
+    anchors = random.choice(eligible, count)
     positives, negatives = [], {"section": [], "article": []}
     for anchor in anchors:
         together, own = section == section[anchor], article == article[anchor]

@@ -1,4 +1,4 @@
-"""Wikipedia's markup becomes clean English sentences."""
+"""Turn Wikipedia's markup into clean English sentences."""
 
 import bz2
 import re
@@ -15,11 +15,10 @@ from tqdm.auto import tqdm
 
 from micse_utils.sources.packaged import fetch
 
-# A template prints something we cannot know (a number with its unit, a date), a formula is no
-# text: a sentence that holds one is left out. Notes and citations print nothing that belongs to the
-# sentence.
+# A template prints something we cannot know (a number with its unit, a date), and a formula is not
+# text: a sentence with one is left out. Notes and citations print nothing in the sentence.
 GAP = "\ufffc"
-SECTION = "\x1d"  # stands for a heading; no valid XML holds it
+SECTION = "\x1d"  # marks a heading; no valid XML holds it
 NOTE = re.compile(
     r"cit|sfn|harv|ref|efn|fact|cn\b|rp\b|note|clarify|when|who|which|by whom|page|verif|dubious"
     r"|dead|main|see|further|use |pp|redirect|about|distinguish|infobox",
@@ -42,19 +41,14 @@ MARKUP = re.compile(rf"[{{}}\[\]|<>=\\*#_{GAP}]|https?:|''|\( ?\)|\(,|,,|\s[,;]"
 Article = list[list[str]]
 """Sentences of each section, in reading order; the first section is what precedes the headings."""
 FEWEST_WORDS, MOST_WORDS = 6, 50
-HELD_OUT = 3
-"""One in so many packaged articles gives section triplets, and no sentence to train on."""
+HELD_OUT = 3  # one in three articles gives section triplets, and no sentence to train on
 
 
 def packaged_articles(part: str = "all") -> list[Article]:
     """Read the packaged articles of English Wikipedia.
 
-    Args:
-        part: `all`, or one of two that share no article: `training`, or `held out`, the third that
-            `load_triplets` draws from.
-
-    Raises:
-        FetchError: the package that carries them could not be had.
+    `part` is `all`, or one of two that share no article: `training`, or `held out`, the third that
+    `load_triplets` draws from.
     """
     [dump] = fetch("wikipedia").glob("*.bz2")
     articles = _read_once(dump)
@@ -72,9 +66,9 @@ def distinct_sentences(articles: Iterable[Article]) -> list[str]:
 def wikipedia_articles(dump: Path) -> list[Article]:
     """Read the sentences of each section of the articles in a bzip2-packed MediaWiki XML dump.
 
-    Kept is what reads as one sentence: 6 to 50 words, a capital first, a full stop, question or
-    exclamation mark last, no list items, headings, tables or leftovers of markup. A section reaches
-    from one heading of the second level ("== History ==") to the next.
+    A sentence has 6 to 50 words, a capital first, a full stop, question or exclamation mark last,
+    and is not in a list, heading or table. A section reaches from one heading of the second level
+    ("== History ==") to the next.
     """
     articles = []
     for markup in tqdm(_articles(dump), desc="read Wikipedia", unit="article", delay=1):
@@ -83,11 +77,10 @@ def wikipedia_articles(dump: Path) -> list[Article]:
     return articles
 
 
-_read_once = cache(wikipedia_articles)  # however many parts of a dump are asked for
+_read_once = cache(wikipedia_articles)  # once for all parts of a dump
 
 
 def _sentences(text: str) -> list[str]:
-    """What reads as one sentence in the text of a section."""
     return [
         sentence
         for line in text.splitlines()
@@ -101,7 +94,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _articles(dump: Path) -> Iterator[str]:
-    """Markup of each article: no redirects, no pages about Wikipedia itself."""
+    """Yield the markup of each article, but of no redirect or page about Wikipedia itself."""
     with bz2.open(dump) as stream:
         for _, page in ElementTree.iterparse(stream):
             space, _, tag = page.tag.rpartition("}")
@@ -112,7 +105,7 @@ def _articles(dump: Path) -> Iterator[str]:
 
 
 def _text(code: Wikicode | None) -> str:
-    """What a reader sees of the markup."""
+    """Return what a reader sees of the markup."""
     parts = []
     for node in code.nodes if code else []:
         match node:
@@ -138,7 +131,7 @@ def _text(code: Wikicode | None) -> str:
 
 
 def _split(paragraph: str) -> Iterator[str]:
-    """Sentences of a paragraph; the full stop of an abbreviation or an initial does not end one."""
+    """Yield the sentences of a paragraph; an abbreviation or initial does not end one."""
     start = 0
     for end in SENTENCE_END.finditer(paragraph):
         if not ABBREVIATION.search(paragraph[start : end.start()]):

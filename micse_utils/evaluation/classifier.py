@@ -1,9 +1,9 @@
 """SentEval's classifier of frozen embeddings, its many small fits trained together.
 
-The protocol is that of SentEval (Conneau & Kiela 2018) as SimCSE and miCSE set it in their "test"
-mode: a logistic regression on the raw embeddings, trained by Adam with early stopping, its weight
-decay chosen by cross-validation. Nested cross-validation takes 410 such fits; here those on equally
-many sentences take each step together, as one batched matrix product.
+SentEval's protocol (Conneau & Kiela 2018) as SimCSE and miCSE set it in their "test" mode: a
+logistic regression on the raw embeddings, trained by Adam with early stopping, its weight decay
+chosen by cross-validation. Nested cross-validation takes 410 such fits; here those on equally many
+sentences take each step together, as one batched matrix product.
 """
 
 from collections import defaultdict
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
 from threading import Event
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,80 +21,44 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+# Settings of SimCSE's and miCSE's "test" mode.
+FOLDS = 10  # of each cross-validation
+DECAYS = (1e-5, 1e-4, 1e-3, 1e-2)  # weight decays to choose from
+BATCH_SIZE = 64
+PASSES = 4  # over the training sentences before each look at the held-out ones
+MOST_PASSES = 200  # training ends with the first look after more passes than this
+TENACITY = 5  # looks without a new best that are forgiven, over the whole training
+HELD_OUT = 0.05  # share of the training sentences that stops the final fit
+RATE = 1e-3  # learning rate
+SEED = 1111  # of the folds; of the first weights and order of the sentences in each fit
+
 TOGETHER = 32
 """Fits trained together: enough to hide the cost of a call, few enough to stay in the caches."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Settings of the classifier; the defaults are those of SimCSE's and miCSE's "test" mode.
-
-    Attributes:
-        folds: of each cross-validation.
-        decays: weight decays (L2, part of the gradient) to choose from.
-        batch_size: sentences of one step.
-        passes: over the training sentences between two looks at the held-out ones.
-        most_passes: training ends with the first look after more passes than this.
-        tenacity: looks without a new best that are forgiven, over the whole training.
-        held_out: share of the training sentences that stops the final fit.
-        rate: learning rate.
-        seed: of the folds, the first weights and the order of the sentences, anew for each fit.
-    """
-
-    folds: int = 10
-    decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
-    batch_size: int = 64
-    passes: int = 4
-    most_passes: int = 200
-    tenacity: int = 5
-    held_out: float = 0.05
-    rate: float = 1e-3
-    seed: int = 1111
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What a protocol found.
+    """Accuracies in per cent, rounded as SentEval does, and the guesses behind them."""
 
-    Attributes:
-        accuracy: on test sentences, per cent, rounded as SentEval does.
-        development: accuracy by which the weight decay was chosen, likewise.
-        decays: the weight decay chosen, one for each test fold or test set.
-        guesses: the class guessed for each sentence; -1 for those that were not tested.
-    """
-
-    accuracy: float
-    development: float
-    decays: tuple[float, ...]
-    guesses: np.ndarray
+    accuracy: float  # on test sentences
+    development: float  # on those that the weight decay was chosen by
+    decays: tuple[float, ...]  # the weight decay chosen for each test fold or test set
+    guesses: np.ndarray  # class guessed for each sentence, [n]; -1 for those not tested
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A classifier to train, once for each weight decay.
+class Fit(NamedTuple):
+    """A classifier to train, once for each weight decay."""
 
-    Attributes:
-        rows: of the training sentences, in order.
-        held_out: rows that decide when to stop; None to draw them from `rows`.
-        decays: weight decays.
-    """
-
-    rows: np.ndarray
-    held_out: np.ndarray | None
+    rows: np.ndarray  # of the training sentences, in order
+    held_out: np.ndarray | None  # rows that decide when to stop; None to draw them from `rows`
     decays: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Trained classifiers.
+class Fitted(NamedTuple):
+    """Trained classifiers."""
 
-    Attributes:
-        accuracies: best accuracy on the held-out sentences, 0 to 1, [decays].
-        weights: at that best, [decays, classes, dimensions + 1]; the bias comes last.
-    """
-
-    accuracies: np.ndarray
-    weights: Tensor
+    accuracies: np.ndarray  # best on the held-out sentences, 0 to 1, [decays]
+    weights: Tensor  # at that best, [decays, classes, dimensions + 1]; the bias comes last
 
 
 def evaluate(
@@ -102,50 +67,44 @@ def evaluate(
     *,
     test: np.ndarray | None = None,
     dev: np.ndarray | None = None,
-    recipe: Recipe | None = None,
 ) -> Outcome:
     """Return the accuracy of SentEval's classifier on frozen embeddings.
 
     Without a test set, nested cross-validation: each fold is tested once, with the weight decay
     that a cross-validation inside the other folds chose. With a test set, that cross-validation is
     inside the training set. In both, the final fit stops by a drawn 5 % of its training sentences.
-    With a development set as well, it decides on both, the weight decay and when to stop.
-
-    The order of the rows matters a little: folds and batches are drawn from it.
+    A development set, beside a test set, decides on both the weight decay and when to stop. Folds
+    and batches are drawn from the order of the rows, so it matters a little.
 
     Args:
         features: embeddings, [n, d], not scaled.
         labels: classes, [n].
         test, dev: which rows are the test set and the development set, bool, [n].
-        recipe: settings; by default those that published figures were made with.
 
     Raises:
         ValueError: too few sentences to train on.
     """
-    recipe = recipe or Recipe()
     classes, numbered = np.unique(labels, return_inverse=True)
     nothing = np.zeros(len(numbered), dtype=bool)
     test, dev = (nothing if chosen is None else chosen for chosen in (test, dev))
     train, dev, test = map(np.flatnonzero, (~test & ~dev, dev, test))
     by_dev = len(test) > 0 and len(dev) > 0
     if not by_dev:
-        _check_enough(numbered[train], recipe)
+        _check_enough(numbered[train])
     table = _Table.of(features, numbered)
     if by_dev:
-        outcome = _by_development_set(table, train, dev, test, recipe)
+        outcome = _by_development_set(table, train, dev, test)
     else:
-        parts = [(train, test)] if len(test) else list(_folds(table, train, recipe))
-        outcome = _by_cross_validation(table, parts, recipe)
+        parts = [(train, test)] if len(test) else list(_folds(table, train))
+        outcome = _by_cross_validation(table, parts)
     return replace(outcome, guesses=np.append(classes, -1)[outcome.guesses])
 
 
-def _check_enough(labels: np.ndarray, recipe: Recipe) -> None:
-    """Raise ValueError if the training labels are too few for folds within folds."""
-    largest, folds = np.bincount(labels).max(initial=0), recipe.folds
-    fewest = ceil(1 / recipe.held_out)
-    if largest < folds + 2 or len(labels) - ceil(len(labels) / folds) < fewest:
+def _check_enough(labels: np.ndarray) -> None:
+    largest, fewest = np.bincount(labels).max(initial=0), ceil(1 / HELD_OUT)
+    if largest < FOLDS + 2 or len(labels) - ceil(len(labels) / FOLDS) < fewest:
         raise ValueError(
-            f"SentEval's classifier needs {folds + 2} training sentences of one class and "
+            f"SentEval's classifier needs {FOLDS + 2} training sentences of one class and "
             f"{fewest} in all folds but one, got {largest} and {len(labels)} in all folds"
         )
 
@@ -165,75 +124,64 @@ class _Table:
         table[:, :-1] = torch.from_numpy(np.ascontiguousarray(features))
         return cls(table, labels, nn.functional.one_hot(torch.from_numpy(labels)).float())
 
-    def guess(self, weights: Tensor, rows: np.ndarray) -> Tensor:
-        """Class guessed for each row, [..., rows], by weights [..., classes, d + 1]."""
-        return (weights @ self.features[torch.from_numpy(rows)].T).argmax(dim=-2)
-
-    def accuracy(self, weights: Tensor, rows: np.ndarray) -> Tensor:
-        """Share of rows guessed right, float64, [...]."""
-        right = self.guess(weights, rows) == torch.from_numpy(self.labels[rows])
-        return right.double().mean(dim=-1)
+    def guess(self, weights: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return the class guessed for each row by weights [..., classes, d + 1], and the hits."""
+        guesses = (weights @ self.features[torch.from_numpy(rows)].T).argmax(dim=-2)
+        return guesses, guesses == torch.from_numpy(self.labels[rows])
 
 
-def _folds(
-    table: _Table, rows: np.ndarray, recipe: Recipe
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows to train on and rows to test, for each fold of `rows`."""
-    folds = StratifiedKFold(recipe.folds, shuffle=True, random_state=recipe.seed)
+def _folds(table: _Table, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows to train on and the rows to test, for each fold of `rows`."""
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
     for train, test in folds.split(rows, table.labels[rows]):
         yield rows[train], rows[test]
 
 
-def _by_cross_validation(
-    table: _Table, parts: Sequence[tuple[np.ndarray, np.ndarray]], recipe: Recipe
-) -> Outcome:
+def _by_cross_validation(table: _Table, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Outcome:
     """Score each test part with the decay that cross-validation inside its training part chose."""
     searches = [
-        Fit(kept, held_out, recipe.decays)
-        for train, _ in parts
-        for kept, held_out in _folds(table, train, recipe)
+        Fit(kept, held_out, DECAYS) for train, _ in parts for kept, held_out in _folds(table, train)
     ]
-    searched = train_all(table, searches, recipe)
+    searched = train_all(table, searches)
     decays, development = [], []
     for number in range(len(parts)):
-        folds = searched[number * recipe.folds : (number + 1) * recipe.folds]
+        folds = searched[number * FOLDS : (number + 1) * FOLDS]
         # Rounded before the choice, as in SentEval: decays that nearly agree are a tie, and the
         # smallest wins.
         by_decay = zip(*(fold.accuracies.tolist() for fold in folds), strict=True)
         scores = [round(100 * np.mean(accuracies), 2) for accuracies in by_decay]
-        decays.append(recipe.decays[int(np.argmax(scores))])
+        decays.append(DECAYS[int(np.argmax(scores))])
         development.append(max(scores))
 
     finals = [Fit(train, None, (d,)) for (train, _), d in zip(parts, decays, strict=True)]
     guesses, accuracies = np.full(len(table.labels), -1), []
-    for (_, test), fitted in zip(parts, train_all(table, finals, recipe), strict=True):
-        guesses[test] = table.guess(fitted.weights[0], test).numpy()
-        accuracies.append(_percent(guesses[test] == table.labels[test]))
+    for (_, test), fitted in zip(parts, train_all(table, finals), strict=True):
+        guesses[test], right = table.guess(fitted.weights[0], test)
+        accuracies.append(_percent(right))
     accuracy, development = (round(float(np.mean(x)), 2) for x in (accuracies, development))
     return Outcome(accuracy, development, tuple(decays), guesses)
 
 
 def _by_development_set(
-    table: _Table, train: np.ndarray, dev: np.ndarray, test: np.ndarray, recipe: Recipe
+    table: _Table, train: np.ndarray, dev: np.ndarray, test: np.ndarray
 ) -> Outcome:
     """Score the test set with the weight decay that does best on the development set."""
-    [fitted] = train_all(table, [Fit(train, dev, recipe.decays)], recipe)
+    [fitted] = train_all(table, [Fit(train, dev, DECAYS)])
     scores = [round(100 * accuracy, 2) for accuracy in fitted.accuracies.tolist()]
     best = int(np.argmax(scores))
     # SentEval trains the chosen one again, from the same seed: it is this one.
     guesses = np.full(len(table.labels), -1)
-    guesses[test] = table.guess(fitted.weights[best], test).numpy()
-    accuracy = _percent(guesses[test] == table.labels[test])
-    return Outcome(accuracy, scores[best], (recipe.decays[best],), guesses)
+    guesses[test], right = table.guess(fitted.weights[best], test)
+    return Outcome(_percent(right), scores[best], (DECAYS[best],), guesses)
 
 
-def _percent(right: np.ndarray) -> float:
+def _percent(right: Tensor) -> float:
     return round(100 * (int(right.sum()) / len(right)), 2)
 
 
-def train_all(table: _Table, fits: Sequence[Fit], recipe: Recipe) -> list[Fitted]:
-    """Train classifiers, those of one size together, and several such groups at a time."""
-    # As each fit starts from the same seed, fits of one size also see their rows in one order.
+def train_all(table: _Table, fits: Sequence[Fit]) -> list[Fitted]:
+    """Train classifiers; those of one size together, several such groups at a time."""
+    # Each fit starts from the same seed, so fits of one size see their rows in the same order.
     groups = defaultdict(list)
     for number, fit in enumerate(fits):
         groups[len(fit.rows), fit.held_out is None, len(fit.decays)].append(number)
@@ -242,11 +190,11 @@ def train_all(table: _Table, fits: Sequence[Fit], recipe: Recipe) -> list[Fitted
         for numbers in groups.values()
         for start in range(0, len(numbers), TOGETHER)
     ]
-    start, trained = _first_weights(table, recipe.seed), {}
+    start, trained = _first_weights(table, SEED), {}
     interrupted = Event()
 
     def train(chunk: list[int]) -> list[Fitted]:
-        return _train_together(table, [fits[n] for n in chunk], start, recipe, interrupted)
+        return _train_together(table, [fits[n] for n in chunk], start, interrupted)
 
     with _one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
         try:
@@ -260,10 +208,8 @@ def train_all(table: _Table, fits: Sequence[Fit], recipe: Recipe) -> list[Fitted
 
 @contextmanager
 def _one_thread_each() -> Iterator[int]:
-    """Let each operation run in one thread, and give the number of threads there were.
-
-    On matrices of this size, threads of one operation wait for each other longer than they compute.
-    """
+    """Let each operation run in one thread, and give the number of threads there were."""
+    # On matrices of this size, threads wait for each other longer than they compute.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -274,55 +220,52 @@ def _one_thread_each() -> Iterator[int]:
 
 @torch.no_grad()
 def _train_together(
-    table: _Table, fits: Sequence[Fit], start: Tensor, recipe: Recipe, interrupted: Event
+    table: _Table, fits: Sequence[Fit], start: Tensor, interrupted: Event
 ) -> list[Fitted]:
     """Train classifiers on equally many sentences, each until its own early stopping."""
-    draws = np.random.RandomState(recipe.seed)
-    rows, held_out = _hold_out(fits, draws, recipe)
+    draws = np.random.RandomState(SEED)
+    rows, held_out = _hold_out(fits, draws)
     decays = torch.tensor([fit.decays for fit in fits])
-    adam_steps = _Steps(start, decays, recipe)
+    adam_steps = _Steps(start, decays)
     best = torch.full(decays.shape, -1.0, dtype=torch.float64)
     best_weights = adam_steps.weights.clone()
     misses = torch.zeros(decays.shape, dtype=torch.int64)
     active, passes = torch.arange(len(fits)), 0
-    while len(active) and passes <= recipe.most_passes and not interrupted.is_set():
-        for _ in range(recipe.passes):
+    while len(active) and passes <= MOST_PASSES and not interrupted.is_set():
+        for _ in range(PASSES):
             order = torch.from_numpy(draws.permutation(rows.shape[1]))
-            for batch in order.split(recipe.batch_size):
+            for batch in order.split(BATCH_SIZE):
                 adam_steps.take(table, rows[:, batch])
-        passes += recipe.passes
+        passes += PASSES
         weights = adam_steps.weights
-        accuracy = torch.stack([
-            table.accuracy(own, held_out[fit]) for fit, own in zip(active, weights, strict=True)
-        ])  # fmt: skip
-        running = misses[active] <= recipe.tenacity
+        looks = [table.guess(w, held_out[fit])[1] for fit, w in zip(active, weights, strict=True)]
+        accuracy = torch.stack([right.double().mean(dim=-1) for right in looks])
+        running = misses[active] <= TENACITY
         better = running & (accuracy > best[active])
         fit, decay = better.nonzero(as_tuple=True)
         best[active[fit], decay] = accuracy[fit, decay]
         best_weights[active[fit], decay] = weights[fit, decay]
         misses[active] += ~better
-        still = (misses[active] <= recipe.tenacity).any(dim=1)
+        still = (misses[active] <= TENACITY).any(dim=1)
         if not still.all():
             active, rows = active[still], rows[still]
             adam_steps.keep(still)
     return [Fitted(*own) for own in zip(best.numpy(), best_weights, strict=True)]
 
 
-def _hold_out(
-    fits: Sequence[Fit], draws: np.random.RandomState, recipe: Recipe
-) -> tuple[Tensor, list[np.ndarray]]:
-    """Rows to train on, [fits, n], and the held-out rows of each fit, drawn if none are given."""
+def _hold_out(fits: Sequence[Fit], draws: np.random.RandomState) -> tuple[Tensor, list[np.ndarray]]:
+    """Return the training rows, [fits, n], and the held-out rows of each fit, drawn if None."""
     rows = np.stack([fit.rows for fit in fits])
     if fits[0].held_out is not None:
         return torch.from_numpy(rows), [fit.held_out for fit in fits]
     order = draws.permutation(rows.shape[1])
-    count = int(recipe.held_out * rows.shape[1])
+    count = int(HELD_OUT * rows.shape[1])
     return torch.from_numpy(rows[:, order[count:]]), list(rows[:, order[:count]])
 
 
 @torch.no_grad()
 def _first_weights(table: _Table, seed: int) -> Tensor:
-    """Weights as PyTorch starts a linear layer from a seed, [classes, d + 1]."""
+    """Return the weights of a linear layer as PyTorch starts it from a seed, [classes, d + 1]."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layer = nn.Linear(table.features.shape[1] - 1, table.targets.shape[1])
@@ -332,15 +275,15 @@ def _first_weights(table: _Table, seed: int) -> Tensor:
 class _Steps:
     """Weights of several fits and the state of Adam, [fits, decays, classes, d + 1] each."""
 
-    def __init__(self, start: Tensor, decays: Tensor, recipe: Recipe) -> None:
+    def __init__(self, start: Tensor, decays: Tensor) -> None:
         self.weights = start.expand(*decays.shape, *start.shape).clone()
         self.moments = [torch.zeros_like(self.weights) for _ in range(2)]
-        self.decays, self.rate, self.steps = decays[..., None, None], recipe.rate, torch.zeros(())
-        # Memory for the batches, as to allocate it anew for each step takes longer than to fill it.
-        self.batch = torch.empty(len(decays) * recipe.batch_size, start.shape[1])
+        self.decays, self.rate, self.steps = decays[..., None, None], RATE, torch.zeros(())
+        # Memory for the batches: allocating it for each step takes longer than filling it.
+        self.batch = torch.empty(len(decays) * BATCH_SIZE, start.shape[1])
 
     def take(self, table: _Table, rows: Tensor) -> None:
-        """One step of Adam on the mean cross entropy of a batch of each fit; rows: [fits, b]."""
+        """Take one step of Adam on the mean cross entropy of a batch of each fit, [fits, b]."""
         fits, size = rows.shape
         out = self.batch[: rows.numel()]
         batch = torch.index_select(table.features, 0, rows.flatten(), out=out).view(fits, size, -1)
@@ -358,6 +301,6 @@ class _Steps:
         )  # fmt: skip
 
     def keep(self, chosen: Tensor) -> None:
-        """Go on with some of the fits only."""
+        """Drop the fits that are not chosen."""
         self.weights, *self.moments = (t[chosen] for t in (self.weights, *self.moments))
         self.decays = self.decays[chosen]

@@ -1,102 +1,61 @@
-"""Figures of merit of embeddings: Spearman's confidence intervals, alignment, uniformity."""
+"""Confidence intervals of scores; alignment and uniformity of embeddings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
-BLOCK = 200_000
-"""Numbers that the bootstrap ranks at once."""
+RESAMPLES = 1_000  # of each bootstrap
+BLOCK = 200_000  # numbers that it ranks at once
+SHARED = 10  # pairs for each distinct text from which on texts are resampled, and not pairs
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length 1 in float64, [n, d]; a zero vector stays zero."""
+    """Return vectors of length 1 in float64, [n, d]; a zero vector stays zero."""
     vectors = np.asarray(vectors, dtype=np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths == 0, 1, lengths)
 
 
-def spearman_interval(
-    first: np.ndarray, second: np.ndarray, *, resamples: int = 1_000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % bootstrap interval of a Spearman correlation (Efron & Tibshirani 1993, ch. 13).
+def interval(resampled: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the 95 % bootstrap interval (Efron & Tibshirani 1993, ch. 13).
 
-    Args:
-        first, second: float, [n].
-        resamples: how many.
-        seed: of their choice.
-
-    Returns:
-        Lower and upper end, between -1 and 1; NaN where one of both is constant.
-
-    Raises:
-        ValueError: arrays of unequal length, of fewer than two numbers, or not finite.
+    `resampled` holds a score, or a difference of two, of each resample; NaN if all of them are.
     """
-    return _ends(_resampled(first, second, resamples, seed))
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
 
 
-def spearman_difference(
-    first: np.ndarray,
-    second: np.ndarray,
-    gold: np.ndarray,
-    *,
-    resamples: int = 1_000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % interval of how much better one encoder's Spearman is than another's on the same pairs.
-
-    A paired bootstrap (Efron & Tibshirani 1993, ch. 13): both encoders are scored on the same
-    resample of the pairs, and the difference is taken each time. What makes a resample easy or hard
-    for both falls out of it, so it tells apart encoders whose own intervals overlap.
-
-    Args:
-        first, second: scores of the same pairs by two encoders, float, [n].
-        gold: what both are held against, float, [n].
-        resamples, seed: as for `spearman_interval`.
-
-    Returns:
-        Lower and upper end of Spearman of `first` less that of `second`; above 0, `first` is
-        better. NaN where one of the three is constant.
-
-    Raises:
-        ValueError: as for `spearman_interval`.
-    """
-    # One seed, so both encoders are scored on the very same resamples.
-    drawn = [_resampled(scores, gold, resamples, seed) for scores in (first, second)]
-    return _ends(drawn[0] - drawn[1])
-
-
-def resampled_spearman(
-    scores: np.ndarray, gold: np.ndarray, *, resamples: int = 1_000, seed: int = 0
-) -> np.ndarray:
+def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Return Spearman x 100 of several runs, on all pairs and then on each resample of them.
 
     Args:
         scores: of the same pairs by each run, float, [runs, n].
-        gold: what they are held against, float, [n].
-        resamples, seed: as for `spearman_interval`.
+        gold: what they are correlated with, float, [n].
+        seed: of the resamples.
 
     Returns:
-        Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
+        Float64, [runs, 1 + resamples]; every run is scored on the same resamples. NaN for a run or
+        gold that is constant.
+
+    Raises:
+        ValueError: arrays of unequal length, of fewer than two numbers, or not finite.
     """
     return 100 * np.stack([
-        np.append(spearmanr(run, gold)[0], _resampled(run, gold, resamples, seed))
-        for run in scores
+        np.append(spearmanr(run, gold)[0], _resampled(run, gold, seed)) for run in scores
     ])  # fmt: skip
 
 
-def resampled_accuracy(
-    right: np.ndarray, groups: np.ndarray, *, resamples: int = 1_000, seed: int = 0
-) -> np.ndarray:
+def resampled_accuracy(right: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Return the accuracy of several runs in per cent, on all items and on each resample.
 
-    Whole groups are resampled: items of one article, say, are not independent.
+    Whole groups are resampled, as items of one article, say, are not independent.
 
     Args:
         right: which items each run gets right, bool, [runs, n].
         groups: number of each item's group, int, [n].
-        resamples, seed: as for `spearman_interval`.
+        seed: of the resamples.
 
     Returns:
         Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
@@ -104,31 +63,28 @@ def resampled_accuracy(
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)
     sums = np.stack([np.bincount(group, weights=run) for run in right])
-    drawn = np.random.default_rng(seed).integers(len(sizes), size=(resamples, len(sizes)))
+    drawn = np.random.default_rng(seed).integers(len(sizes), size=(RESAMPLES, len(sizes)))
     shares = sums[:, drawn].sum(axis=2) / sizes[drawn].sum(axis=1)
     return 100 * np.column_stack([np.mean(right, axis=1), shares])
 
 
-def compare_runs(
-    first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], *, seed: int = 0
-) -> pd.DataFrame:
-    """Say how much better one training is than another, on each task and on average.
+def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return how much better one training is than another, on each task and on average.
 
     A two-level paired bootstrap: each resample draws seeds and, for both trainings alike, pairs.
-    So the interval covers other seeds and other pairs. Few seeds make it too narrow: in
+    So the interval covers different seeds and different pairs. Few seeds make it too narrow: in
     simulations where only the seeds differ, a 95 % interval of 5 seeds covers the truth in 84 %
-    of cases, and of 10 seeds in 89 %; where pairs matter half as much or more, in 92 % or more.
-    With one run on each side it covers the pairs only.
+    of cases, and of 10 seeds in 89 %; if pairs matter half as much or more, in 92 % or more. With
+    one run on each side it covers the pairs only.
 
     Args:
         first, second: of each task, what `resampled_spearman` or `resampled_accuracy` gave for
             the runs of one training, [seeds, 1 + resamples]; row n of both is the same seed.
-        seed: of the drawn seeds.
 
     Returns:
         A row for each task and, if there are several, for their `average`: `task`, `difference`
-        (first less second, mean over seeds), `low` and `high`, `won` (seeds in which first is
-        ahead) and `seeds`.
+        (first minus second, mean over seeds), `low`, `high`, `won` (seeds in which first is ahead)
+        and `seeds`.
 
     Raises:
         ValueError: the two have different tasks, seeds or resamples.
@@ -143,35 +99,61 @@ def compare_runs(
     rows = []
     for task, difference in differences.items():
         seeds, resamples = len(difference), difference.shape[1] - 1
-        drawn = np.random.default_rng(seed).integers(seeds, size=(resamples, seeds))
-        low, high = _ends(difference[drawn, 1 + np.arange(resamples)[:, None]].mean(axis=1))
+        drawn = np.random.default_rng(0).integers(seeds, size=(resamples, seeds))
+        low, high = interval(difference[drawn, 1 + np.arange(resamples)[:, None]].mean(axis=1))
         means = {"difference": float(difference[:, 0].mean()), "low": low, "high": high}
         won = int((difference[:, 0] > 0).sum())
         rows.append({"task": task, **means, "won": won, "seeds": seeds})
     return pd.DataFrame(rows)
 
 
-def _ends(drawn: np.ndarray) -> tuple[float, float]:
-    """Ends of the 95 % interval, which leaves out the same share below and above."""
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
+def resampled_sts(
+    scores: np.ndarray,
+    gold: np.ndarray,
+    first: Sequence[str],
+    second: Sequence[str],
+    *,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return what `resampled_spearman` does, but resample texts if the pairs share few of them.
+
+    Lee's 1,225 pairs are all pairs of 50 texts, and pairs of the same text are not independent.
+    So texts are drawn, and a pair counts as often as its two texts come together (Snijders &
+    Borgatti 1999). If there are fewer than `SHARED` pairs for each distinct text, pairs are drawn.
+
+    Args:
+        scores, gold, seed: as for `resampled_spearman`.
+        first, second: the texts of each pair, [n] each.
+
+    Returns:
+        Float64, [runs, 1 + resamples].
+    """
+    number = {text: index for index, text in enumerate(dict.fromkeys([*first, *second]))}
+    count, n = len(number), len(gold)
+    if n < SHARED * count:
+        return resampled_spearman(scores, gold, seed=seed)
+    pairs = np.array([[number[text] for text in side] for side in (first, second)])
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    times = [np.bincount(texts, minlength=count)[pairs].prod(axis=0) for texts in drawn]
+    rows = [np.arange(n), *(np.repeat(np.arange(n), repeats) for repeats in times)]
+    both = np.vstack([scores, gold])
+    return 100 * np.stack([np.corrcoef(rankdata(both[:, r], axis=1))[-1, :-1] for r in rows], 1)
 
 
-def _resampled(first: np.ndarray, second: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Spearman of each resample; the same seed and number of pairs give the same resamples."""
+def _resampled(first: np.ndarray, second: np.ndarray, seed: int) -> np.ndarray:
+    """Return Spearman of each resample; the same seed and n give the same resamples."""
     first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
         raise ValueError(
-            f"what is correlated must be two equal arrays [n] of at least 2 numbers, got shapes "
-            f"{first.shape} and {second.shape}"
+            f"Spearman needs two arrays of at least 2 numbers, got {first.shape}, {second.shape}"
         )
     if not np.isfinite([first, second]).all():
-        raise ValueError("what is correlated must be finite, got NaN or infinity")
+        raise ValueError("Spearman needs finite numbers, got NaN or infinity")
     n, rng, correlations = len(first), np.random.default_rng(seed), []
     at_once = max(1, BLOCK // n)
-    for start in range(0, resamples, at_once):
-        drawn = rng.integers(n, size=(min(at_once, resamples - start), n))
-        # Spearman is the correlation of ranks, and those are of the resample, not of the whole.
+    for start in range(0, RESAMPLES, at_once):
+        drawn = rng.integers(n, size=(min(at_once, RESAMPLES - start), n))
+        # The ranks are those within the resample, not those in the whole.
         x, y = (rankdata(values[drawn], axis=1) - (n + 1) / 2 for values in (first, second))
         with np.errstate(invalid="ignore"):  # 0 / 0: a constant has no correlation
             correlations.append(
@@ -181,13 +163,9 @@ def _resampled(first: np.ndarray, second: np.ndarray, resamples: int, seed: int)
 
 
 def alignment(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean squared distance of positive pairs (Wang & Isola 2020, equation 2); smaller is better.
+    """Return the mean squared distance of positive pairs (Wang & Isola 2020, equation 2).
 
-    Args:
-        first, second: unit vectors, [n, d].
-
-    Raises:
-        ValueError: they differ in shape.
+    `first` and `second` are unit vectors, [n, d], of one shape. Smaller is better.
     """
     if first.shape != second.shape:
         raise ValueError(f"pairs must have one shape, got {first.shape} and {second.shape}")
@@ -195,16 +173,9 @@ def alignment(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def uniformity(vectors: np.ndarray) -> float:
-    """Log of the mean of exp(-2 distance^2) over all pairs (same paper, equation 3).
+    """Return the log of the mean of exp(-2 distance^2) over all pairs (same paper, equation 3).
 
-    Args:
-        vectors: unit vectors, [n, d].
-
-    Returns:
-        0 where all vectors are one, about -4 at best; smaller is better.
-
-    Raises:
-        ValueError: fewer than two vectors.
+    `vectors` are at least two unit vectors, [n, d]. 0 if all are the same, about -4 at best.
     """
     if (n := len(vectors)) < 2:
         raise ValueError(f"uniformity needs at least 2 vectors, got {n}")

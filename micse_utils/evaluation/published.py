@@ -1,7 +1,7 @@
-"""What others report, and how far from it we are."""
+"""Published scores, and how ours differ from them."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -10,19 +10,12 @@ from micse_utils.datasets.transfer import TRANSFER_TASKS
 from micse_utils.provenance import Provenance
 
 
-@dataclass(frozen=True)
-class Published:
-    """Spearman x 100 of a model on the STS tasks, as its authors or a leaderboard report it.
+class Published(NamedTuple):
+    """Spearman x 100 of a model on the STS tasks, as its authors or a leaderboard report it."""
 
-    Attributes:
-        scores: by task.
-        pooling: with which the figures were made.
-        source: where they stand.
-    """
-
-    scores: Mapping[str, float]
-    pooling: str
-    source: str
+    scores: Mapping[str, float]  # by task
+    pooling: str  # that the figures were made with
+    source: str  # where they were published
 
 
 PUBLISHED = {
@@ -51,28 +44,28 @@ TOLERANCE = 0.05
 """Largest difference from a published Spearman x 100 that rounding and hardware explain."""
 
 REASONS = (
-    "another pooling or revision than the published one, another protocol (subsets averaged "
-    "instead of pooled), or sentences tokenised and lower-cased otherwise"
+    "a different pooling, revision, tokenisation or lower-casing, or a different protocol "
+    "(subsets averaged instead of pooled)"
 )
 
 
 def published_for(provenance: Provenance) -> Published | None:
-    """What is published of a model, if it is read with the pooling of those figures."""
+    """Return the published scores of a model, if it has the pooling of those figures."""
     published = PUBLISHED.get(provenance.name)
     return published if published and published.pooling == provenance.pooling else None
 
 
 def compare_published(table: pd.DataFrame, published: Published) -> pd.DataFrame:
-    """Measured beside published Spearman x 100, for the tasks that are in both.
+    """Return measured beside published scores, for the tasks that are in both.
 
     Args:
-        table: of `evaluate_sts`.
-        published: of the same model.
+        table: what `evaluate_sts` returned.
+        published: scores of the same model.
 
     Returns:
-        Columns `task`, `published`, `measured` (both x 100), `difference`, `reproduced` (whether
-        that is within `TOLERANCE`, on as many pairs) and `note`, which names the count of pairs
-        if it is not the official one.
+        Columns `task`, `published`, `measured` (Spearman x 100), `difference`, `reproduced`
+        (whether that is within `TOLERANCE`, on the official number of pairs) and `note`, which
+        names the number of pairs if it is not the official one.
     """
     pooled = table[table["subset"] == "all"].set_index("task")
     scores = pd.Series(published.scores, name="published").rename_axis("task")
@@ -86,11 +79,9 @@ def compare_published(table: pd.DataFrame, published: Published) -> pd.DataFrame
 
 
 def other_data(sizes: Mapping[str, int] | pd.Series, limit: int | None = None) -> dict[str, str]:
-    """Return the tasks that were not scored on their official data, and what they were scored on.
+    """Return the tasks not scored on their official data, and what they were scored on instead.
 
-    Args:
-        sizes: pairs or sentences of each task, as `evaluate_sts` and `evaluate_transfer` count.
-        limit: sentences that transfer tasks were sampled to, if they were.
+    `sizes` are the pairs or sentences of each task, `limit` is that of `evaluate_transfer`.
     """
     other = {}
     for task, size in dict(sizes).items():
@@ -106,12 +97,8 @@ def score_row(
 ) -> dict[str, str]:
     """Return scores as papers print them: one column a task, two digits, the average last.
 
-    The average is there only for all seven STS tasks, or all seven transfer tasks, each on its
-    official data.
-
-    Args:
-        scores: by task.
-        other: tasks that were scored on different data, as `other_data` finds them.
+    Only all seven STS tasks, or all seven transfer tasks, have an average, and only if none of them
+    was scored on `other` data (see `other_data`).
     """
     scores = dict(scores)
     row = {task: f"{score:.2f}" for task, score in scores.items()}
@@ -122,14 +109,10 @@ def score_row(
 
 
 def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
-    """A Markdown table, one row a model; a column that a row lacks is left blank there."""
+    """Return a Markdown table, one row a model; a column that a row lacks is left blank there."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [["model", *columns]]
     lines += [[name, *(row.get(column, "") for column in columns)] for name, row in rows.items()]
-    heading, *body = (f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+    cells = ([" ".join(str(text).split()).replace("|", "\\|") for text in line] for line in lines)
+    heading, *body = (f"| {' | '.join(line)} |\n" for line in cells)
     return "".join([heading, f"|{'---|' * len(lines[0])}\n", *body])
-
-
-def _cell(text: str) -> str:
-    """A text that stays in its cell."""
-    return " ".join(str(text).split()).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""What `micse score` says and writes: the table of the papers, and a block for the model card."""
+"""What `micse score` prints and writes: a table as in papers, and a block for the model card."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -34,35 +34,29 @@ def report(
     name: str,
     settings: Mapping[str, object],
 ) -> str:
-    """Return the row that papers print, beside the published one; write it in three formats.
+    """Return scores as papers print them, beside the published ones; write them in three formats.
 
     For a model from a folder, the block for its model card follows.
 
     Args:
-        table: of `evaluate_sts`, `evaluate_transfer` or `evaluate_triplets`.
-        model: as `load_model` gives it.
+        table: what `evaluate_sts`, `evaluate_transfer` or `evaluate_triplets` returned.
+        model: as `load_model` returns it.
         folder: gets `name.csv`, `name.json` (with provenance) and `name.md`.
         name: `sts`, `transfer` or `triplets`.
-        settings: that decided the figures.
+        settings: that decided the scores.
     """
     provenance = model.provenance
     label = f"{provenance.name}, {provenance.pooling}"
+    pooled = _pooled(table).set_index("task")
     if name == "sts":
-        pooled = table[table["subset"] == "all"].set_index("task")
         other = other_data(pooled["pairs"])
         rows = {label: score_row(pooled["spearman"], other)}
     elif name == "triplets":
-        other, rows = {}, {label: score_row(table.set_index("task")["accuracy"])}
+        other, rows = {}, {label: score_row(pooled["accuracy"])}
     else:
-        sizes = dict(zip(table["task"], table["sentences"], strict=True))
-        other = other_data(sizes, settings.get("limit"))
-        # A row for each classifier: an average over two of them would mean nothing.
-        rows = {
-            f"{label}, classifier: {classifier}": score_row(
-                part.set_index("task")["accuracy"], other
-            )
-            for classifier, part in table.groupby("classifier", sort=False)
-        }
+        other = other_data(pooled["sentences"], settings["limit"])
+        label += f", classifier: {settings['classifier']}"
+        rows = {label: score_row(pooled["accuracy"], other)}
     published = published_for(provenance) if name == "sts" else None
     if published:
         rows[f"published ({published.source})"] = score_row(published.scores)
@@ -73,10 +67,9 @@ def report(
         lines.append(f"not on the official data, so without an average: {named}")
     if published:
         differing = compare_published(table, published).query("not reproduced")
-        for line in differing.itertuples():
-            note = f" ({line.note})" if line.note else ""
-            gap = f"{line.difference:+.2f}{note}"
-            lines.append(f"{line.task} differs from the published figure by {gap}")
+        for row in differing.itertuples():
+            note = f" ({row.note})" if row.note else ""
+            lines.append(f"{row.task}: {row.difference:+.2f} from the published score{note}")
         if len(differing):
             lines.append(f"likely reasons: {REASONS}")
     save_table(folder, name, table)
@@ -88,21 +81,24 @@ def report(
         "versions": versions(),
     }
     write_json(folder / f"{name}.json", record)
-    if provenance.source == "folder":  # someone's own model, whose card it belongs into
+    if provenance.source == "folder":  # the user's own model, which has a card of its own
         lines.append(card_block(table, provenance.name, name))
     return "\n".join([*lines, f"results: {folder}"])
 
 
 def card_block(table: pd.DataFrame, model_name: str, name: str) -> str:
     """Return the scores in the hub's format, YAML for the head of a model card."""
-    if name == "sts":
-        table = table[table["subset"] == "all"]
     task, metric = KINDS[name]
     results = [
         EvalResult(
             task_type=task, dataset_type=row["task"].lower(), dataset_name=row["task"],
             metric_type=metric, metric_value=round(row[metric.partition("_")[0]], 2),
         )
-        for row in table.to_dict("records")
+        for row in _pooled(table).to_dict("records")
     ]  # fmt: skip
     return ModelCardData(model_name=model_name, eval_results=results).to_yaml()
+
+
+def _pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of whole tasks, without those of their subsets."""
+    return table[table["subset"] == "all"] if "subset" in table else table

@@ -1,8 +1,8 @@
-"""The STS and transfer tasks and their scores.
+"""Score an encoder on SentEval's STS and transfer tasks.
 
 STS in the "all" setting of SimCSE (Gao et al. 2021, appendix B): the pairs of all subsets of a year
-are pooled, and one Spearman is taken of the cosines of the raw embeddings; no regressor. Transfer
-tasks with the classifier of its "test" mode.
+are pooled, and one Spearman is taken of the cosines of the raw embeddings, without a regressor.
+Transfer tasks with the classifier of its "test" mode.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import pearsonr
 from sentence_transformers import SentenceTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
@@ -32,7 +32,7 @@ from micse_utils.datasets.sts import Pairs, load_sts_tasks
 from micse_utils.datasets.transfer import Classification, load_transfer_tasks
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation import classifier as senteval_classifier
-from micse_utils.evaluation.metrics import spearman_interval, unit
+from micse_utils.evaluation.metrics import interval, resampled_sts, unit
 
 FOLDS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -40,10 +40,10 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 
 
 class Encoder(Protocol):
-    """Anything that turns n strings into an array [n, d]."""
+    """Any object that can encode strings."""
 
     def encode(self, sentences: list[str]) -> np.ndarray:
-        """Embeddings, [n, d], in the order given."""
+        """Return the embeddings of n sentences, [n, d], in the order given."""
 
 
 def evaluate_sts(
@@ -55,25 +55,24 @@ def evaluate_sts(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Score an encoder on STS tasks. Every distinct sentence is encoded once over all tasks.
+    """Score an encoder on STS tasks; each distinct sentence is encoded once over all of them.
 
     Args:
         model: a `SentenceTransformer`, or any object with `encode(list of strings)`.
-        tasks, source: what `load_sts_tasks` gives, or its arguments.
-        dtype: number format of the forward pass of a `SentenceTransformer`. Published scores are
-            made in float32; None takes the fastest format, as `encode` does, which moves a score
-            by up to 0.05 (measured on [CLS], STS-B dev).
+        tasks, source: what `load_sts_tasks` returns, or its arguments.
+        dtype: number format of a `SentenceTransformer`. Published scores are made in float32; None
+            picks the fastest format, which moves a score by up to 0.05 (on [CLS], STS-B dev).
         seed: of the bootstrap.
         progress: show a bar.
 
     Returns:
         Columns `task`, `subset`, `pairs`, `spearman`, `low`, `high` (its 95 % interval) and
-        `pearson`, all x 100. `subset` is `all` for the pooled pairs; where there are subsets, rows
-        of each and of their `mean` and `weighted mean` follow, which have no interval.
+        `pearson`, all x 100. `subset` is `all` for the pooled pairs; rows for each subset, if any,
+        and for their `mean` and `weighted mean` follow, which have no interval.
 
     Raises:
-        ValueError: an unknown task, a damaged file, or an encoder that gives no usable vectors.
-        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
+        ValueError: an unknown task, a damaged file, or an encoder without usable vectors.
+        FileNotFoundError, HubError, FetchError: a task requested by name is missing.
     """
     pairs = tasks if isinstance(tasks, Mapping) else load_sts_tasks(tasks, source)
     texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
@@ -81,8 +80,7 @@ def evaluate_sts(
         if np.ptp(p.gold) == 0:
             raise ValueError(f"{task}: all gold scores are {p.gold[0]}; nothing to correlate with")
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
-    # Float64: cosines of a cone of vectors differ in the seventh digit.
-    vectors = unit(vectors)
+    vectors = unit(vectors)  # in float64: cosines of a cone of vectors differ in the seventh digit
     rows = []
     for task, p in tqdm(pairs.items(), desc="score", unit="task", delay=1, disable=not progress):
         first, second = ([row[sentence] for sentence in side] for side in (p.first, p.second))
@@ -94,22 +92,22 @@ def evaluate_sts(
 
 
 def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dict[str, object]]:
-    """Rows of the table for one task."""
+    sides = pairs.first, pairs.second
 
     def score(subset: str, chosen: np.ndarray) -> dict[str, object]:
         x, gold = cosines[chosen], pairs.gold[chosen]
-        low, high = spearman_interval(x, gold, seed=seed)
-        correlations = {"spearman": spearmanr(x, gold)[0], "low": low, "high": high}
-        correlations["pearson"] = pearsonr(x, gold)[0]
-        scores = {name: 100 * float(value) for name, value in correlations.items()}
+        first, second = ([side[row] for row in np.flatnonzero(chosen)] for side in sides)
+        [[spearman, *drawn]] = resampled_sts(x[None], gold, first, second, seed=seed)
+        low, high = interval(drawn)
+        scores = {"spearman": spearman, "low": low, "high": high}
+        scores["pearson"] = 100 * float(pearsonr(x, gold)[0])
         return {"task": task, "subset": subset, "pairs": len(gold), **scores}
 
     # SimCSE's "all": one Spearman over the pooled pairs of a year. The mean over its subsets, which
     # older papers print, differs by points.
     rows = [score("all", np.full(len(pairs), True))]
     subsets = np.array(pairs.subsets)
-    for subset in dict.fromkeys(pairs.subsets):
-        rows.append(score(subset, subsets == subset))
+    rows += (score(subset, subsets == subset) for subset in dict.fromkeys(pairs.subsets))
     if parts := rows[1:]:
         sizes = [part["pairs"] for part in parts]
         for name, weights in (("mean", None), ("weighted mean", sizes)):
@@ -127,30 +125,29 @@ def encode_distinct(
     dtype: torch.dtype | None = None,
     progress: bool = True,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Encode the distinct texts of several tasks together, once.
+    """Encode each distinct text of several tasks once.
 
     Args:
-        model: a `SentenceTransformer`, or any object with `encode(list of strings)`.
-        texts: those of each task.
-        dtype, progress: as for `encode`.
+        model, dtype, progress: as for `evaluate_sts`.
+        texts: the texts of each task.
 
     Returns:
         Embeddings, [n, d], and the row of each text in them.
 
     Raises:
-        ValueError: the encoder gives another shape, NaN, infinity or one and the same vector.
+        ValueError: the embeddings have a wrong shape, NaN or infinity, or are all the same.
     """
     task_of = {text: task for task, group in texts.items() for text in group}
     distinct = list(task_of)
     if isinstance(model, SentenceTransformer):
-        longest = token_limit(model)
-        vectors = encode(model, distinct, max_length=longest, dtype=dtype, progress=progress)
+        limit = token_limit(model)
+        vectors = encode(model, distinct, max_length=limit, dtype=dtype, progress=progress)
     else:
         vectors = np.asarray(model.encode(distinct))
     if vectors.ndim != 2 or len(vectors) != len(distinct) or vectors.dtype.kind not in "fiu":
         raise ValueError(
             f"the encoder gave an array of shape {vectors.shape} for {len(distinct)} sentences; "
-            f"expected numbers, ({len(distinct)}, dimensions)"
+            f"expected ({len(distinct)}, dimensions)"
         )
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
@@ -174,11 +171,12 @@ def evaluate_transfer(
     dtype: torch.dtype | None = torch.float32,
     seed: int = 0,
     progress: bool = True,
+    right: dict[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Score frozen embeddings by a logistic regression on them (Conneau & Kiela 2018).
 
-    Pairs become [|u - v|, u * v]. There are two classifiers, whose accuracies must not be compared
-    with each other:
+    Pairs become [|u - v|, u * v]. Accuracies of the two classifiers must not be compared with each
+    other:
 
     - `senteval` is the one behind published figures (see `evaluation.classifier`): raw embeddings,
       Adam, ten folds. A cross-validated task of 10,000 sentences takes about a minute on two cores.
@@ -188,18 +186,18 @@ def evaluate_transfer(
 
     Args:
         model, dtype, progress: as for `evaluate_sts`.
-        tasks, source, limit: what `load_transfer_tasks` gives, or its arguments.
+        tasks, source, limit: what `load_transfer_tasks` returns, or its arguments.
         classifier: `senteval` or `logistic`.
         seed: of the sample, and of the folds of `logistic`; SentEval's are drawn with 1111.
+        right: a dictionary to fill with each task's hits, bool, [tested sentences], for paired
+            comparisons of encoders.
 
     Returns:
         Columns `task`, `classifier`, `sentences`, `classes`, `accuracy`, `f1` (for MRPC) and
-        `largest_class`, the accuracy of always guessing that; per cent.
+        `largest_class`, the accuracy of always guessing that class; per cent.
 
     Raises:
-        ValueError: an unknown task or classifier, a damaged file, too few sentences, or an encoder
-            that gives no usable vectors.
-        FileNotFoundError, HubError, FetchError: a task asked for by name is missing.
+        As `evaluate_sts`; ValueError also for an unknown classifier or too few sentences.
     """
     if classifier not in CLASSIFIERS:
         names = " or ".join(CLASSIFIERS)
@@ -209,7 +207,7 @@ def evaluate_transfer(
     texts = {task: [*data.first, *data.second] for task, data in tasks.items()}
     for task, data in tasks.items():
         if len(np.unique(data.labels[data.train])) < 2:
-            raise ValueError(f"{task}: the sentences to learn from are not of two classes or more")
+            raise ValueError(f"{task}: the training sentences must be of two classes or more")
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     rows = []
     for task, data in tqdm(tasks.items(), desc="classify", unit="task", disable=not progress):
@@ -224,12 +222,11 @@ def evaluate_transfer(
             accuracy, guesses = CLASSIFIERS[classifier](features, data, seed)
         except ValueError as error:
             raise ValueError(f"{task}: {error}") from error
+        if right is not None:
+            right[task] = guesses[tested] == truth
         rows.append({
-            "task": task,
-            "classifier": classifier,
-            "sentences": len(data.labels),
-            "classes": len(set(data.labels)),
-            "accuracy": accuracy,
+            "task": task, "classifier": classifier, "sentences": len(data.labels),
+            "classes": len(set(data.labels)), "accuracy": accuracy,
             "f1": 100 * f1_score(truth, guesses[tested]) if data.second else np.nan,
             "largest_class": 100 * np.bincount(truth).max() / len(truth),
         })  # fmt: skip
@@ -237,7 +234,7 @@ def evaluate_transfer(
 
 
 def _senteval(features: np.ndarray, data: Classification, seed: int) -> tuple[float, np.ndarray]:
-    """Accuracy of SentEval's classifier, in per cent, and its guesses, [n]."""
+    """Return the accuracy of SentEval's classifier, in per cent, and its guesses, [n]."""
     # SentEval sorts by length, to pad less; its folds and batches are drawn from that order.
     words = [[len(text.split()) for text in side] for side in (data.first, data.second)]
     order = np.lexsort([data.labels, *(side for side in reversed(words) if side)])
@@ -250,13 +247,13 @@ def _senteval(features: np.ndarray, data: Classification, seed: int) -> tuple[fl
 
 
 def _logistic(features: np.ndarray, data: Classification, seed: int) -> tuple[float, np.ndarray]:
-    """Accuracy of scikit-learn's logistic regression, in per cent, and its guesses, [n]."""
+    """Return the accuracy of scikit-learn's regression, in per cent, and its guesses, [n]."""
     classifier = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)),
         {"logisticregression__C": STRENGTHS},
         cv=StratifiedShuffleSplit(1, test_size=0.2, random_state=seed),
     )
-    # On matrices of this size, threads of BLAS wait for each other longer than they compute.
+    # On matrices of this size, threads wait for each other longer than they compute.
     with threadpool_limits(1, user_api="blas"):
         if data.test.any():
             classifier.fit(features[data.train], data.labels[data.train])

@@ -1,4 +1,4 @@
-"""Section triplets: the share in which the anchor is closer to its own section."""
+"""Score an encoder on section triplets: how often is the anchor closer to its own section?"""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
-from micse_utils.evaluation.metrics import resampled_accuracy, unit
+from micse_utils.evaluation.metrics import interval, resampled_accuracy, unit
 from micse_utils.evaluation.senteval import Encoder, encode_distinct
 
 
@@ -25,17 +25,16 @@ def evaluate_triplets(
     A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50.
 
     Args:
-        model, dtype, progress: as for `evaluate_sts`.
-        tasks: names for `load_triplets`, or what it gave.
-        seed: of the bootstrap.
+        model, dtype, seed, progress: as for `evaluate_sts`.
+        tasks: names for `load_triplets`, or what it returned.
 
     Returns:
         Columns `task`, `triplets`, `articles`, `accuracy`, `low`, `high`: per cent, with a 95 %
         interval by bootstrap over articles, as triplets of one article are not independent.
 
     Raises:
-        ValueError: an unknown task, or an encoder that gives no usable vectors.
-        FetchError: the package that carries the text could not be had.
+        ValueError: an unknown task, or an encoder without usable vectors.
+        FetchError: the package with the text could not be fetched.
     """
     if not isinstance(tasks, Mapping):
         tasks = {task: load_triplets(task) for task in tasks}
@@ -50,13 +49,9 @@ def evaluate_triplets(
         )
         right = (anchor * (positive - negative)).sum(axis=1) > 0
         accuracy, *resampled = resampled_accuracy(right[None], triplets.articles, seed=seed)[0]
-        low, high = np.quantile(resampled, [0.025, 0.975])
+        low, high = interval(resampled)
         rows.append({
-            "task": task,
-            "triplets": len(triplets),
-            "articles": len(np.unique(triplets.articles)),
-            "accuracy": accuracy,
-            "low": low,
-            "high": high,
+            "task": task, "triplets": len(triplets), "articles": len(np.unique(triplets.articles)),
+            "accuracy": accuracy, "low": low, "high": high,
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -77,7 +77,7 @@ def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
 def predicted_against_gold(
     cosines: Mapping[str, np.ndarray], gold: np.ndarray, *, title: str
 ) -> Figure:
-    """Cosine of each pair against its gold score, one panel per encoder.
+    """Draw the cosine of each pair against its gold score, one panel per encoder.
 
     Args:
         cosines: [n] by encoder.
@@ -87,9 +87,9 @@ def predicted_against_gold(
     wiggle = np.random.default_rng(0).uniform(-0.1, 0.1, len(gold)) * np.ptp(gold) / 5
     for axes, (name, values) in zip(panels, cosines.items(), strict=True):
         axes.plot(gold + wiggle, values, "o", color=BLUE, alpha=0.25, markersize=3, mew=0)
-        axes.set(xlabel="gold score (jittered)", title=name)
+        axes.set_title(name)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("cosine similarity")
+    figure.supxlabel("gold score (jittered)")
     figure.suptitle(title)
     return figure
 
@@ -101,9 +101,9 @@ def cosines_by_band(
     title: str,
     label: str = "gold score, rounded",
 ) -> Figure:
-    """Distribution of the cosines in each band of the gold score, one panel per encoder.
+    """Draw the distribution of the cosines in each band of the gold score, one panel per encoder.
 
-    Under each band stands how many pairs it has.
+    Each band is labelled with its number of pairs.
 
     Args:
         cosines: [n] by encoder.
@@ -119,9 +119,9 @@ def cosines_by_band(
             body.set_facecolor(BLUE)
         ticks = [f"{name:g}\n({count:,})" for name, count in zip(names, counts, strict=True)]
         axes.set_xticks(names, ticks)
-        axes.set(xlabel=f"{label} (and pairs)", title=name)
+        axes.set_title(name)
         axes.grid(axis="y", alpha=0.3)
-    panels[0].set_ylabel("cosine similarity")
+    figure.supxlabel(f"{label} (and pairs)")
     figure.suptitle(title)
     return figure
 
@@ -143,11 +143,13 @@ def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
         mec="black",
     )
     middle = (table["uniformity"].min() + table["uniformity"].max()) / 2
-    for index, row in enumerate(table.sort_values("alignment").itertuples()):
-        left = row.uniformity > middle  # names run towards the middle, above and below in turn
+    for row in table.itertuples():
+        left = row.uniformity > middle  # names run towards the middle
+        above = table["alignment"] - row.alignment
+        crowded = above.between(0, 0.15 * np.ptp(table["alignment"]), inclusive="right").any()
         axes.annotate(
             f"{row.encoder}: {row.spearman:.1f}", (row.uniformity, row.alignment),
-            textcoords="offset points", xytext=(-8 if left else 8, 6 if index % 2 else -14),
+            textcoords="offset points", xytext=(-8 if left else 8, -14 if crowded else 6),
             ha="right" if left else "left",
         )  # fmt: skip
     axes.margins(x=0.2, y=0.12)
@@ -161,12 +163,18 @@ def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
 
 
 def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
-    """Panels side by side that share their vertical axis."""
+    """Return `count` panels of cosines, two in a row, that share their axes."""
+    rows, columns = -(-count // 2), min(count, 2)
     figure, panels = plt.subplots(
-        1, count, figsize=(3.6 * count + 0.6, 3.8), sharey=True, squeeze=False,
-        layout="constrained",
+        rows, columns, figsize=(4.4 * columns, 3.4 * rows + 0.4), sharex=True, sharey=True,
+        squeeze=False, layout="constrained",
     )  # fmt: skip
-    return figure, panels[0]
+    for axes in panels.flat[count:]:
+        axes.remove()
+    for axes in panels.flat[max(0, count - columns) : count]:
+        axes.tick_params(labelbottom=True)
+    figure.supylabel("cosine similarity")
+    return figure, panels.flat[:count]
 
 
 def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) -> Figure:

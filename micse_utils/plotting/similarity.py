@@ -13,7 +13,7 @@ from micse_utils.plotting.style import SERIES, fonts, literal
 def similarity_heatmap(
     similarity: np.ndarray, sentences: Sequence[str], groups: Sequence[str], *, title: str
 ) -> Figure:
-    """Cosine similarity of every pair of sentences, with lines between the groups.
+    """Draw the cosine similarity of each pair of sentences once, with lines between the groups.
 
     Args:
         similarity: cosines, [n, n].
@@ -22,8 +22,10 @@ def similarity_heatmap(
     """
     n = len(sentences)
     figure, axes = plt.subplots(figsize=(11, 5.6), layout="constrained")
-    image = axes.imshow(similarity, cmap="cividis", vmin=0, vmax=1)
-    for (row, column), value in np.ndenumerate(similarity):
+    once = np.tril(np.ones((n, n), dtype=bool))
+    image = axes.imshow(np.ma.masked_array(similarity, ~once), cmap="cividis", vmin=0, vmax=1)
+    for row, column in np.argwhere(once):
+        value = similarity[row, column]
         colour = "black" if value > 0.55 else "white"
         axes.text(column, row, round(100 * value), ha="center", va="center", color=colour)
     for border in (i for i in range(1, n) if groups[i] != groups[i - 1]):

@@ -1,33 +1,65 @@
-"""Figures of training: attention maps, learning curves; titled, legible at half width."""
+"""Figures of training: the idea, attention in two views, courses, differences with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from scipy.stats import norm
 
-from micse_utils.plotting.style import BLUE, GREY, ORANGE
+from micse_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK
 
-METHODS = {
-    "micse": {"label": "miCSE", "color": BLUE, "marker": "o"},
-    "simcse": {"label": "SimCSE", "color": ORANGE, "marker": "s"},
-}
+COLOURS = {
+    "miCSE": BLUE, "SimCSE": ORANGE, "SimCSE at miCSE's rate": PINK, "AMI alone": GREEN,
+}  # fmt: skip
+
+
+def objective_diagram() -> Figure:
+    """Draw miCSE: a sentence, two dropout passes, what each term compares, and the loss."""
+    figure, axes = plt.subplots(figsize=(10, 4.2), layout="constrained")
+    axes.set(xlim=(0, 10), ylim=(0, 4))
+    axes.axis("off")
+
+    def box(x: float, y: float, text: str, colour: str = GREY) -> None:
+        style = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": colour, "lw": 2}
+        axes.text(x, y, text, ha="center", va="center", fontsize=12, bbox=style)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], colour: str = GREY) -> None:
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "lw": 2})
+
+    box(0.7, 2, "sentence")
+    for y, view in ((3, "first"), (1, "second")):
+        arrow((1.35, 2), (1.95, y))
+        box(2.7, y, f"encoder,\n{view} dropout")
+        for end, output in ((y / 2 + 2, "attention"), (y / 2, "[CLS]")):
+            arrow((3.5, y), (4.4, end))
+            box(5.2, end, f"{output}, {view}")
+    for y, term, asks, colour in (
+        (3, "AMI", "alike?", BLUE),
+        (1, "InfoNCE", "same sentence?", ORANGE),
+    ):
+        arrow((6.1, y + 0.5), (6.6, y), colour)
+        arrow((6.1, y - 0.5), (6.6, y), colour)
+        box(7.4, y, f"{term}:\n{asks}", colour)
+        arrow((8.15, y), (8.75, 2), colour)
+    box(9.4, 2, "loss =\nInfoNCE\n− λ · AMI")
+    return figure
 
 
 def attention_views(
     first: np.ndarray, second: np.ndarray, tokens: Sequence[str], *, title: str
 ) -> Figure:
-    """The attention of one head in two dropout views, side by side; crosses mark what was dropped.
+    """Draw the attention of one head in two dropout views; crosses mark what was dropped.
 
     Colours are logarithmic: most probabilities are small.
 
     Args:
         first, second: attention probabilities, [query, key]; 0 where dropped.
         tokens: names of queries and keys.
+        title: what the reader sees.
     """
     figure, panels = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
     scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
@@ -44,94 +76,137 @@ def attention_views(
     return figure
 
 
-def attention_scatter(
-    first: np.ndarray, second: np.ndarray, *, rho: float, information: float, title: str
-) -> Figure:
-    """Probability of each position in both views, on logarithmic axes.
+def agreement(axes: Axes, first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Draw each position's probability in both views; return rho and I, in nats.
 
     Args:
-        first, second: attention probabilities > 0, [positions].
-        rho: Pearson correlation of their logarithms.
-        information: I = -1/2 log(1 - rho^2), in nats.
+        axes: to draw on, which become logarithmic.
+        first, second: log attention probabilities of the positions kept in both, [positions].
     """
-    figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
-    ends = [min(first.min(), second.min()) / 1.5, max(first.max(), second.max()) * 1.5]
+    rho = np.corrcoef(first, second)[0, 1]
+    information = -0.5 * np.log(max(1 - rho**2, 1e-6))
+    ends = np.exp([min(first.min(), second.min()) - 0.4, 0.4])
     axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
-    axes.loglog(first, second, "o", color=BLUE, alpha=0.5, markersize=5)
+    axes.loglog(np.exp(first), np.exp(second), "o", color=BLUE, alpha=0.5, markersize=5)
     axes.set(
         xlabel="attention probability, first view",
         ylabel="attention probability, second view",
-        title=f"{title}\nρ = {rho:.3f}, I = {information:.2f} nats",
+        title=f"ρ = {rho:.3f}, I = {information:.2f} nats",
     )
-    axes.legend(loc="upper left")
     axes.grid(alpha=0.3)
-    return figure
+    return rho, information
 
 
-def learning_curves(runs: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman against the number of training sentences: mean and s.d. over seeds.
+def quantiles(axes: Axes, values: np.ndarray) -> None:
+    """Draw a Q-Q plot: sorted, standardised values against those of a normal distribution."""
+    expected = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
+    axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="normal")
+    axes.plot(expected, np.sort((values - values.mean()) / values.std()), ".", color=BLUE)
+    axes.set(
+        xlabel="quantile of a normal distribution",
+        ylabel="log-probability, standardised",
+        title="Are they Gaussian?",
+    )
+    axes.legend()
+    axes.grid(alpha=0.3)
 
-    Solid, band: the checkpoint that the development pairs chose; dotted, hollow, bar: the end of
-    training.
+
+def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
+    """Draw where the heads lie on I(rho), and I by layer and head.
 
     Args:
-        runs: one row a run: `start` (one panel each), `method`, `size`, `before`, `best`, `last`.
+        same: correlation of two views of one sentence, [layers, heads].
+        different: correlation of two different sentences of one length, [layers, heads].
+        title: what the reader sees.
     """
-    starts = list(runs["start"].unique())
-    width = 4.4 * len(starts) + 1.6
-    figure, panels = plt.subplots(
-        1, len(starts), figsize=(width, 4.2), squeeze=False, layout="constrained"
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    line = np.linspace(0, 0.995, 200)
+    left.plot(line, -0.5 * np.log(1 - line**2), color=GREY, label="I = −½ log(1 − ρ²)")
+    for rho, name, colour in (
+        (same, "two views of one sentence", BLUE),
+        (different, "two sentences", ORANGE),
+    ):
+        rho = np.abs(rho.ravel())
+        left.plot(rho, -0.5 * np.log(1 - rho**2), "o", color=colour, alpha=0.6, label=name)
+    left.set(
+        xlabel="correlation ρ of log-attention",
+        ylabel="mutual information I, nats",
+        title="One dot a head",
     )
-    for axes, start in zip(panels[0], starts, strict=True):
-        chosen = runs[runs["start"] == start]
-        before = chosen["before"].mean()
-        axes.axhline(before, color=GREY, linestyle="--", label="before training")
-        for method, rows in chosen.groupby("method", sort=False):
-            style = METHODS[method]
-            scores = rows.groupby("size")[["best", "last"]].agg(["mean", "std"]).fillna(0)
-            last = style | {"label": None, "linestyle": ":", "mfc": "white", "markersize": 10}
-            bars = {"fmt": "none", "ecolor": style["color"], "capsize": 4, "zorder": 1.5}
-            axes.errorbar(scores.index, scores["last", "mean"], yerr=scores["last", "std"], **bars)
-            axes.plot(scores.index, scores["last", "mean"], **last)  # larger: seen where both meet
-            axes.plot(scores.index, scores["best", "mean"], **style)
-            low, high = (scores["best", "mean"] + sign * scores["best", "std"] for sign in (-1, 1))
-            axes.fill_between(scores.index, low, high, color=style["color"], alpha=0.2)
-        sizes = sorted(chosen["size"].unique())
-        axes.set_xscale("log")
-        if len(sizes) == 1:
-            axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
-        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axes.minorticks_off()
-        axes.set(xlabel="training sentences", title=start)
-        axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("Spearman × 100, development pairs")
-    handles, _ = panels[0][0].get_legend_handles_labels()
-    end = {"color": GREY, "marker": "o", "mfc": "white", "markersize": 10, "linestyle": ":"}
-    handles.append(Line2D([], [], **end, label="at the end of training"))
-    seeds = runs.groupby(["start", "method", "size"]).size().max()
-    if seeds > 1:
-        handles.append(Patch(color=GREY, alpha=0.2, label=f"band, bar: s.d. over {seeds} seeds"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2 * len(starts) + 1)
+    left.legend()
+    left.grid(alpha=0.3)
+    image = right.imshow(-0.5 * np.log(1 - same**2), cmap="cividis", aspect="auto")
+    right.set_xticks(range(same.shape[1]))
+    right.set_yticks(range(len(same)))
+    right.set(xlabel="head", ylabel="layer", title="Two views of one sentence")
+    figure.colorbar(image, ax=right, label="I, nats")
     figure.suptitle(title)
     return figure
 
 
-def training_course(histories: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman and AMI over the steps of training, one line per run.
+def courses(
+    histories: pd.DataFrame, panels: Mapping[str, str], *, title: str, by: str = "objective"
+) -> Figure:
+    """Draw figures over the steps of training, a line a run; the panels' scales differ.
 
     Args:
-        histories: one row an evaluation: `method`, `seed`, `step`, `spearman`, `ami`.
+        histories: one row an evaluation: `by`, `seed`, `step` and the columns of `panels`. Names
+            of objectives may begin with "your ": those lines are thick.
+        panels: two to four columns to draw, with the labels of their axes.
+        title: what the reader sees.
+        by: column that gives the colours.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    labels = {"spearman": "Spearman × 100, development pairs", "ami": "AMI of two views, nats"}
-    for axes, (column, label) in zip(panels, labels.items(), strict=True):
-        for method, runs in histories.groupby("method", sort=False):
-            for number, (_, run) in enumerate(runs.groupby("seed")):
-                style = METHODS[method] | ({"label": None} if number else {})
-                axes.plot(run["step"], run[column], alpha=0.8, **style)
+    columns = 3 if len(panels) == 3 else 2
+    rows = -(-len(panels) // columns)
+    size = {"figsize": (4.2 * columns, 3.2 * rows + 0.8), "layout": "constrained"}
+    figure, grid = plt.subplots(rows, columns, **size)
+    names = list(dict.fromkeys(histories[by]))
+    spare = dict(zip(names, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(names))), strict=True))
+    for axes, (column, label) in zip(grid.flat, panels.items(), strict=True):
+        for (name, _), run in histories.groupby([by, "seed"], sort=False):
+            run = run.dropna(subset=[column])
+            yours = str(name).startswith("your ")
+            colour = spare[name]
+            if by == "objective":
+                colour = COLOURS.get(name.removeprefix("your "), colour)
+            style = {"color": colour, "lw": 4 if yours else 1.2, "alpha": 1 if yours else 0.7}
+            axes.plot(run["step"], run[column], label=name, **style)
         axes.set(xlabel="training step", ylabel=label)
         axes.grid(alpha=0.3)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True))
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=min(len(shown), 3))
+    figure.suptitle(title)
+    return figure
+
+
+def differences(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draw differences with their intervals: a line a task, two panels a row.
+
+    Args:
+        table: `task`, `difference`, `low`, `high`, and `panel`.
+        title: what the reader sees.
+    """
+    names = list(dict.fromkeys(table["panel"]))
+    rows = (len(names) + 1) // 2
+    size = {"figsize": (10, 3.4 * rows + 0.5), "layout": "constrained", "squeeze": False}
+    figure, panels = plt.subplots(rows, 2, sharey=True, sharex=True, **size)
+    for axes in panels.flat[len(names) :]:
+        axes.remove()
+    for axes, name in zip(panels.flat, names, strict=False):
+        part = table[table["panel"] == name].iloc[::-1]
+        lengths = [part["difference"] - part["low"], part["high"] - part["difference"]]
+        axes.errorbar(
+            part["difference"].to_numpy(),
+            part["task"],
+            xerr=np.array(lengths),
+            fmt="o",
+            color=BLUE,
+            capsize=4,
+        )
+        axes.axvline(0, color=GREY, linestyle="--")
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
+    figure.supxlabel("points, with 95 % interval", fontsize="medium")
     figure.suptitle(title)
     return figure

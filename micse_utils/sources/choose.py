@@ -13,7 +13,7 @@ WORDS = ("auto", "hub", "package")
 
 
 def is_source(source: object) -> bool:
-    """Whether this names a source: one of the three words, or a folder that exists."""
+    """Whether this is one of the three words, or a folder that exists."""
     if source in WORDS:
         return True
     return isinstance(source, (str, Path)) and source != "" and folder_at(source) is not None
@@ -22,8 +22,8 @@ def is_source(source: object) -> bool:
 def absolute(text: str) -> str:
     """Return the absolute path of the folder that `text` names, else `text`.
 
-    For work that is done in another folder: by a worker, or in a notebook. The words for a source,
-    and `start` for a model, stay as they are even if a folder has that name.
+    For work in a different directory: by a worker, or in a notebook. The words for a source, and
+    `start` for a model, are kept even if a folder has that name.
     """
     is_word = text in ("", *WORDS, "start")
     folder = None if is_word else folder_at(text)
@@ -40,38 +40,34 @@ def choose(
     stand_in: bool = True,
     own: str = "MICSE_DATA",
 ) -> Found:
-    """Load `need` from the source asked for; with `auto`, from the first that has it. Say which.
+    """Load `need` from a source and print which; with `auto`, from the first that has it.
 
     Args:
         need: what is loaded, for the messages: `model`, `tweets`.
         source: `auto`, `hub`, `package` or a folder. `hub` never falls back.
-        folder, hub, package: load it from there. `folder` raises FileNotFoundError where the folder
-            lacks it, `hub` raises HubError.
-        stand_in: whether `auto` may take the package's in place of what the hub lacks.
-        own: the setting that names the folder `auto` asks first.
+        folder, hub, package: load it from there; the first two raise FileNotFoundError and HubError
+            if they lack it.
+        stand_in: whether `auto` may replace what the hub lacks by what the package has.
+        own: the setting that names the folder `auto` tries first.
 
     Returns:
         What the chosen loader returned; its `provenance` tells which one that was.
 
     Raises:
         ValueError: `source` is neither a source nor a folder that exists.
-        HubError, FileNotFoundError, FetchError: from the source asked for.
+        HubError, FileNotFoundError, FetchError: the requested source lacks it.
     """
     reason = ""
-    if source == "hub":
-        found = hub()
-    elif source == "package":
-        found = package()
+    if source in ("hub", "package"):
+        found = hub() if source == "hub" else package()
     elif source != "auto":
         if not is_source(source):
-            raise ValueError(
-                f'source={shown(source)} is neither "auto", "hub" nor "package", nor a folder here'
-            )
+            raise ValueError(f"source must be auto, hub, package or a folder, got {shown(source)}")
         try:
             found = folder(folder_at(source))
         except FileNotFoundError as error:
-            way_out = f'name the folder in {own}, with source="auto", to take from elsewhere'
-            raise FileNotFoundError(f"{error}; {way_out} what it lacks") from error
+            way_out = f'name the folder in {own}, with source="auto", to fetch what it lacks'
+            raise FileNotFoundError(f"{error}; {way_out}") from error
     else:
         found, reason = _first(own, folder, hub, package if stand_in else None)
     print(f"{need}: {found.provenance}{reason}")
@@ -84,7 +80,7 @@ def _first(
     hub: Callable[[], Found],
     package: Callable[[], Found] | None,
 ) -> tuple[Found, str]:
-    """What the first source that has it gives, and why it was none of those before."""
+    """Load from the first source that has it; return that, and why it was not an earlier one."""
     reason = ""
     if (path := folder_setting(own)) is not None:
         try:

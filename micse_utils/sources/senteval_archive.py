@@ -9,28 +9,25 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from filelock import Timeout
-
 from micse_utils.provenance import sha256_of
 from micse_utils.settings import cache_folder
 from micse_utils.sources import hub
 from micse_utils.sources.hub import HubError, hub_problem
-from micse_utils.system import extract, hold
+from micse_utils.sources.packaged import cache_lock
+from micse_utils.system import extract
 
 REPOSITORY = "princeton-nlp/datasets-for-simcse"
 FILE = "senteval.tar"
 FOLDERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
 """Folders that the kit reads; what else the archive holds (SNLI) is not unpacked."""
-LOCK_SECONDS = 900
 
 Found = TypeVar("Found")
 
 
 class ArchiveError(HubError):
-    """The hub's archive cannot be used or lacks something; the message says why and the way out."""
+    """The hub's archive cannot be used, or lacks something."""
 
     def __init__(self, reason: str) -> None:
-        """Name the archive, the reason and the way out."""
         ConnectionError.__init__(
             self,
             f"{FILE} of {REPOSITORY}: {reason}. Way out: name a SentEval folder as source or in "
@@ -48,7 +45,7 @@ def from_hub(read: Callable[[Path], Found], revision: str | None = None) -> Foun
 
     Raises:
         HubError: the archive cannot be fetched or used, or lacks the task.
-        ValueError: a file of it is damaged, from `read`.
+        ValueError: a file in it is damaged.
     """
     folder, commit = _unpacked(revision)
     try:
@@ -70,24 +67,10 @@ def _unpacked(revision: str | None) -> tuple[Path, str]:
     done = f"{commit}-{sha256[:16] if sha256 else '*'}"  # no link in a bundle or on Windows
     if folder := next(cache.glob(done), None):
         return folder, commit
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with hold(cache / "lock", timeout=LOCK_SECONDS):
-            if folder := next(cache.glob(done), None):  # another process was faster
-                return folder, commit
-            return _unpack(archive, sha256, cache, commit), commit
-    except Timeout as error:
-        raise ArchiveError(
-            f"another process has been unpacking it into {cache} for {LOCK_SECONDS} s; end it and "
-            "try again"
-        ) from error
-    except HubError:
-        raise
-    except OSError as error:
-        raise ArchiveError(
-            f"it could not be unpacked into {cache} ({error.strerror or error}); make room there, "
-            "make it writable, or set MICSE_CACHE to a different folder"
-        ) from error
+    with cache_lock(cache / "lock", ArchiveError):
+        if folder := next(cache.glob(done), None):  # another process was faster
+            return folder, commit
+        return _unpack(archive, sha256, cache, commit), commit
 
 
 def _unpack(archive: Path, expected: str | None, cache: Path, commit: str) -> Path:
@@ -110,8 +93,9 @@ def _unpack(archive: Path, expected: str | None, cache: Path, commit: str) -> Pa
                 if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
                     raise tarfile.ReadError("unexpected end of data")
                 top = _top(members)
-                wanted = [m for m in members if _is_wanted(PurePosixPath(m.name), top)]
-                extract(tar, wanted, new)
+                wanted = tuple(f"{top / name}/" for name in FOLDERS)
+                chosen = [m for m in members if f"{PurePosixPath(m.name)}/".startswith(wanted)]
+                extract(tar, chosen, new)
         except OSError:  # the disk's, or an ArchiveError
             raise
         except Exception as error:  # damaged headers raise anything, MemoryError too
@@ -126,8 +110,3 @@ def _top(members: list[tarfile.TarInfo]) -> PurePosixPath:
     if not tops:
         raise ArchiveError(f"it is not SentEval's data: it has none of {', '.join(FOLDERS)}")
     return min(tops, key=lambda top: (len(top.parts), top))
-
-
-def _is_wanted(place: PurePosixPath, top: PurePosixPath) -> bool:
-    """Whether `place` is one of `FOLDERS` of `top`, or in it."""
-    return place.is_relative_to(top) and place.relative_to(top).parts[:1] in {(f,) for f in FOLDERS}

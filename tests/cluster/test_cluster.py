@@ -116,21 +116,20 @@ def test_files_of_the_user_stay_as_they_are(cluster, table, tiny_bert, tmp_path)
     before |= contents(output)
     leftover = before.pop(output / f".{RECORD}-{'0' * 32}")
     assert encode_all(tiny_bert, folder, output)["encoded"] == 0
-    parts[1].unlink()
-    assert encode_all(tiny_bert, folder, output)["encoded"] == 10
+    for content in (b"mine", parts[0].read_bytes()[:-100]):  # not the kit's, or cut in copying
+        parts[0].write_bytes(content)
+        damaged = contents(output)
+        with pytest.raises(ValueError, match=re.escape(parts[0].name)):
+            encode_all(tiny_bert, folder, output)
+        assert contents(output) == damaged
+    for part in parts[:2]:
+        part.unlink()
+    assert encode_all(tiny_bert, folder, output)["encoded"] == 20
     after = contents(output)
     assert after.keys() == before.keys() and leftover not in after.values()
     changed = {path.name for path in after if after[path] != before[path]}
-    assert changed <= {parts[1].name, RECORD}
+    assert changed <= {parts[0].name, parts[1].name, RECORD}
 
-    for content in (b"mine", parts[0].read_bytes()[:-100]):  # not the kit's, or cut in copying
-        parts[0].write_bytes(content)
-        before = contents(output)
-        with pytest.raises(ValueError, match=re.escape(parts[0].name)):
-            encode_all(tiny_bert, folder, output)
-        assert contents(output) == before
-    parts[0].unlink()
-    assert encode_all(tiny_bert, folder, output)["encoded"] == 10
     for content in ("", '{"rows": 7', "[]"):
         (output / RECORD).write_text(content, encoding="utf-8")
         before = contents(output)
@@ -283,11 +282,11 @@ def test_the_command_line_says_what_is_wrong_in_a_sentence(tiny_bert, tmp_path, 
     (tmp_path / "in.txt").write_text("a cat\n", encoding="utf-8")
     table, lines, out, model = tmp_path / "in.csv", tmp_path / "in.txt", tmp_path / "out", tiny_bert
     for arguments, reason in [
-        (["encode", tmp_path / "no.csv", out], "is not there"),
+        (["encode", tmp_path / "no.csv", out], "does not exist"),
         (["encode", table, out], 'no column "text"'),
         (["encode", lines, out, "--model", model, "--max-length", 65], "from 3 to 64 tokens"),
         (["encode", lines, out, "--model", model, "--address", "127.0.0.1:1"], "no Ray cluster at"),
-        (["encode", lines, out, "--workers", 0], "0 is not a whole number from 1"),
+        (["encode", lines, out, "--workers", 0], "must be a whole number from 1, got 0"),
         (["grid", out, "--model", "./none"], "there is no model folder ./none"),
     ]:
         try:

@@ -70,7 +70,7 @@ def test_lees_pairs_are_the_upper_triangle_of_the_ratings():
     assert pairs.provenance.source == "package"
 
 
-def test_a_senteval_folder_is_read_wherever_its_sts_stands(tmp_path, monkeypatch, capsys):
+def test_a_senteval_folder_is_read_wherever_its_sts_folder_is(tmp_path, monkeypatch, capsys):
     lines = [LINE.format(n=1, score="5.000"), LINE.format(n=2, score="0.25").strip() + "\textra\n"]
     senteval(tmp_path / "data" / "downstream", lines)
     pairs = load_stsb("dev", source=tmp_path)
@@ -87,13 +87,10 @@ def test_a_senteval_folder_is_read_wherever_its_sts_stands(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (LINE.format(n=1, score="five"), r"sts-dev.csv, line 2: gold score 'five' is not"),
-        (
-            LINE.format(n=1, score="7"),
-            r"line 2: gold score '7' is not a number \(expected 0 to 5\)",
-        ),
-        (LINE.format(n=1, score="nan"), r"line 2: gold score 'nan' is not a number"),
-        ("a\tb\n", r"sts-dev.csv, line 2: 2 columns, expected 7 or more"),
+        (LINE.format(n=1, score="five"), r"sts-dev.csv, line 2: gold score must be"),
+        (LINE.format(n=1, score="7"), r"line 2: gold score must be from 0 to 5, got '7'"),
+        (LINE.format(n=1, score="nan"), r"line 2: .* got 'nan'"),
+        ("a\tb\n", r"sts-dev.csv, line 2 must have 7 columns, got 2"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_line(tmp_path, line, message):
@@ -110,7 +107,7 @@ def test_byte_order_mark_and_carriage_returns_do_no_harm(tmp_path):
 
 
 def year(folder, name="STS13", **contents):
-    """A year's task of two pairs a subset; `contents` replaces files by subset."""
+    """Write a year's task of two pairs a subset; `contents` replaces files by subset."""
     place = folder / "STS" / f"{name}-en-test"
     place.mkdir(parents=True)
     for subset in YEARS[name]:
@@ -120,7 +117,7 @@ def year(folder, name="STS13", **contents):
     return folder
 
 
-def test_a_year_pools_its_subsets_and_leaves_out_what_was_not_rated(tmp_path):
+def test_a_year_pools_its_subsets_without_unrated_pairs(tmp_path):
     line = "x\ty\thttp://source\tanother\n"  # STS16 names sources
     pairs = load_sts("STS13", source=year(tmp_path, FNWN={"input": line * 2, "gs": "\n 2 \n"}))
     assert pairs.first == ["x", "headlines a .", "headlines c .", "OnWN a .", "OnWN c ."]
@@ -132,8 +129,8 @@ def test_a_year_pools_its_subsets_and_leaves_out_what_was_not_rated(tmp_path):
     ("files", "error", "message"),
     [
         ({"gs": "1\n"}, ValueError, r"input.OnWN.txt has 2 lines but STS.gs.OnWN.txt has 1; one"),
-        ({"gs": "1\nsix\n"}, ValueError, r"gs.OnWN.txt, line 2: gold score 'six' is not a number"),
-        ({"input": "a\tb\nc\n"}, ValueError, r"input.OnWN.txt, line 2: 1 columns, expected 2"),
+        ({"gs": "1\nsix\n"}, ValueError, r"gs.OnWN.txt, line 2: gold score must .* got 'six'"),
+        ({"input": "a\tb\nc\n"}, ValueError, r"input.OnWN.txt, line 2 must have 2 columns, got 1"),
     ],
 )
 def test_a_damaged_year_is_named_with_file_and_line(tmp_path, files, error, message):
@@ -141,7 +138,7 @@ def test_a_damaged_year_is_named_with_file_and_line(tmp_path, files, error, mess
         load_sts("STS13", source=year(tmp_path, OnWN=files))
 
 
-def test_a_year_is_only_there_with_all_its_subsets(tmp_path):
+def test_a_year_needs_all_its_subsets(tmp_path):
     year(tmp_path)
     (tmp_path / "STS" / "STS13-en-test" / "STS.gs.OnWN.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"STS13-en-test has no STS.gs.OnWN.txt"):
@@ -161,23 +158,23 @@ def test_sick_is_read_below_its_heading(tmp_path):
     )
 
 
-def test_no_stand_in_goes_by_a_tasks_name(monkeypatch):
+def test_no_stand_in_bears_the_name_of_a_task(monkeypatch):
     monkeypatch.delenv("MICSE_SENTEVAL", raising=False)
     monkeypatch.setattr("micse_utils.sources.hub.hub_problem", lambda: "switched off for this test")
     with pytest.raises(ConnectionError, match=r"datasets-for-simcse .*switched off"):
         load_sts("STS12", revision="0" * 40)
     with pytest.raises(ValueError, match="no package carries STS12; there are Lee, kit sample"):
         load_sts("STS12", source="package")
-    with pytest.raises(ValueError, match='task="STS17" is none of STS12'):
+    with pytest.raises(ValueError, match=r'one of STS12.* got "STS17"'):
         load_sts("STS17")
 
 
-def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match=r'split="validation" is none of train, dev, test'):
+def test_an_unknown_split_is_rejected():
+    with pytest.raises(ValueError, match='train, dev or test, got "validation"'):
         load_stsb("validation")
 
 
-def test_the_official_development_pairs_are_whole():
+def test_the_official_development_pairs_are_complete():
     folder = os.environ.get("MICSE_SENTEVAL") or Path(__file__).parents[3] / "shared" / "senteval"
     if not (Path(folder) / "STS" / "STSBenchmark" / "sts-dev.csv").is_file():
         pytest.skip("needs SentEval's STS-B; set MICSE_SENTEVAL")

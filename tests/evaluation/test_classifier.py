@@ -6,13 +6,16 @@ import senteval_reference as reference
 import torch
 
 from micse_utils.evaluation import classifier
-from micse_utils.evaluation.classifier import Fit, Recipe, evaluate
+from micse_utils.evaluation.classifier import Fit, evaluate
 
-FOUR_FOLDS = Recipe(folds=4)
+
+@pytest.fixture
+def four_folds(monkeypatch):
+    monkeypatch.setattr(classifier, "FOLDS", 4)
 
 
 def clouds(n=203, d=7, classes=3, seed=0):
-    """Vectors of classes that overlap; n leaves folds of different sizes and a partial batch."""
+    """Return overlapping classes; n gives folds of different sizes and a partial batch."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
     return (rng.normal(size=(n, d)) + 0.7 * np.eye(classes, d)[labels]).astype(np.float32), labels
@@ -22,9 +25,9 @@ def marks(n, rows):
     return np.isin(np.arange(n), rows)
 
 
-def test_nested_cross_validation_is_that_of_the_plain_loops():
+def test_nested_cross_validation_agrees_with_plain_loops(four_folds):
     x, y = clouds(d=30, seed=3)
-    outcome = evaluate(x, y, recipe=FOUR_FOLDS)
+    outcome = evaluate(x, y)
     accuracy, development, decays, guesses = reference.nested(x, y, 3, folds=4)
     assert outcome.decays == tuple(decays) and len(set(decays)) > 1
     assert (outcome.accuracy, outcome.development) == (accuracy, development)
@@ -56,14 +59,14 @@ def test_a_development_set_chooses_the_decay_and_when_to_stop():
 
 
 @pytest.mark.parametrize("most_passes", [200, 8])
-def test_every_fit_keeps_the_weights_of_its_best_look(most_passes):
+def test_every_fit_keeps_its_best_weights(monkeypatch, most_passes):
     x, y = clouds(seed=3)
     rng = np.random.default_rng(2)
     rows = [np.sort(rng.permutation(len(y))[:n]) for n in (90, 90, 90, 90, 90, 130)]
     fits = [Fit(own, np.setdiff1d(np.arange(len(y)), own)[:50], (1e-5, 1e-2)) for own in rows]
     fits.append(Fit(rows[-1], None, (1e-3,)))
-    recipe = Recipe(most_passes=most_passes)
-    fitted = classifier.train_all(classifier._Table.of(x, y), fits, recipe)
+    monkeypatch.setattr(classifier, "MOST_PASSES", most_passes)
+    fitted = classifier.train_all(classifier._Table.of(x, y), fits)
     looked = set()
     for fit, own in zip(fits, fitted, strict=True):
         held = None if fit.held_out is None else (x[fit.held_out], y[fit.held_out])
@@ -79,35 +82,36 @@ def test_every_fit_keeps_the_weights_of_its_best_look(most_passes):
     assert looked == {3} if most_passes == 8 else len(looked) > 1 and max(looked) < 51
 
 
-def test_an_outcome_depends_on_its_seed_alone(monkeypatch):
+def test_an_outcome_depends_only_on_its_seed(monkeypatch, four_folds):
     x, y = clouds(seed=4)
     states = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
     threads = torch.get_num_threads()
-    first = evaluate(x, y, recipe=FOUR_FOLDS)
+    first = evaluate(x, y)
     assert torch.equal(torch.get_rng_state(), states[0])
     np.testing.assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
     assert torch.get_num_threads() == threads
 
     torch.rand(1)
     monkeypatch.setattr(classifier, "TOGETHER", 3)
-    again = evaluate(x, y, recipe=FOUR_FOLDS)
+    again = evaluate(x, y)
     assert (first.accuracy, first.decays) == (again.accuracy, again.decays)
     np.testing.assert_array_equal(first.guesses, again.guesses)
-    other = evaluate(x, y, recipe=Recipe(folds=4, seed=1))
+    monkeypatch.setattr(classifier, "SEED", 1)
+    other = evaluate(x, y)
     assert (other.guesses != first.guesses).any()
 
 
-def test_classes_may_have_any_numbers_and_embeddings_any_number_format():
+def test_classes_may_have_any_numbers_and_embeddings_any_number_format(four_folds):
     x, y = clouds(seed=5)
     whole = (10 * x).astype(int)
-    expected = evaluate(whole.astype(np.float32), y, recipe=FOUR_FOLDS)
-    outcome = evaluate(whole, np.array([7, 3, 12])[y], recipe=FOUR_FOLDS)
+    expected = evaluate(whole.astype(np.float32), y)
+    outcome = evaluate(whole, np.array([7, 3, 12])[y])
     assert set(outcome.guesses) <= {7, 3, 12}
     # Classes are numbered in ascending order, so these take other first weights.
     assert outcome.accuracy == pytest.approx(expected.accuracy, abs=5)
 
 
 @pytest.mark.parametrize(("n", "classes"), [(0, 2), (22, 2), (40, 9)])
-def test_too_few_sentences_are_refused(n, classes):
+def test_too_few_sentences_are_rejected(n, classes):
     with pytest.raises(ValueError, match="needs 12 training sentences of one class and 20 in all"):
         evaluate(np.ones((n, 2), dtype=np.float32), np.arange(n) % classes)

@@ -15,7 +15,7 @@ from micse_utils.evaluation.published import (
 from micse_utils.provenance import Provenance
 
 
-def test_the_published_averages_are_those_the_papers_print():
+def test_the_published_averages_agree_with_the_papers():
     for name, average in (("miCSE", 78.13), ("unsup-simcse-bert-base-uncased", 76.25)):
         row = score_row(PUBLISHED[name].scores)
         assert list(row) == [*STS_TASKS, "Avg."]
@@ -48,7 +48,7 @@ def test_an_average_needs_transfer_tasks_that_are_not_sampled():
     assert "Avg." not in score_row(scores, other_data(sizes, limit=1500))
 
 
-def test_figures_count_only_for_the_pooling_they_were_made_with():
+def test_published_scores_need_the_pooling_they_were_made_with():
     mean = Provenance("all-MiniLM-L6-v2", "package", "p", sha256="0", pooling="mean")
     cls = Provenance("all-MiniLM-L6-v2", "package", "p", sha256="0", pooling="cls")
     assert published_for(mean) is PUBLISHED["all-MiniLM-L6-v2"]
@@ -56,7 +56,7 @@ def test_figures_count_only_for_the_pooling_they_were_made_with():
     assert published_for(Provenance("mine", "folder", "p", sha256="0", pooling="cls")) is None
 
 
-def test_a_difference_of_more_than_rounding_is_called_out():
+def test_a_difference_beyond_rounding_is_not_reproduced():
     table = pd.DataFrame({
         "task": ["STS12", "STS12", "STS16", "Lee"],
         "subset": ["all", "MSRpar", "all", "all"],
@@ -68,7 +68,7 @@ def test_a_difference_of_more_than_rounding_is_called_out():
     assert compared["reproduced"].tolist() == [True, False]
 
 
-def test_a_task_of_another_size_is_named_and_not_reproduced():
+def test_a_task_of_a_different_size_is_not_reproduced():
     """SICK as a whole has 9,927 pairs, and is a different task from SentEval's 4,927."""
     table = pd.DataFrame({
         "task": ["STS12", "SICKRelatedness"],

@@ -1,18 +1,7 @@
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 
 from micse_utils.plotting.search import index_bytes, recall_speed, search_growth
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_recall_is_drawn_against_speed_with_exact_search_at_one():

@@ -116,7 +116,7 @@ def test_a_damaged_file_is_noticed_and_fetched_again(shop, damage, capsys):
     assert "weights.bin is damaged" in capsys.readouterr().out
 
 
-def test_a_missing_file_is_fetched_and_the_others_are_left_alone(shop):
+def test_only_a_missing_file_is_fetched(shop):
     stock(shop)
     folder = fetch("thing")
     (folder / "1_Pooling" / "config.json").unlink()
@@ -125,7 +125,7 @@ def test_a_missing_file_is_fetched_and_the_others_are_left_alone(shop):
     assert (folder / "weights.bin").stat().st_ino == before
 
 
-def test_the_second_carrier_steps_in_where_the_first_has_vanished(shop):
+def test_the_second_carrier_replaces_a_missing_first_one(shop):
     stock(shop, "first")
     stock(shop, "second")
     next(shop[0].glob("first*")).unlink()
@@ -133,7 +133,7 @@ def test_the_second_carrier_steps_in_where_the_first_has_vanished(shop):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_archives_inside_archives_are_stepped_into(shop, kind):
+def test_archives_inside_archives_are_read(shop, kind):
     inner = {"deep/weights.bin": WEIGHTS, "deep/1_Pooling/config.json": CONFIG}
     if kind == "zip":
         content = zipped(inner)
@@ -158,9 +158,7 @@ def test_archives_inside_archives_are_stepped_into(shop, kind):
         (lambda carrier: carrier.update(requirement="gone==1.0"), "No matching distribution"),
     ],
 )
-def test_a_carrier_that_does_not_fit_is_refused_with_its_name_and_the_ways_out(
-    shop, change, reason
-):
+def test_an_unusable_carrier_is_named_with_the_ways_out(shop, change, reason):
     stock(shop)
     change(shop[2][0])
     with pytest.raises(FetchError, match=f"'thing' could not be fetched.*=1.0: .*({reason})") as no:
@@ -169,7 +167,7 @@ def test_a_carrier_that_does_not_fit_is_refused_with_its_name_and_the_ways_out(
     assert contents(shop[1] / "thing") == {}
 
 
-def test_a_member_with_other_bytes_never_reaches_the_cache(shop):
+def test_a_member_with_a_wrong_hash_never_reaches_the_cache(shop):
     stock(shop, members={**GOOD, "carrier/weights.bin": b"poison"})
     with pytest.raises(FetchError, match=rf"weights.bin has SHA-256 {sha256(b'poison')}, expected"):
         fetch("thing")
@@ -196,13 +194,11 @@ def test_a_cache_that_cannot_be_written_is_named(shop, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     monkeypatch.setenv("MICSE_CACHE", str(tmp_path / "file" / "cache"))
     stock(shop)
-    with pytest.raises(
-        FetchError, match=r"the cache .*file/cache/thing cannot be used.*MICSE_CACHE"
-    ):
+    with pytest.raises(FetchError, match=r"the cache .*file/cache cannot be used.*MICSE_CACHE"):
         fetch("thing")
 
 
-def test_a_read_only_cache_that_has_all_is_used(shop, monkeypatch):
+def test_a_complete_read_only_cache_is_used(shop, monkeypatch):
     stock(shop)
     fetch("thing")
 
@@ -215,7 +211,7 @@ def test_a_read_only_cache_that_has_all_is_used(shop, monkeypatch):
     assert (fetch("thing") / "weights.bin").read_bytes() == WEIGHTS
 
 
-def test_a_full_disk_is_said_and_the_next_call_succeeds(shop, monkeypatch):
+def test_a_full_disk_is_reported_and_the_next_call_succeeds(shop, monkeypatch):
     stock(shop)
     write_bytes = Path.write_bytes
 
@@ -260,7 +256,7 @@ packaged._download = counted
     assert contents(shop[1] / "thing") == ARRIVED
 
 
-def test_a_call_killed_half_way_leaves_nothing_to_trip_on(shop):
+def test_a_killed_call_does_no_harm_to_the_next(shop):
     """Killed with the lock held and the package in its scratch folder."""
     stock(shop)
     die = "packaged._member = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
@@ -270,12 +266,12 @@ def test_a_call_killed_half_way_leaves_nothing_to_trip_on(shop):
     assert not list(shop[1].glob(".thing-*"))
 
 
-def test_an_unknown_artifact_is_refused_with_the_known_ones(shop):
+def test_an_unknown_artifact_is_rejected_with_the_known_ones(shop):
     with pytest.raises(KeyError, match="no packaged artifact 'wieghts'; there are thing"):
         fetch("wieghts")
 
 
-def test_only_what_is_whole_counts_as_cached(shop):
+def test_only_complete_artifacts_count_as_cached(shop):
     stock(shop)
     assert not is_cached("thing")
     file = fetch("thing") / "weights.bin"
@@ -300,7 +296,7 @@ def test_an_index_that_has_the_first_carrier_is_no_problem(shop):
         ("login", "No matching distribution found for carrier"),
     ],
 )
-def test_an_index_that_refuses_is_told_by_its_reason(shop, monkeypatch, mood, reason):
+def test_an_index_that_refuses_is_reported_with_its_reason(shop, monkeypatch, mood, reason):
     stock(shop)
     monkeypatch.setattr(packaged, "PROBE_SECONDS", 1)
     monkeypatch.delenv("PIP_NO_INDEX")
@@ -312,7 +308,7 @@ def test_an_index_that_refuses_is_told_by_its_reason(shop, monkeypatch, mood, re
         assert index.requests == ["GET carrier"]
 
 
-def test_an_index_out_of_reach_is_said_with_the_ways_out(shop, monkeypatch):
+def test_an_unreachable_index_is_reported_with_the_ways_out(shop, monkeypatch):
     """Nobody listens there any more; nothing is left in the cache, and the next call succeeds."""
     stock(shop)
     with serving() as closed:

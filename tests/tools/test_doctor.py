@@ -20,11 +20,11 @@ ROOT = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:9"  # refuses every connection
 
 
-def consult(*options, **variables):
+def consult(*options, run=("-m", "tools.doctor"), **variables):
     """Run the doctor in a process of its own; returns its status and its lines."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MICSE_")}
     done = subprocess.run(
-        [sys.executable, *options, "-m", "tools.doctor"],
+        [sys.executable, *options, *run],
         cwd=ROOT,
         env={**environment, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
@@ -52,6 +52,7 @@ def alice(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_without_a_network_it_says_what_is_missing_and_names_nobody(alice, tmp_path):
     status, lines = consult(**alice, HF_ENDPOINT=NOBODY)
     assert (status, lines.pop()) == (1, "1 problem found.")
@@ -66,8 +67,9 @@ def test_without_a_network_it_says_what_is_missing_and_names_nobody(alice, tmp_p
 
 
 def test_with_a_hub_only_what_the_hub_does_not_have_is_missing(alice):
+    sources = "from tools import doctor; doctor.CHECKS = (doctor.sources,); doctor.main([])"
     with serving() as hub:
-        _, lines = consult(**alice, HF_ENDPOINT=hub.url)
+        _, lines = consult(run=("-c", sources), **alice, HF_ENDPOINT=hub.url)
     [fault] = [line for line in lines if line[0] == "✗"]
     assert f"hub {hub.url}: answers" in fault
     assert "cannot fetch judgments, tweets, snippets: " in fault
@@ -99,17 +101,22 @@ def test_too_little_memory_is_a_fault(monkeypatch):
     assert doctor.memory() == "memory: no limit"
 
 
-def test_umap_is_imported_where_nothing_can_be_written(tmp_path):
-    """Numba finds a folder by writing into it; here it may write into temporary ones only."""
+def test_what_is_compiled_is_kept_where_only_temporary_folders_can_be_written(tmp_path):
+    """Numba finds a folder by writing into it; UMAP's functions are cached as this one is."""
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "like_umap.py").write_text(
+        "import numba\n@numba.njit(cache=True)\ndef one(): return 1\n", encoding="utf-8"
+    )
     code = (
         "import os, tempfile; from tools import doctor; real = tempfile.TemporaryFile\n"
         "def refuse(*rest, dir=None, **more):\n"
         "    if dir and not str(dir).startswith(tempfile.gettempdir()): raise OSError(30, 'no')\n"
         "    return real(*rest, dir=dir, **more)\n"
         "tempfile.TemporaryFile = refuse; print(doctor.compiler())\n"
-        "import numba; import pynndescent.sparse; assert os.listdir(numba.config.CACHE_DIR)"
+        "import numba, like_umap; like_umap.one(); assert os.listdir(numba.config.CACHE_DIR)"
     )
-    variables = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    variables = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    variables["PYTHONPATH"] = f"{ROOT}{os.pathsep}{tmp_path}"
     variables.pop("NUMBA_CACHE_DIR", None)
     done = subprocess.run(
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True
@@ -144,6 +151,7 @@ def test_a_device_that_is_not_there_is_a_fault(monkeypatch):
         doctor.device()
 
 
+@pytest.mark.slow
 def test_a_torchvision_for_another_torch_is_a_fault_with_a_way_out(tmp_path):
     (tmp_path / "torchvision-0.1.dist-info").mkdir()
     metadata = "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1\n"

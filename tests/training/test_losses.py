@@ -1,7 +1,5 @@
 """The objective against NumPy in float64, closed forms and one process against two."""
 
-import multiprocessing
-
 import numpy as np
 import pytest
 import torch
@@ -362,24 +360,25 @@ def joint_step(rank, world, folder, sentences, queue):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joint_batch(model, tmp_path):
+def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joint_batch(
+    model, tmp_path, processes
+):
     model.save_pretrained(str(tmp_path / "model"))
     # Four tokens in the one process's share, six in the other's: one batch has them all in six.
     words = ["cat", "dog", "mat", "park", "sat", "ran", "red", "big"]
     pairs = [f"{a} {b}" for a in words for b in words]
     sentences = [*pairs[:32], *(f"the {pair} ." for pair in pairs[32:])]
-    context = multiprocessing.get_context("spawn")
     results = {}
     for world in (1, 2):
-        queue = context.Queue()
-        processes = [
-            context.Process(target=joint_step, args=(rank, world, tmp_path, sentences, queue))
+        queue = processes.Queue()
+        started = [
+            processes.Process(target=joint_step, args=(rank, world, tmp_path, sentences, queue))
             for rank in range(world)
         ]
-        for process in processes:
+        for process in started:
             process.start()
-        results[world] = [queue.get(timeout=120) for _ in processes]
-        for process in processes:
+        results[world] = [queue.get(timeout=120) for _ in started]
+        for process in started:
             process.join(timeout=60)
 
     [(value, ami, gradients)] = results[1]

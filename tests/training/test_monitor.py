@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -8,8 +10,15 @@ from micse_utils.models import keep_first_layers, load_model
 from micse_utils.training.monitor import DevelopmentEvaluator
 
 
-def test_spearman_is_that_of_the_librarys_evaluator(encoder):
-    pairs = load_sample()
+@pytest.fixture(scope="module")
+def pairs():
+    """A few of the kit's pairs."""
+    sample = load_sample()
+    parts = {name: getattr(sample, name)[:120] for name in ("first", "second", "gold")}
+    return replace(sample, **parts, subsets=())
+
+
+def test_spearman_is_that_of_the_librarys_evaluator(encoder, pairs):
     library = EmbeddingSimilarityEvaluator(
         pairs.first, pairs.second, pairs.gold, main_similarity="cosine", write_csv=False
     )
@@ -17,10 +26,9 @@ def test_spearman_is_that_of_the_librarys_evaluator(encoder):
     assert measured == pytest.approx(100 * library(encoder)["spearman_cosine"], abs=0.01)
 
 
-def test_vectors_that_all_but_coincide_are_still_told_apart():
+def test_vectors_that_all_but_coincide_are_still_told_apart(pairs):
     """A raw start's cosines differ after the sixth digit; squared distances keep them apart."""
     raw = keep_first_layers(load_model(source="package", pooling="cls", device="cpu"), 3)
-    pairs = load_sample()
     first, second = (
         raw.encode(texts, normalize_embeddings=False, convert_to_numpy=True).astype("float64")
         for texts in (pairs.first, pairs.second)
@@ -32,8 +40,8 @@ def test_vectors_that_all_but_coincide_are_still_told_apart():
     assert DevelopmentEvaluator(pairs)(raw)["dev_spearman"] == pytest.approx(expected, abs=0.05)
 
 
-def test_pairs_are_read_whole_while_training_cuts_sentences(encoder):
-    evaluator = DevelopmentEvaluator(load_sample())
+def test_pairs_are_read_whole_while_training_cuts_sentences(encoder, pairs):
+    evaluator = DevelopmentEvaluator(pairs)
     whole, usual = evaluator(encoder), encoder.max_seq_length
     encoder.max_seq_length = 5
     try:

@@ -1,5 +1,6 @@
 """The trainer on a tiny BERT: what it keeps, resumes, refuses and shares between processes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedTokenizerBase
 
 from micse_utils.cli import main
 from micse_utils.datasets.sts import Pairs
@@ -26,10 +27,14 @@ from micse_utils.datasets.texts import read_sentences
 from micse_utils.models import load_model
 from micse_utils.provenance import Provenance
 from micse_utils.results import claimed
+from micse_utils.training import trainer
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.losses import MiCSELoss
 from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
 from micse_utils.training.trainer import train_low_shot
+
+with contextlib.suppress(ImportError):  # Windows has none
+    import resource
 
 NOUNS, VERBS, PLACES = ["cat", "dog", "mat", "park"], ["sat", "ran"], ["park", "mat", "dog"]
 SENTENCES = [f"the {n} {v} on the {p}" for n in NOUNS for v in VERBS for p in PLACES]  # 24
@@ -396,7 +401,7 @@ def test_the_command_line_trains_on_the_users_own_file(
         ("a.csv", b"text\ncaf\xe9\n", "text", "a.csv is not UTF-8; convert it first"),
         ("a.parquet", b"no parquet", "text", "a.parquet cannot be read"),
         ("a.docx", b"", None, "must be or hold .parquet, .csv"),
-        ("a.txt", b"\n \n", None, "there are no sentences in a.txt"),
+        ("a.txt", b"\n \n", None, "a.txt holds no sentences"),
         ("a.txt", b"one\n", None, "needs 2 sentences or more, got 1"),
         (None, b"", None, 'missing.txt" does not exist'),
     ],
@@ -426,37 +431,69 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(
     assert "Run the same command again to resume." in capsys.readouterr().err
 
 
+def in_shell(call, environment, said, most):
+    """The command line as a process of its own; what it says goes into the file `said`."""
+    os.environ.update(environment)
+    with said.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if most is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    sys.exit(main(call))
+
+
+@pytest.fixture
+def shell(processes, environment, tmp_path):
+    """Starts the command line; returns the process and the file with what it says.
+
+    With `most`, its files may have so many bytes: a real limit, as of a full disk.
+    """
+
+    def start(call, most=None):
+        said = tmp_path / "said.txt"
+        process = processes.Process(target=in_shell, args=(call, environment, said, most))
+        process.start()
+        return process, said
+
+    return start
+
+
+def finish(process, said):
+    """Wait for the command line; returns its exit status and what it said."""
+    process.join()
+    return process.exitcode, said.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path, environment):
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path, shell):
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    steps = ("--steps", "60", "--eval-steps", "3")
+    steps = ("--steps", "36", "--eval-steps", "3")
 
     def call(output):
-        arguments = command(tmp_path / "mine.txt", tmp_path / output, tiny_bert, *steps)
-        return [sys.executable, "-m", "micse_utils", *arguments]
+        return command(tmp_path / "mine.txt", tmp_path / output, tiny_bert, *steps)
 
-    subprocess.run(call("whole"), env=environment, check=True, capture_output=True)
+    status, said = finish(*shell(call("whole")))
+    assert status == 0, said
     kills, chance = 0, random.Random(0)
     for attempt in range(1, 3):
-        process = subprocess.Popen(
-            call("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process, _ = shell(call("killed"))
         checkpoints = tmp_path / "killed" / "checkpoints"
-        while process.poll() is None and not any(
+        while process.is_alive() and not any(
             int(folder.name.split("-")[1]) >= 12 * attempt
             for folder in checkpoints.glob("checkpoint-*")
         ):
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
     # A checkpoint that a kill left unfinished is not gone on from.
-    broken = checkpoints / "checkpoint-57"
+    broken = checkpoints / "checkpoint-33"
     broken.mkdir(exist_ok=True)
     (broken / "model.safetensors").write_bytes(b"half")
     assert kills == 2
-    done = subprocess.run(call("killed"), env=environment, check=True, stdout=subprocess.PIPE)
-    assert b"before" in done.stdout
+    status, said = finish(*shell(call("killed")))
+    assert status == 0 and "before" in said, said
 
     folders = tmp_path / "whole", tmp_path / "killed"
     records = [
@@ -469,35 +506,36 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
     assert difference(weights(first), weights(second)) == 0
 
 
+def train_and_die(place, folder, output):
+    """Train in a process of its own that dies at one of four places near the end."""
+    keep = trainer.write_json
+
+    def die(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    match place:
+        case 0:
+            SentenceTransformer.save_pretrained = die
+        case 1:
+            shutil.copy = shutil.move = PreTrainedTokenizerBase.save_pretrained = die
+        case 2:
+            trainer.write_json = lambda f, r: die() if f.name == trainer.RECORD else keep(f, r)
+        case 3:
+            shutil.rmtree = die
+    train(folder, output)
+
+
 @pytest.mark.slow
 def test_a_run_killed_while_its_end_is_written_still_ends_with_the_same_weights(
-    whole, tiny_bert, tmp_path
+    whole, tiny_bert, tmp_path, processes
 ):
     """It dies before the model is saved, half-way through, before the record, and after it."""
     trained, output = whole
-    places = [
-        "SentenceTransformer.save_pretrained = die",
-        "shutil.copy = shutil.move = die\nfrom transformers import PreTrainedTokenizerBase\n"
-        "PreTrainedTokenizerBase.save_pretrained = die",
-        "keep = trainer.write_json\n"
-        "trainer.write_json = lambda f, r: die() if f.name == trainer.RECORD else keep(f, r)",
-        "trainer.shutil.rmtree = die",
-    ]
-    for place in places:
-        code = f"""
-import os, shutil, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
-from micse_utils.training import trainer
-from test_trainer import train
-def die(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGKILL)
-{place}
-train({str(tiny_bert)!r}, {str(tmp_path / "run")!r})
-"""
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+    for place in range(4):
+        process = processes.Process(target=train_and_die, args=(place, tiny_bert, tmp_path / "run"))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, place
     again = train(tiny_bert, tmp_path / "run")
     assert difference(weights(again.model), weights(trained.model)) == 0
     kept = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
@@ -507,26 +545,26 @@ train({str(tiny_bert)!r}, {str(tmp_path / "run")!r})
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(tiny_bert, tmp_path, environment):
+def test_two_processes_train_what_one_trains(tiny_bert, tmp_path, environment, shell):
     """Without dropout, which each process would draw for itself."""
     config = json.loads((tiny_bert / "config.json").read_text(encoding="utf-8"))
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     shutil.copytree(tiny_bert, tmp_path / "sober")
     (tmp_path / "sober" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    environment |= {"OMP_NUM_THREADS": "1"}
-    for output, launcher in (
-        ("one", []),
-        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]),
-    ):
-        options = ("--steps", "6", "--eval-steps", "3")
-        call = command(tmp_path / "mine.txt", tmp_path / output, tmp_path / "sober", *options)
-        done = subprocess.run(
-            [sys.executable, *launcher, "-m", "micse_utils", *call],
-            env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("before") == 1
+    one, two = (
+        command(tmp_path / "mine.txt", tmp_path / output, tmp_path / "sober", "--steps", "6")
+        for output in ("one", "two")
+    )
+    status, said = finish(*shell(one))
+    assert status == 0, said
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "micse_utils", *two],
+        env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("before") == 1
     folders = tmp_path / "one" / "model", tmp_path / "two" / "model", tmp_path / "sober"
     first, second, start = (SentenceTransformer(str(f), device="cpu") for f in folders)
     assert difference(weights(first), weights(start)) > 1e-3
@@ -598,23 +636,16 @@ def test_two_runs_do_not_share_a_folder(tiny_bert, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_the_next_call_finishes(tiny_bert, tmp_path, environment):
+def test_a_full_disk_is_one_sentence_and_the_next_call_finishes(tiny_bert, tmp_path, shell):
     """By a real limit: no file may grow beyond what the test allows."""
-    resource = pytest.importorskip("resource")
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    arguments = command(tmp_path / "mine.txt", tmp_path / "run", tiny_bert, "--steps", "6")
-    call = [sys.executable, "-m", "micse_utils", *arguments]
-
-    def limited(most):
-        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
+    call = command(tmp_path / "mine.txt", tmp_path / "run", tiny_bert, "--steps", "6")
     weights = (tiny_bert / "model.safetensors").stat().st_size
     for most in (weights // 2, weights * 3 // 2):  # too little for weights; for the optimiser
-        stopped = subprocess.run(
-            call, env=environment, preexec_fn=limited(most), capture_output=True, text=True
-        )
-        assert stopped.returncode == 1, (most, stopped.stderr)
-        assert "Traceback" not in stopped.stderr
-        assert re.search("too large|os error 27|disk full", stopped.stderr)
-    subprocess.run(call, env=environment, check=True, capture_output=True)
+        status, said = finish(*shell(call, most))
+        assert status == 1, (most, said)
+        assert "Traceback" not in said
+        assert re.search("too large|os error 27|disk full", said)
+    status, said = finish(*shell(call))
+    assert status == 0, said
     assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_size > weights / 2

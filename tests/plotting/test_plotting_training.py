@@ -1,0 +1,112 @@
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from micse_utils.plotting.interactive import interactive
+from micse_utils.plotting.training import (
+    agreement,
+    attention_views,
+    courses,
+    differences,
+    heads,
+    objective_diagram,
+    quantiles,
+)
+
+
+def test_the_diagram_shows_both_terms_and_the_loss():
+    words = " ".join(text.get_text() for text in objective_diagram().axes[0].texts)
+    for part in ("sentence", "second dropout", "InfoNCE", "AMI", "[CLS]", "− λ · AMI"):
+        assert part in words
+
+
+def test_attention_views_cross_out_what_was_dropped():
+    first = np.array([[0.5, 0.5], [0.0, 1.0]])
+    figure = attention_views(first, np.full((2, 2), 0.5), ["a", "b"], title="Views")
+    crosses = [axes.lines[0].get_xydata().tolist() for axes in figure.axes[:2]]
+    assert crosses == [[[0, 1]], []]  # column 0 of row 1
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["a", "b"]
+
+
+def test_agreement_is_logarithmic_and_gives_rho_and_information():
+    first = np.log([0.1, 0.01, 0.5, 0.2])
+    second = np.log([0.2, 0.01, 0.4, 0.1])
+    _, axes = plt.subplots()
+    rho, information = agreement(axes, first, second)
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert rho == pytest.approx(np.corrcoef(first, second)[0, 1])
+    assert information == pytest.approx(-0.5 * np.log(1 - rho**2))
+    assert agreement(axes, first, first)[1] < 10  # finite for equal views
+
+
+def test_gaussian_values_lie_on_the_line_of_the_quantile_plot():
+    _, axes = plt.subplots()
+    quantiles(axes, 3 + 2 * norm.ppf(np.linspace(0.001, 0.999, 2000))[::-1])
+    line, dots = axes.lines
+    assert np.abs(dots.get_ydata() - dots.get_xdata())[100:-100].max() < 0.02
+    assert line.get_xdata().tolist() == line.get_ydata().tolist()
+
+
+def test_every_head_is_a_dot_on_the_curve_and_a_cell_of_the_map():
+    same, different = np.full((4, 3), 0.9), np.full((4, 3), -0.5)
+    left, right = heads(same, different, title="Heads").axes[:2]
+    for line, rho in zip(left.lines[1:], (0.9, 0.5), strict=True):
+        assert line.get_xdata().tolist() == [rho] * 12
+        assert line.get_ydata() == pytest.approx([-0.5 * np.log(1 - rho**2)] * 12)
+    assert right.images[0].get_array().shape == (4, 3)
+
+
+def test_courses_draw_a_line_a_run_and_leave_out_what_is_unknown():
+    rows = [
+        {"objective": name, "seed": seed, "step": step, "spearman": 50.0 + step, "ami": 0.7}
+        for name in ("SimCSE", "miCSE", "your miCSE")
+        for seed in (48, 49)
+        for step in (0, 5)
+    ]
+    table = pd.DataFrame(rows)
+    table.loc[table["objective"] == "your miCSE", "spearman"] = np.nan
+    figure = courses(table, {"spearman": "score", "ami": "AMI"}, title="Courses")
+    drawn = [[line for line in axes.lines if len(line.get_xdata())] for axes in figure.axes]
+    assert [len(lines) for lines in drawn] == [4, 6]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["SimCSE", "miCSE", "your miCSE"]
+    recorded, yours = drawn[1][2], drawn[1][4]
+    assert recorded.get_color() == yours.get_color()
+    assert recorded.get_linewidth() < yours.get_linewidth()
+
+
+def test_differences_stand_in_panels_of_one_scale_with_their_intervals():
+    table = pd.DataFrame({
+        "panel": ["a", "a", "b"], "task": ["STS12", "Lee", "STS12"],
+        "difference": [1.0, 2.0, 3.0], "low": [0.0, 1.5, -4.0], "high": [3.0, 2.5, 9.0],
+    })  # fmt: skip
+    first, second = differences(table, title="Differences").axes
+    assert [first.get_title(), second.get_title()] == ["a", "b"]
+    assert first.get_xlim() == second.get_xlim()
+    [bars] = second.collections
+    assert [path.vertices[:, 0].tolist() for path in bars.get_paths()] == [[-4, 9]]
+
+
+def draw_level(axes, level):
+    axes.axhline(level)
+
+
+def test_a_page_nobody_can_move_shows_its_settings_side_by_side(monkeypatch):
+    monkeypatch.setenv("MICSE_STATIC", "1")
+    slider = ipywidgets.SelectionSlider(options=[1, 2, 3], description="level")
+    figure = interactive(draw_level, slider, [1, 3])
+    assert [axes.lines[0].get_ydata()[0] for axes in figure.axes] == [1, 3]
+    assert [axes.get_title().strip() for axes in figure.axes] == ["level 1", "level 3"]
+
+
+def test_the_figure_follows_its_control(monkeypatch):
+    monkeypatch.delenv("MICSE_STATIC", raising=False)
+    drawn = []
+    slider = ipywidgets.SelectionSlider(options=[1, 2, 3], description="level")
+    box = interactive(lambda axes, level: drawn.append(level), slider, [1, 3])
+    assert slider in box.children
+    slider.value = 2
+    assert drawn == [1, 2]
