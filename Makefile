@@ -43,7 +43,8 @@ doctor: ## check the setup and report anything that would block a run; paste its
 	elif test -e $(VENV) || test -h $(VENV); then \
 		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run rebuilds it."; exit 1; \
 	else $(PYTHON) -m tools.doctor --before; found=$$?; \
-		echo "There is no environment in $(VENV) yet: make run creates it."; exit $$found; fi
+		echo "There is no environment in $(VENV) yet: make run creates it."; \
+		$(if $(JUPYTERHUB_SERVICE_PREFIX),echo "On this JupyterHub you need none if the first cells of the notebooks run."; )exit $$found; fi
 
 # Two files at a time with a thread each: with all threads for each they would wait for one another.
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
@@ -73,7 +74,7 @@ badges: $(READY) ## launch badges for Binder and Colab, once the kit is on GitHu
 lock: $(READY) ## resolve requirements.lock again from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
 	@echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
-		--fork-strategy fewest --all-extras --no-header --no-annotate - pyproject.toml \
+		--fork-strategy fewest --extra notebooks --extra cluster --extra dev --no-header --no-annotate - pyproject.toml \
 		| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
@@ -91,7 +92,8 @@ endef
 on_hub:
 	@echo "JupyterHub runs your JupyterLab already, and would not let you reach a second one:"
 	@echo "open notebooks/01_similarity.ipynb of this folder in its file browser."
-	@echo "If its kernel lacks the kit: make install; $(BIN)/python -m ipykernel install --user --name micse"
+	@echo "If its kernel lacks the kit: make install; $(BIN)/python -m ipykernel install --user --name micse --env OMP_WAIT_POLICY PASSIVE"
+	@echo "and choose the kernel micse there."
 	@exit 1
 
 moved:

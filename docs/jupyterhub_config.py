@@ -18,7 +18,7 @@ c.Authenticator.allow_all = True  # everybody with an account on this server; or
 # limit; this one does: pip install jupyterhub-systemdspawner
 # c.JupyterHub.spawner_class = "systemd"
 c.Spawner.cpu_limit = 1
-c.Spawner.mem_limit = "4G"  # two open notebooks; 2G is enough for one
+c.Spawner.mem_limit = "4G"  # notebook 4 alone, or any other two
 
 c.Spawner.environment = {
     "MICSE_CACHE": CACHE,

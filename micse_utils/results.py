@@ -134,6 +134,8 @@ def page_folder(place: str | Path, *names: str) -> Path:
     """
     folder = output_folder(place).resolve()
     if not Path(place).is_absolute() and folder.parent != KIT_DATA.resolve().parent / "results":
+        if (copy := folder.parent.parent / "micse_utils").is_dir():
+            print(f"this kernel imports {Path(__file__).parent}; changes in {copy} have no effect")
         print(f"results: {folder}")
     folder.mkdir(parents=True, exist_ok=True)  # `claimed` would remove its own, still empty
     with claimed(folder, names):

@@ -30,7 +30,7 @@ ACCELERATOR = re.compile(r"nvidia-|cuda-|triton")
 
 
 def declared():
-    extras = PROJECT["optional-dependencies"].values()
+    extras = [v for name, v in PROJECT["optional-dependencies"].items() if name != "hub"]
     return [Requirement(text) for text in sum(extras, PROJECT["dependencies"])]
 
 

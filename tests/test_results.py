@@ -145,3 +145,15 @@ def test_a_results_folder_is_absolute_and_printed_if_unusual(tmp_path, monkeypat
     assert str(folder) in capsys.readouterr().out
     page_folder(folder, "metrics.json")
     assert not capsys.readouterr().out
+
+
+def test_a_page_in_a_copy_says_that_the_copys_own_package_is_not_imported(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    page_folder("../results/01", "metrics.json")
+    assert "micse_utils" not in capsys.readouterr().out
+    (tmp_path / "micse_utils").mkdir()
+    page_folder("../results/01", "metrics.json")
+    assert str(tmp_path / "micse_utils") in capsys.readouterr().out
