@@ -25,8 +25,8 @@ from micse_utils.system import limit
 
 ROOT = Path(__file__).parent.parent
 ON_THE_HUB = ("encoder", "wikipedia")  # artifacts that nobody needs who reaches the hub
-LEAST_FREE, PACKAGES, PAGE = 1e9, 3e9, 2e9
-"""Bytes: of the cache's disk, what an environment takes, and the memory of an open notebook."""
+LEAST_FREE, PACKAGES, PAGE, LARGEST_PAGE = 1e9, 3e9, 2e9, 4e9
+"""Bytes: of the cache's disk, what an environment takes, memory of most notebooks, and of all."""
 KERNEL_SECONDS = 30
 
 
@@ -80,9 +80,12 @@ def room() -> str:
 def memory() -> str:
     """Whether what a container, JupyterHub or Slurm allows in memory is enough for a notebook."""
     allowed = limit("memory")
+    if allowed >= 1e15:
+        return "memory: no limit"
+    found = f"memory: limited to {allowed / 1e9:.1f} GB"
     if allowed < PAGE:
-        raise Fault(f"memory: limited to {allowed / 1e9:.1f} GB, a notebook takes 2; ask for more")
-    return f"memory: {f'limited to {allowed / 1e9:.1f} GB' if allowed < 1e15 else 'no limit'}"
+        raise Fault(f"{found}, a notebook takes 2, and notebook 4 takes 4; ask for more")
+    return found if allowed >= LARGEST_PAGE else f"{found}, too little for notebooks 4 and 5"
 
 
 def packages() -> str:
