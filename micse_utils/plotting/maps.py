@@ -53,8 +53,8 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         labels,
         noise_label=noise,
         noise_color="#C8C8C8",
-        title=title,
-        title_keywords={"fontsize": 17, "fontweight": "bold"},
+        title=literal(title),
+        title_keywords={"fontsize": 17, "fontweight": "bold", "fontfamily": fonts([title])},
         font_family=DEFAULT,
         use_system_fonts=True,  # the default asks a font server in the internet
         show_labels=False,  # it would set them far around the map
@@ -104,7 +104,7 @@ def _plain_map(points: np.ndarray, labels: np.ndarray, names: list[str], title: 
     figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
     for colour, name in zip((BLUE, ORANGE, GREY)[-len(names) :], names, strict=True):
         axes.scatter(*points[labels == name].T, s=8, color=colour, label=literal(name))
-    axes.set_title(title)
+    axes.set_title(literal(title), family=fonts([title]))
     axes.set_axis_off()
     axes.legend(prop={"family": fonts(names)})
     return figure

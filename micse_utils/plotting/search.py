@@ -115,7 +115,7 @@ def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
     lowest, highest = hits["cosine"].min(), hits["cosine"].max()
     axes.set_ylim(min(0, lowest), 1.05 * highest)  # from 0, so that no small drop looks steep
     axes.set_xticks(sorted(hits["rank"].unique()))
-    axes.set_title(title)
+    axes.set_title(literal(title), family=fonts([title]))
     axes.grid(alpha=0.3)
     prop = {"family": fonts(hits["query"])}
     figure.legend(loc="outside lower center", ncols=2, prop=prop)

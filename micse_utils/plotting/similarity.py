@@ -34,7 +34,8 @@ def similarity_heatmap(
     labels = [f"{literal(sentence)}  {i + 1}" for i, sentence in enumerate(sentences)]
     axes.set_yticks(range(n), labels, family=fonts(sentences))
     axes.set_xticks(range(n), range(1, n + 1))
-    axes.set(xlabel="sentence number (in the cells: cosine × 100)", title=title)
+    axes.set_xlabel("sentence number (in the cells: cosine × 100)")
+    axes.set_title(literal(title), family=fonts([title]))
     axes.tick_params(length=0)
     figure.colorbar(image, label="cosine similarity", extend="min")  # some are below 0
     return figure

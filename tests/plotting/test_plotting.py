@@ -144,8 +144,11 @@ def test_the_interactive_map_holds_every_text_escaped_and_loads_nothing():
 def test_what_no_font_has_is_left_out_without_a_box_and_the_package_named(capsys):
     private = chr(0xF0000)  # of a plane for private use
     with warnings.catch_warnings(action="error"):
-        figure = similarity_heatmap(np.eye(2), [f"a {private * 3} b", "ü"], "ab", title="t")
+        figure = similarity_heatmap(np.eye(2), [f"a {private * 3} b", "ü"], "ab", title=private)
         figure.draw_without_rendering()
+        points, labels = np.random.default_rng(0).normal(size=(60, 2)), np.repeat([*"abc"], 20)
+        cluster_map(points, labels, noise="none", title=private).draw_without_rendering()
+    assert figure.axes[0].get_title() == "…"
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a … b  1", "ü  2"]
     assert "fonts-noto-cjk" in capsys.readouterr().out
 
