@@ -91,7 +91,7 @@ def workloads(limit: int | None = None) -> dict[str, list[str]]:
     """Distinct texts in file order: tweets; and STS, where MICSE_SENTEVAL is set, or Wikipedia."""
     with contextlib.redirect_stdout(io.StringIO()):
         tweets = load_tweets(source="package").texts
-        if "MICSE_SENTEVAL" in os.environ:
+        if os.environ.get("MICSE_SENTEVAL"):
             pairs = load_sts_tasks().values()
             sentences = [text for p in pairs for text in (*p.first, *p.second)]
             name = "STS sentences"
