@@ -18,7 +18,7 @@ def whole(name: str, value: object, least: int = 0) -> int:
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it: on one line, and not too long."""
+    """Return a value for a message: on one line, and cut if it is too long."""
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else reprlib.repr(value)
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
@@ -34,7 +34,7 @@ def check_texts(name: str, texts: object) -> list[str]:
 
 
 def check_sequence(name: str, texts: object) -> None:
-    """Raise TypeError for what is not an ordered sequence of strings; nothing is read."""
+    """Raise TypeError unless `texts` is an ordered sequence; its items are not read."""
     if isinstance(texts, str):
         raise TypeError(f"{name} must be a list of strings, got one string; give [text]")
     unordered = isinstance(texts, (Mapping, set, frozenset)) or hasattr(texts, "columns")
@@ -50,5 +50,5 @@ def check_text(name: str, position: int, text: object) -> None:
 
 
 def repaired(text: str) -> str:
-    """Return valid Unicode: half of a surrogate pair, such as of a cut emoji, becomes U+FFFD."""
+    """Return valid Unicode: a lone surrogate, such as half an emoji, becomes U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -107,7 +107,7 @@ def encode(
 
 
 def token_limit(model: SentenceTransformer) -> int:
-    """Return how many tokens a model can read: its `max_seq_length`, or its positions if fewer."""
+    """Return how many tokens a model can read: its `max_seq_length` or its positions."""
     config = model.transformers_model.config
     positions = getattr(config, "max_position_embeddings", None) or 512
     if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # they count from the padding
@@ -202,7 +202,7 @@ class _Tokeniser:
 
 
 def _prefetch(function: Callable, items: Iterable) -> Iterator:
-    """Map, one item ahead in a thread: tokenise the next window while this one is encoded."""
+    """Map one item ahead in a thread, so that the next window is tokenised meanwhile."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = None
         for item in items:

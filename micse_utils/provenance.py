@@ -32,7 +32,7 @@ class Provenance:
         return cls(file.stem, "kit", f"data/{file.name}", sha256=sha256_of([file]))
 
     def __str__(self) -> str:
-        """Return one line for people."""
+        """Return the provenance as one line of text."""
         mark = f", SHA-256 {self.sha256[:8]}…" if self.sha256 else ""
         if self.revision:
             mark = f", commit {self.revision[:8]}"

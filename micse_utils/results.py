@@ -25,7 +25,7 @@ WRITTEN, LOCK = ".micse.json", ".micse.lock"
 
 @contextlib.contextmanager
 def claimed(folder: Path, names: Iterable[str], own: str = "(?!)") -> Iterator[None]:
-    """Hold a folder for one run, which writes files of these names into it.
+    """Lock a folder for one run, which writes files of these names into it.
 
     The kit overwrites and deletes only what it wrote, as listed in the folder's `.micse.json`.
 
@@ -106,7 +106,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def output_folder(place: str | Path) -> Path:
-    """Return a folder for results, once it is known that it can be created and written to.
+    """Return a folder for results after checking that it can be created and written to.
 
     It is not created here, so that a call which fails leaves nothing.
 
@@ -124,7 +124,7 @@ def output_folder(place: str | Path) -> Path:
 
 
 def page_folder(place: str | Path, *names: str) -> Path:
-    """Create the folder that a notebook writes files of these names into; return its absolute path.
+    """Create a notebook's folder for files of these names; return its absolute path.
 
     It is printed if a relative `place` is not in the results folder of this checkout.
 

@@ -51,7 +51,7 @@ def pairs_above(vectors: np.ndarray, cosine: float) -> tuple[np.ndarray, np.ndar
 
 
 def queries_per_second(search: Callable[[np.ndarray], object], queries: np.ndarray) -> float:
-    """Return the queries a second of the fastest of five calls of `search` with all queries.
+    """Return queries per second, from the fastest of five calls of `search`.
 
     The fastest, because other processes and a cold start can only slow a call down.
     """

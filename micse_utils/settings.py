@@ -1,4 +1,4 @@
-"""Where things stand: environment variables (read in this place only) and the kit's own data."""
+"""Read environment variables (only here) and find the kit's own data."""
 
 import os
 from pathlib import Path
@@ -21,14 +21,14 @@ VARIABLES = {
 
 
 def setting(name: str) -> str | None:
-    """Value of one of `VARIABLES`, or None where it is unset or empty."""
+    """Return the value of one of `VARIABLES`, or None if it is unset or empty."""
     if name not in VARIABLES:
         raise KeyError(f"{name} is not a setting of the kit; there are {', '.join(VARIABLES)}")
     return os.environ.get(name) or None
 
 
 def cache_folder() -> Path:
-    """Folder for fetched weights and data; it need not exist yet."""
+    """Return the folder for fetched weights and data; it need not exist yet."""
     if chosen := setting("MICSE_CACHE"):
         return expanded(chosen)
     if (BUNDLE / "cache").is_dir():
@@ -39,7 +39,7 @@ def cache_folder() -> Path:
 
 
 def folder_setting(name: str) -> Path | None:
-    """The folder that a setting names, or None where it is unset.
+    """Return the folder that a setting names, or None if it is unset.
 
     Raises:
         NotADirectoryError: it names something that is not a folder.
@@ -55,7 +55,7 @@ def folder_setting(name: str) -> Path | None:
 
 
 def expanded(place: str | Path) -> Path:
-    """A place with `~` as the home folder; as it stands, where there is no such home."""
+    """Expand `~` in a path; leave it if there is no such home."""
     try:
         return Path(place).expanduser()
     except (RuntimeError, ValueError):
@@ -63,17 +63,17 @@ def expanded(place: str | Path) -> Path:
 
 
 def folder_at(place: str | Path) -> Path | None:
-    """The folder of this name, or None where there is none, also for what can be no name."""
+    """Return the folder of this name, or None if it does not exist or the name is invalid."""
     folder = expanded(place)
     return folder if os.path.isdir(folder) else None  # noqa: PTH112  Path's own fails on long names
 
 
 def file_at(place: str | Path) -> Path | None:
-    """The file of this name, or None where there is none, also for what can be no name."""
+    """Return the file of this name, or None if it does not exist or the name is invalid."""
     file = expanded(place)
     return file if os.path.isfile(file) else None  # noqa: PTH113  as above
 
 
 def process() -> tuple[int, int]:
-    """Rank of this process and number of processes that `torchrun` or `accelerate` started."""
+    """Return the rank of this process and the number of processes (torchrun, accelerate)."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

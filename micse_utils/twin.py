@@ -1,4 +1,4 @@
-"""A model's twin to encode with: the number format, attention for short texts, no dropout."""
+"""Make a model's twin to encode with: number format, attention for short texts, no dropout."""
 
 import copy
 import threading

@@ -1,4 +1,4 @@
-"""What works on a checkout of the kit, called by the Makefile as `python -m tools.x`.
+"""Tools for a checkout of the kit, run by the Makefile as `python -m tools.x`.
 
 The package imports nothing from here, and its wheel does not hold it.
 """

@@ -1,4 +1,4 @@
-"""Launch badges for the place that the kit is published at: `python -m tools.badges --help`.
+"""Write launch badges for the repository that publishes the kit: `python -m tools.badges --help`.
 
 Binder builds `environment.yml` and opens JupyterLab; Colab opens one notebook, whose first cell
 installs the kit. Both read a public repository on GitHub, so its address has to be written down.
@@ -67,20 +67,20 @@ def write_badges(checkout: Path, repository: str) -> None:
 
 
 def _origin() -> str:
-    """Address of the repository this checkout was cloned from; empty if there is none."""
+    """Return the address of the remote `origin`, or an empty string."""
     command = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def _addresses(repository: str, notebook: str) -> tuple[str, str]:
-    """Where Colab and Binder open a notebook."""
+    """Return the addresses at which Colab and Binder open a notebook."""
     colab = f"https://colab.research.google.com/github/{repository}/blob/{BRANCH}/notebooks"
     binder = f"https://mybinder.org/v2/gh/{repository}/{BRANCH}?urlpath=lab/tree/notebooks"
     return f"{colab}/{notebook}", f"{binder}/{notebook}"
 
 
 def _under_title(text: str, line: str, earlier: str) -> str:
-    """Markdown with a paragraph of one line under its title, in place of an earlier one."""
+    """Put a line under the title of a Markdown text, in place of an earlier one."""
     text = re.sub(rf"(?m)^{earlier}.*\n\n", "", text)
     return re.sub(r"\n\n", lambda _: f"\n\n{line}\n\n", text, count=1)
 

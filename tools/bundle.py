@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check(kit: Path) -> None:
-    """Verify the bundle of a kit: made for this machine, every file intact, room to install it.
+    """Verify that a bundle fits this machine and disk, and that every file is intact.
 
     Raises:
         BundleError: what is wrong with it.
@@ -81,7 +81,7 @@ def check(kit: Path) -> None:
 
 
 def unpack(archive: Path, kit: Path) -> None:
-    """Unpack `bundle/` of an archive into a kit, verified, in place of an earlier one.
+    """Verify an archive and unpack its `bundle/` into a kit, in place of an earlier one.
 
     Only what the archive's list names is taken. A bundle that is already this archive's is left as
     it is, and files in `bundle/` that no archive brought are kept.
@@ -105,7 +105,7 @@ def unpack(archive: Path, kit: Path) -> None:
 
 
 def _remove_listed(kit: Path) -> None:
-    """Remove what an archive brought into a kit's bundle, of whatever age; other files stay."""
+    """Remove the files that an archive unpacked into `bundle/`; other files stay."""
     try:
         listed = {*json.loads((kit / LIST).read_text(encoding="utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
@@ -117,7 +117,7 @@ def _remove_listed(kit: Path) -> None:
 
 
 def pack(folder: Path) -> Path:
-    """Write the archive for this system and Python; returns its path.
+    """Write the archive for this system and Python; return its path.
 
     An existing one is left if it is up to date; else its wheels are used if they are those of
     `requirements.lock`.
@@ -164,7 +164,7 @@ def _write(archive: Path, files: dict[str, Path], scratch: Path) -> None:
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Remove the name of who packed a file; make it readable by everybody."""
+    """Remove the owner of a packed file; make it readable by everybody."""
     mode = 0o755 if member.mode & 0o100 else 0o644
     return member.replace(uid=0, gid=0, uname="", gname="", mode=mode, deep=False)
 
@@ -186,7 +186,7 @@ def kit_files() -> list[str]:
 
 
 def _fetched() -> dict[str, Path]:
-    """Weights and texts by their names in the kit: the packaged ones, and those from the hub."""
+    """Return weights and texts, packaged and from the hub, by their names in the kit."""
     from huggingface_hub import constants, scan_cache_dir
 
     from micse_utils import models
@@ -245,7 +245,7 @@ def _wheels(archive: Path, known: dict[str, str], scratch: Path) -> dict[str, Pa
 
 
 def _machine() -> dict[str, str]:
-    """Return what wheels depend on: operating system and processor, and Python."""
+    """Return what wheels depend on: operating system, processor and Python."""
     system = f"{platform.system()}-{platform.machine()}".lower()
     return {"system": system, "python": "{}.{}".format(*sys.version_info)}
 
@@ -296,7 +296,7 @@ def _check_files(kit: Path, checksums: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
-    """Open an archive; whatever is wrong with it, or with the disk, becomes one sentence."""
+    """Open an archive; report a damaged one or a full disk in one sentence."""
     if not archive.is_file():
         raise BundleError(f"there is no archive {archive}: name the one that make bundle wrote")
     try:
@@ -318,7 +318,7 @@ def _extract(tar: tarfile.TarFile, names: Iterable[str], folder: Path) -> None:
 
 @contextlib.contextmanager
 def _scratch_folder(parent: Path) -> Iterator[Path]:
-    """A temporary folder in `parent`; those of calls that were killed are removed."""
+    """Create a temporary folder in `parent`; remove those that killed calls left."""
     for leftover in parent.glob(".bundle-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=parent) as scratch:

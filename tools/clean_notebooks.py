@@ -1,4 +1,4 @@
-"""Make executed notebooks what is committed and shown: without bars, widgets and addresses."""
+"""Clean executed notebooks: remove progress bars, widgets and memory addresses."""
 
 import html
 import re
@@ -14,7 +14,7 @@ BAR = re.compile(r"\[\d\d:\d\d.*\]$")  # ends in "[00:14<00:00, 281text/s]"
 
 
 def plain_widgets(notebook: nbformat.NotebookNode) -> None:
-    """Replace widgets, which no page shows without their kernel, by what they show.
+    """Replace widgets, which are dead without a kernel, by their current content.
 
     A progress bar becomes its line, a box to type in what was typed, a table of HTML that table.
     """
@@ -34,13 +34,13 @@ def plain_widgets(notebook: nbformat.NotebookNode) -> None:
 
 
 def _labelled(widget: dict) -> str:
-    """The text of a widget, after its label if it has one."""
+    """Return the text of a widget, after its label if it has one."""
     label = widget.get("description")
     return f"{label}: {widget['value']}" if label else widget["value"]
 
 
 def clean(notebook: nbformat.NotebookNode, *, largest: float = LARGEST_OUTPUT) -> None:
-    """Make an executed notebook what is committed: no progress bars, no times, no large maps.
+    """Remove progress bars, times and large maps from an executed notebook.
 
     Args:
         notebook: changed in place.
@@ -61,7 +61,7 @@ def clean(notebook: nbformat.NotebookNode, *, largest: float = LARGEST_OUTPUT) -
 
 
 def _is_noise(output: nbformat.NotebookNode, largest: float) -> bool:
-    """Whether an output is a progress bar, or too large for a page."""
+    """Return whether an output is a progress bar, or too large for a page."""
     data = output.get("data", {})
     is_bar = list(data) == ["text/plain"] and BAR.search(data["text/plain"])
     return bool(is_bar) or len(data.get("text/html", "")) > largest

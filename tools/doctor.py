@@ -1,4 +1,4 @@
-"""Whether the kit can run here: `make doctor`, or `python -m tools.doctor`.
+"""Check whether the kit can run here: `make doctor`, or `python -m tools.doctor`.
 
 One line a check: what was found (✓), or what blocks a run and the way out (✗). A bug report needs
 these lines; they contain neither the user's name nor the home folder. Only the standard library is
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def python() -> str:
-    """Python, the environment, the kit and the machine."""
+    """Report Python, the environment, the kit and the machine."""
     found = f"Python {platform.python_version()} in {sys.prefix}, miCSE kit {__version__}"
     found += f", {platform.platform()}, {os.cpu_count()} logical cores"
     if not (3, 11) <= sys.version_info < (3, 15):
@@ -68,7 +68,7 @@ def python() -> str:
 
 
 def room() -> str:
-    """Whether an environment can be made here: Python's own tools for it, and the disk."""
+    """Check that an environment can be created here: venv, ensurepip and disk space."""
     if not (find_spec("venv") and find_spec("ensurepip")):
         raise Fault("this Python cannot make an environment; on Debian: apt install python3-venv")
     free = shutil.disk_usage(ROOT).free
@@ -78,7 +78,7 @@ def room() -> str:
 
 
 def memory() -> str:
-    """Whether what a container, JupyterHub or Slurm allows in memory is enough for a notebook."""
+    """Check that the memory limit of a container, JupyterHub or Slurm fits a notebook."""
     allowed = limit("memory")
     if allowed >= 1e15:
         return "memory: no limit"
@@ -89,7 +89,7 @@ def memory() -> str:
 
 
 def packages() -> str:
-    """What is installed, against the ranges of pyproject.toml and the pins of requirements.lock."""
+    """Compare installed packages with pyproject.toml and requirements.lock."""
     import tomllib
 
     from packaging.requirements import Requirement
@@ -114,7 +114,7 @@ def packages() -> str:
 
 
 def device() -> str:
-    """Whether PyTorch and what builds on it can be imported, and what they compute on."""
+    """Check that PyTorch and what builds on it can be imported; report the device."""
     import torch
 
     try:
@@ -140,7 +140,7 @@ def device() -> str:
 
 
 def compiler() -> str:
-    """Whether UMAP's compiler can keep what it compiles."""
+    """Check that UMAP's compiler can cache what it compiles."""
     import numba
 
     from micse_utils.plotting.maps import prepare_umap
@@ -152,7 +152,7 @@ def compiler() -> str:
 
 
 def variables() -> str:
-    """The kit's environment variables, and whether the folders exist that they name."""
+    """Report the kit's environment variables; check that the folders they name exist."""
     from micse_utils.settings import VARIABLES, folder_setting
 
     for name in ("MICSE_DATA", "MICSE_SENTEVAL"):  # the cache is made if it is missing
@@ -167,7 +167,7 @@ def variables() -> str:
 
 
 def sources() -> str:
-    """The cache and its disk, the hub, the package index: where models and data come from."""
+    """Check where models and data come from: cache, hub, package index."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     from micse_utils.settings import cache_folder
@@ -195,7 +195,7 @@ def sources() -> str:
 
 
 def _disk(folder: Path) -> str:
-    """Say how much room is where a folder is or will be; ends in "free" if it is enough."""
+    """Return the free space at a folder; the text ends in "free" if it is enough."""
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=place):
@@ -206,7 +206,7 @@ def _disk(folder: Path) -> str:
 
 
 def kit() -> str:
-    """Whether notebooks import the kit of this folder, wherever they are run."""
+    """Check that notebooks import the kit of this folder, wherever they are run."""
     ask = "from importlib.util import find_spec; print(find_spec('micse_utils').origin)"
     elsewhere = {"cwd": tempfile.gettempdir(), "capture_output": True, "text": True}
     origin = subprocess.run([sys.executable, "-c", ask], **elsewhere).stdout.strip()
@@ -218,7 +218,7 @@ def kit() -> str:
 
 
 def kernel() -> str:
-    """Whether the kernel `python3` starts this Python and answers."""
+    """Check that the kernel `python3` starts this Python and answers."""
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import KernelManager
 
@@ -249,7 +249,7 @@ def kernel() -> str:
 
 
 def lab(port: int = 8888) -> str:
-    """JupyterLab and the port it asks for first."""
+    """Report JupyterLab and whether its default port is free."""
     if not (version := _version("jupyterlab")):
         raise Fault(f"JupyterLab is missing; {_repair()}")
     with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""The notebooks as web pages that need no network: `python -m tools.pages --help`.
+"""Write the notebooks as web pages that need no network: `python -m tools.pages --help`.
 
 nbconvert makes a page of each notebook, in a frame of ours: its own frames load scripts from the
 network. Formulas are MathML, so no script has to set them.
@@ -60,7 +60,7 @@ def site_files() -> list[str]:
 
 
 def write_site(folder: Path, results: Path) -> list[str]:
-    """Write index, a page a notebook, and the notes for teachers.
+    """Write the index, a page for each notebook, and the notes for teachers.
 
     Args:
         folder: gets the pages; their links are relative, so it can be moved and copied.
@@ -108,7 +108,7 @@ def write_site(folder: Path, results: Path) -> list[str]:
 
 
 def cleaned(path: Path) -> nbformat.NotebookNode:
-    """An executed notebook as a page: with its maps, without bars and paths, figures described."""
+    """Return an executed notebook as a page: with maps, without bars and paths."""
     try:
         notebook = nbformat.read(path, as_version=4)
     except ValueError as error:
@@ -129,17 +129,17 @@ def cleaned(path: Path) -> nbformat.NotebookNode:
 
 
 def sources(notebook: nbformat.NotebookNode) -> list[str]:
-    """Its cells as they were written, without parameters set from outside."""
+    """Return the cells as written, without parameters set from outside."""
     return [c.source for c in notebook.cells if c.metadata.get("tags") != ["given"]]
 
 
 def title(notebook: nbformat.NotebookNode) -> str:
-    """Its first heading."""
+    """Return the first heading."""
     return re.search(r"(?m)^# (.*)", notebook.cells[0].source)[1]
 
 
 def entry(name: str, notebook: nbformat.NotebookNode) -> str:
-    """A notebook's part of the index, in Markdown: title, question, minutes, figure, headline."""
+    """Return a notebook's index entry in Markdown: title, question, minutes, figure, headline."""
     opening = notebook.cells[0].source
     question = re.search(r"(?:^|(?<=[.?!] ))[^.?!\n]*\?", opening, re.MULTILINE)[0]
     [last] = [c for c in notebook.cells if c.source.rstrip().endswith("print(headline)")]
@@ -151,25 +151,25 @@ def entry(name: str, notebook: nbformat.NotebookNode) -> str:
 
 
 def markdown_to_html(source: str) -> str:
-    """Markdown as HTML, in place of nbconvert's filter: with MathML and links among the pages."""
+    """Convert Markdown to HTML, with MathML and links among the pages."""
     return MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True)).render(source)
 
 
 class Renderer(IPythonRenderer):
-    """Links to notebooks become links to their pages, those to other files plain text."""
+    """Turn links to notebooks into links to their pages, and other files into plain text."""
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        """A link to a page of the site or of the web."""
+        """Render a link to a page of the site or of the web."""
         url = re.sub(r"\.(ipynb|md)$", ".html", url)
         inside = "/" not in url or url.startswith("http")
         return super().link(text, url, title) if inside else text
 
     def inline_math(self, body: str) -> str:
-        """A formula in a line."""
+        """Render a formula in a line."""
         return formula(body)
 
     def block_math(self, body: str) -> str:
-        """A formula on a line of its own."""
+        """Render a formula on a line of its own."""
         return formula(body.strip(), display="block")
 
 
@@ -189,7 +189,7 @@ def formula(tex: str, display: str = "inline") -> str:
 
 
 def stylesheet() -> str:
-    """The style of all pages, with the colours of code for light and dark screens."""
+    """Return the style sheet of all pages, with code colours for light and dark screens."""
     light = HtmlFormatter(style="xcode").get_style_defs(".highlight")
     dark = HtmlFormatter(style="monokai").get_style_defs(".highlight")
     night = f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}"

@@ -48,7 +48,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = NOTEBOOKS / "figures"
 RECORD, LOCK = "run.json", ".lock"
-"""In a results folder: what its last run was made from and wrote, and that one is under way."""
+"""In a results folder: the record of its last run, and the lock of a running one."""
 
 
 def _existing(source: str) -> str:
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_parameters(notebooks: list[str], given: list[tuple[str, str]]) -> dict[str, dict]:
-    """Return for each notebook those of the given parameters that it has, read and checked.
+    """Return for each notebook the given parameters that it has, parsed and validated.
 
     Raises:
         ValueError: a value is not what `PARAMETERS` says, or no notebook has the parameter.
@@ -170,7 +170,7 @@ def read_parameters(notebooks: list[str], given: list[tuple[str, str]]) -> dict[
 
 
 def read_parameter(name: str, text: str, cell: dict[str, str]) -> object:
-    """Return a parameter's value from the command line: a number, a list or the like, or the text.
+    """Parse a parameter from the command line: a number, a list, or the text itself.
 
     A folder that exists is resolved here, because notebooks run in a different one.
 
@@ -215,7 +215,7 @@ def _literal(text: str) -> object:
 def run(
     name: str, folder: Path, parameters: dict, *, force: bool = False, in_place: bool = False
 ) -> str:
-    """Execute one notebook; returns a line with its name, seconds and headline figure.
+    """Execute one notebook; return a line with its name, seconds and headline figure.
 
     It is up to date, and not executed, if `run.json` in the folder has the SHA-256 of the same
     cells, package, data and parameters, and of every file that the run wrote.
@@ -252,7 +252,7 @@ def run(
 
 
 def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool) -> str:
-    """Execute a notebook, and keep what it leaves; returns the line of `run`."""
+    """Execute a notebook and keep its results; return the line of `run`."""
     executed, earlier = folder / f"{name}.ipynb", _record(folder)
     # Not the kit's, unless the run changes them; kept for the next call if this one is killed.
     others = {n: at for n, at in _changes(folder).items() if n not in earlier["files"]}
@@ -314,14 +314,14 @@ def _execute(name: str, folder: Path, parameters: dict) -> None:
 
 
 def _put_aside(executed: Path) -> Path:
-    """Rename an executed notebook that a person has edited; returns its new path."""
+    """Rename an executed notebook that a person has edited; return its new path."""
     names = (f".previous{end}.ipynb" for end in itertools.chain([""], itertools.count(2)))
     places = (executed.with_suffix(name) for name in names)
     return executed.rename(next(place for place in places if not place.exists()))
 
 
 def expected_time(opening: str) -> str:
-    """How long a notebook takes, as its first cell says: such as "about 2 minutes on …"."""
+    """Return how long a notebook takes, from its first cell: such as "about 2 minutes on …"."""
     return re.search(r"\*\*Time\*\* ([^,;(\n]*)", opening)[1].strip()
 
 
@@ -332,7 +332,7 @@ def _record(folder: Path) -> dict:
 
 
 def _intact(record: dict, folder: Path) -> bool:
-    """Whether a run's files are as it left them; there may be others beside them."""
+    """Return whether a run's files are unchanged; there may be other files beside them."""
     places = {folder / name: checksum for name, checksum in record["files"].items()}
     return all(place.is_file() and sha256_of([place]) == s for place, s in places.items())
 
@@ -359,7 +359,7 @@ def _unfinished(folder: Path) -> Path:
 
 
 def _fingerprint(name: str, parameters: dict) -> str:
-    """Hash of what decides a notebook's results: cells, package, parameters, settings."""
+    """Hash what decides a notebook's results: cells, package, parameters, settings."""
     cells = [[c.cell_type, c.source] for c in nbformat.read(_path(name), as_version=4).cells]
     settings = {k: v for k, v in os.environ.items() if k.startswith("MICSE_") and v}
     settings.pop("MICSE_STATIC", None)  # always set here
@@ -376,7 +376,7 @@ def _headline(folder: Path) -> str:
 
 
 def _use_own_kernel() -> None:
-    """Make `python3` the kernel of this environment, before any of the user's called so.
+    """Make `python3` this environment's kernel, even if the user has one of that name.
 
     Jupyter also reads the user's start-up files; they may import what is not installed here. Pages
     need the backend that shows figures in them. Several kernels on the same cores slow each other

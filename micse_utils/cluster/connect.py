@@ -1,4 +1,4 @@
-"""Connect to Ray, on a laptop or a cluster, and share out its machines.
+"""Connect to Ray, on a laptop or a cluster, and divide its cores and GPUs among workers.
 
 Needs the extra: pip install -e '.[cluster]'. Without an address Ray starts here and ends with the
 work; with one, the kit must be installed on the cluster's machines, too.
@@ -18,12 +18,12 @@ from micse_utils.device import allowed_cores, pick_device
 from micse_utils.training.grid import GridRun, Trainer
 
 CPUS = 8
-"""CPU cores of a worker, where a machine has them: batches are too small to keep more busy."""
+"""CPU cores of a worker, if a machine has as many: batches are too small to keep more busy."""
 
 
 @contextlib.contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
-    """Within, Ray runs: a running cluster, or where none is named, one of this machine's own.
+    """Connect to a Ray cluster for the duration of the block; without an address, start one here.
 
     Raises:
         ConnectionError: there is no cluster at that address.
@@ -49,7 +49,7 @@ def connected(address: str | None = None) -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
-    """Refuse an address where nobody listens; Ray itself would try for minutes."""
+    """Raise ConnectionError if nobody listens at an address; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
@@ -62,7 +62,7 @@ def _check_address(address: str) -> None:
 
 @contextlib.contextmanager
 def _suppress_stderr() -> Iterator[None]:
-    """Keep what other than Python's code writes off the console; errors are raised all the same."""
+    """Discard what C++ code writes to stderr; exceptions are still raised."""
     console = os.dup(2)
     with Path(os.devnull).open("w", encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), 2)
@@ -74,7 +74,7 @@ def _suppress_stderr() -> Iterator[None]:
 
 
 def shares(workers: int | None = None) -> tuple[int, float, float]:
-    """Number of workers, and the CPUs and GPUs of each, for the cluster that is connected.
+    """Return the number of workers, and the CPUs and GPUs of each, for the connected cluster.
 
     By default a worker for each GPU; without any, one for every `CPUS` cores of a machine.
     """
@@ -85,7 +85,7 @@ def shares(workers: int | None = None) -> tuple[int, float, float]:
 
 
 def check_room(cpus: float, gpus: float) -> None:
-    """Refuse what no machine of the cluster has: Ray would wait for one that has."""
+    """Raise ValueError if no machine of the cluster is large enough: Ray would wait for one."""
     if not any(cpus <= c and gpus <= g for c, g in _machines()):
         there = ", ".join(f"{c:g} and {g:g}" for c, g in _machines())
         raise ValueError(
@@ -94,13 +94,13 @@ def check_room(cpus: float, gpus: float) -> None:
 
 
 def _machines() -> list[tuple[float, float]]:
-    """CPU cores and GPUs of each machine of the cluster that is connected."""
+    """Return the CPU cores and GPUs of each machine of the connected cluster."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in alive]
 
 
 def on_ray(cpus: float, gpus: float = 0) -> Callable[..., Iterator[tuple[GridRun, dict]]]:
-    """How `train_grid` makes its runs: as tasks of Ray, as many at a time as there is room for.
+    """Return what makes `train_grid` run its trainings as Ray tasks, as many at a time as fit.
 
     A run that fails, by whatever accident, is kept with its error and made again next time; the
     others go on. Their folder is to be on a disk that all machines see, or else a run that is cut

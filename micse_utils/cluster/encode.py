@@ -1,4 +1,4 @@
-"""Bulk encoding on Ray: a table of any size, beside it its embeddings, each row exactly once.
+"""Encode a table of any size on Ray, each row exactly once.
 
 Every block of the input becomes one file of the output, named by its place in the input and
 written atomically. So after a crash only missing blocks are encoded, and nothing has to be kept in
@@ -33,11 +33,11 @@ TRIES = 3
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What decides the output, on whatever machine a block is encoded.
+    """Settings that decide the output, the same on every machine.
 
     Attributes:
         model, source: a name or folder, and where to look for it, as for `load_model`.
-        provenance: of the model; a worker that finds another one refuses to work.
+        provenance: of the model; a worker that finds a different one refuses to work.
         into: name of the column for the embeddings.
         half: write float16 instead of float32.
         max_length: tokens kept of each text.
@@ -126,7 +126,7 @@ def _encoded(
     cpus: float,
     gpus: float,
 ) -> Iterator[dict[str, object]]:
-    """Encode the blocks that are not done; yield what `Worker` says of each."""
+    """Encode the missing blocks; yield the row that `Worker` returns for each."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # each block goes to a worker when it has been read
@@ -148,7 +148,7 @@ def _encoded(
 def _read(
     batch: dict[str, np.ndarray], source: Source, rows: int, done: frozenset[str]
 ) -> Iterator:
-    """The blocks of a file that are still to be encoded, a row each, as Arrow's own bytes."""
+    """Yield the missing blocks of a file, one row each, as serialised Arrow tables."""
     try:
         for block in source.blocks(int(batch["number"][0]), rows, done):
             sink = pa.BufferOutputStream()
@@ -161,7 +161,7 @@ def _read(
 
 
 class Worker:
-    """One model on one machine: takes blocks, writes files."""
+    """Encode blocks with one model on one machine, and write their files."""
 
     def __init__(self, recipe: Recipe, column: str, output: Output) -> None:
         self.recipe = recipe
@@ -170,7 +170,7 @@ class Worker:
 
     @cached_property
     def model(self) -> SentenceTransformer:
-        """The model of the recipe, as this machine has it."""
+        """Load the model of the recipe on this machine."""
         with quiet():
             model = load_model(self.recipe.model, source=self.recipe.source)
         if model.provenance != self.recipe.provenance:
@@ -181,7 +181,7 @@ class Worker:
         return model
 
     def __call__(self, parts: pa.Table) -> pa.Table:
-        """Encode blocks; returns a row each: how many rows it has, or the error that stopped it."""
+        """Encode blocks; return for each its number of rows, or the error that stopped it."""
         process, rows = psutil.Process(), []
         for part in parts.to_pylist():
             count, error = 0, part["error"]
@@ -195,7 +195,7 @@ class Worker:
         return pa.Table.from_pylist(rows)
 
     def encode_block(self, name: str, block: bytes) -> int:
-        """Write a block with its embeddings; returns its number of rows."""
+        """Write a block with its embeddings; return its number of rows."""
         tries = self._tries(name)
         table = pa.ipc.open_stream(block).read_all()
         texts = table[self.column].to_pylist()
@@ -232,7 +232,7 @@ class Worker:
         return len(texts)
 
     def _tries(self, name: str) -> list[str]:
-        """Return the marks of this try and of those before, which did not live to remove theirs."""
+        """Return the marker files of this try and of earlier ones, whose workers died."""
         before = [mark for mark in self.output.names() if mark.startswith(f".{name}-try-")]
         if len(before) >= TRIES:
             raise RuntimeError(

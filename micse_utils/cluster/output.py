@@ -1,4 +1,4 @@
-"""The output folder of bulk encoding: a file a block, a record, and one run at a time."""
+"""The output folder of bulk encoding: one file per block, a record, one run at a time."""
 
 import contextlib
 import json
@@ -87,7 +87,7 @@ class Output:
     def claimed(
         self, blocks: Iterable[str], settings: dict[str, object]
     ) -> Iterator[frozenset[str]]:
-        """Hold the folder for this work; give the blocks of it that exist.
+        """Lock the folder for this work; yield the names of the finished blocks.
 
         Raises:
             ValueError: it holds something else, or a different run writes to it.
@@ -114,7 +114,7 @@ class Output:
             yield done
 
     def _finished(self, blocks: Iterable[str], settings: dict[str, object]) -> frozenset[str]:
-        """Return the blocks of this work that exist; refuse a folder that holds something else."""
+        """Return the finished blocks of this work; refuse a folder that holds something else."""
         if self.filesystem.isfile(self.path):
             raise ValueError(f"{self.path} is a file; name a folder for the embeddings")
         names = self.names() if self.filesystem.exists(self.path) else set()

@@ -35,7 +35,7 @@ NO_TEXT = re.compile(
 
 @dataclass(frozen=True)
 class Reader:
-    """One file of a table; each kind has `scan`, for columns and number of rows, and `tables`."""
+    """A file with a table. `scan` returns its columns and number of rows, `tables` yields them."""
 
     filesystem: fsspec.AbstractFileSystem
     file: str
@@ -61,13 +61,13 @@ class Reader:
 
     @cached_property
     def head(self) -> str:
-        """The first characters, with unchanged line ends."""
+        """Return the first characters, with unchanged line ends."""
         with self.text(newline="") as stream:
             return stream.read(2**16)
 
     @cached_property
     def newline(self) -> str:
-        """What ends a line; a carriage return may precede a line feed."""
+        """Return what ends a line; a carriage return may precede a line feed."""
         end = re.search(r"\r\n?|\n", self.head)
         return "\r" if end and end[0] == "\r" else "\n"
 
@@ -89,7 +89,7 @@ class Reader:
 
 
 class Text(Reader):
-    """Text, a row a line."""
+    """Text, one row per line."""
 
     def scan(self) -> tuple[pa.Schema, int]:
         """Read the file once."""
@@ -118,7 +118,7 @@ class Parquet(Reader):
 
 
 class JSONLines(Reader):
-    """JSON lines, an object each."""
+    """JSON lines, one object per line."""
 
     def scan(self) -> tuple[pa.Schema, int]:
         """Read the file once."""
@@ -165,7 +165,7 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _storable(column: pa.Field) -> bool:
-    """Whether Parquet can hold the type: it has none for an object without any entry."""
+    """Return whether Parquet can hold the type: it cannot hold an object without entries."""
     try:
         pa.parquet.write_table(pa.schema([column]).empty_table(), pa.BufferOutputStream())
     except pa.ArrowNotImplementedError:
@@ -204,7 +204,7 @@ class CSV(Reader):
 
     @cached_property
     def form(self) -> CSVForm:
-        """How it is written; a delimiter that yields the wanted column overrules the suffix."""
+        """Detect the format; a delimiter that yields the wanted column overrules the suffix."""
         own = "\t" if ".tsv" in PurePosixPath(self.file.lower()).suffixes else ","
         delimiters, start, head = [own, *(d for d in DELIMITERS if d != own)], 0, self.head
         if (nul := head.find("\0")) >= 0:
@@ -254,7 +254,7 @@ class CSV(Reader):
             yield pa.table(arrays, names=self.form.header)
 
     def _reject_two_readings(self, place: int) -> None:
-        """Reject a TSV whose quotes may be literal or may enclose cells, with different rows.
+        """Reject a TSV whose rows depend on whether quotes are literal or enclose cells.
 
         They are literal if they cannot enclose cells, or if they do so without need: programs
         quote a cell because of what is in it, or else the header, too.
@@ -345,7 +345,7 @@ READERS = {
 
 
 def reader_of(name: str) -> type[Reader] | None:
-    """Return the reader for a file name, None if there is none."""
+    """Return the reader for a file name, or None if its suffix is unknown."""
     suffixes = PurePosixPath(name.lower()).suffixes
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()

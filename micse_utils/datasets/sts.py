@@ -50,7 +50,7 @@ class Pairs:
             raise ValueError(f"{name}: gold scores must be numbers from 0")
 
     def __len__(self) -> int:
-        """Number of pairs."""
+        """Return the number of pairs."""
         return len(self.gold)
 
 

@@ -84,7 +84,7 @@ class Source:
                     yield Block(name, table)
 
     def texts(self) -> Iterator[str | None]:
-        """Yield the text of each row, None if it has none."""
+        """Yield the text of each row, or None if it has none."""
         for number in range(len(self.files)):
             for block in self.blocks(number, CHUNK):
                 yield from block.table[self.column].to_pylist()
@@ -161,7 +161,7 @@ def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
 
 
 def located(place: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system and the path of a place: a URL, or else a name on this machine."""
+    """Return the file system and the path of a URL or of a local path."""
     if "://" in place and not (file_at(place) or folder_at(place)):
         return fsspec.url_to_fs(place)
     return fsspec.filesystem("file"), expanded(place).absolute().as_posix()
@@ -183,7 +183,7 @@ def _found(place: str) -> tuple[fsspec.AbstractFileSystem, str, list[str]]:
 
 
 def _partition(file: PurePosixPath) -> dict[str, str | None]:
-    """Return the columns that folders name, as Hive and Spark write them."""
+    """Return the columns that folder names hold, as Hive and Spark write them."""
     pairs = (part.split("=", 1) for part in file.parts[:-1] if "=" in part[1:])
     null = "__HIVE_DEFAULT_PARTITION__"
     return {name: None if value == null else unquote(value) for name, value in pairs}

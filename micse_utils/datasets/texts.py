@@ -39,7 +39,7 @@ class Corpus:
     label_names: tuple[str, ...] = ()  # of each class
 
     def __len__(self) -> int:
-        """Number of texts."""
+        """Return the number of texts."""
         return len(self.texts)
 
     def sample(self, limit: int | None, *, seed: int = 0) -> "Corpus":
@@ -264,7 +264,7 @@ def load_rated(file: str, artifact: str) -> Corpus:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Read the lines of a UTF-8 file; only line feeds end them: tweets hold other separators."""
+    """Read the lines of a UTF-8 file. Only line feeds end them: tweets hold other separators."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -273,7 +273,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def parallel_lines(first: Path, second: Path) -> tuple[list[str], list[str]]:
-    """Read two files whose lines belong together."""
+    """Read two files whose lines correspond."""
     one, other = read_lines(first), read_lines(second)
     if len(one) != len(other):
         raise ValueError(

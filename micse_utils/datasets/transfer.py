@@ -27,7 +27,7 @@ class Classification:
 
     @property
     def train(self) -> np.ndarray:
-        """Sentences that are in neither set, bool, [n]."""
+        """Return which sentences are in neither set, bool, [n]."""
         return ~self.test if self.dev is None else ~self.test & ~self.dev
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class Classification:
             raise ValueError(f"{name}: a development set must have a test set beside it")
 
     def sample(self, limit: int | None, seed: int) -> "Classification":
-        """Draw `limit` of the sentences, all if it is None or larger or there is a test set."""
+        """Draw `limit` sentences; take all if it is None or larger, or if there is a test set."""
         if limit is None or self.test.any() or whole("limit", limit, 1) >= len(self.labels):
             return self
         rows = drawn_rows(len(self.labels), limit, seed)

@@ -25,7 +25,7 @@ class Triplets:
     provenance: Provenance
 
     def __len__(self) -> int:
-        """Number of triplets."""
+        """Return the number of triplets."""
         return len(self.anchor)
 
 

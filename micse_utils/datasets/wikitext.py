@@ -94,7 +94,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _articles(dump: Path) -> Iterator[str]:
-    """Yield the markup of each article, but of no redirect or page about Wikipedia itself."""
+    """Yield the markup of each article, without redirects and pages about Wikipedia itself."""
     with bz2.open(dump) as stream:
         for _, page in ElementTree.iterparse(stream):
             space, _, tag = page.tag.rpartition("}")

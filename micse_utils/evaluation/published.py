@@ -1,4 +1,4 @@
-"""Published scores, and how ours differ from them."""
+"""Published scores, and their comparison with measured ones."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -56,7 +56,7 @@ def published_for(provenance: Provenance) -> Published | None:
 
 
 def compare_published(table: pd.DataFrame, published: Published) -> pd.DataFrame:
-    """Return measured beside published scores, for the tasks that are in both.
+    """Return measured and published scores side by side, for the tasks that both have.
 
     Args:
         table: what `evaluate_sts` returned.
@@ -95,7 +95,7 @@ def other_data(sizes: Mapping[str, int] | pd.Series, limit: int | None = None) -
 def score_row(
     scores: Mapping[str, float] | pd.Series, other: Collection[str] = ()
 ) -> dict[str, str]:
-    """Return scores as papers print them: one column a task, two digits, the average last.
+    """Return scores as papers print them: one column per task, two digits, the average last.
 
     Only all seven STS tasks, or all seven transfer tasks, have an average, and only if none of them
     was scored on `other` data (see `other_data`).
@@ -109,7 +109,7 @@ def score_row(
 
 
 def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
-    """Return a Markdown table, one row a model; a column that a row lacks is left blank there."""
+    """Return a Markdown table, one row per model; missing values are left blank."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [["model", *columns]]
     lines += [[name, *(row.get(column, "") for column in columns)] for name, row in rows.items()]

@@ -1,4 +1,4 @@
-"""What `micse score` prints and writes: a table as in papers, and a block for the model card."""
+"""Write what `micse score` reports: a table as in papers, and a block for the model card."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Something to move: a control beside a figure, and a plain figure where nobody can move it."""
+"""Put a control beside a figure, or draw a plain figure if nobody can move the control."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ def interactive(
     control: ipywidgets.ValueWidget,
     settings: Sequence[object],
 ) -> ipywidgets.Widget | Figure:
-    """Return a figure that follows a control; without a reader, some settings side by side.
+    """Return a figure that follows a control, or on a static page some settings side by side.
 
     The notebook runner sets `MICSE_STATIC`, as a page on GitHub or a web page has no kernel.
 

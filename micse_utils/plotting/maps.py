@@ -1,4 +1,4 @@
-"""Maps of texts in two dimensions, as a figure and as a page: titled, legible at half width."""
+"""Maps of texts in two dimensions, as a figure and as an HTML page."""
 
 import tempfile
 import warnings
@@ -16,7 +16,7 @@ from micse_utils.plotting.style import BLUE, DEFAULT, GREY, ORANGE, fonts, liter
 
 
 def prepare_umap() -> None:
-    """Quieten UMAP's compiler and find a folder for what it compiles; call this before the import.
+    """Silence UMAP's compiler and choose its cache folder; call this before importing UMAP.
 
     The import fails if neither UMAP's own folder nor the home folder can be written to, as in a
     shared environment.
@@ -31,9 +31,9 @@ def prepare_umap() -> None:
 
 
 def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
-    """Map of texts with the names of the clusters on it; of more than 40, those of the largest.
+    """Draw a map of texts with the names of the clusters, or of the 40 largest clusters.
 
-    The view is on the clusters: texts of none that lie far off may be outside it.
+    The view fits the clusters: texts without a cluster that lie far off may be outside it.
 
     Args:
         points: positions, [n, 2].
@@ -118,7 +118,7 @@ def interactive_map(
     colours: Mapping[str, str],
     title: str,
 ) -> str:
-    """A map to pan and zoom with each text under the pointer, as one HTML page.
+    """Return an HTML page with a map to pan and zoom; the pointer shows the text.
 
     The page carries its script, so it opens without internet.
 

@@ -12,7 +12,7 @@ from micse_utils.plotting.style import BLUE, GREY, ORANGE
 
 
 def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman of each encoder on each task, with its 95 % interval, and as a number at the right.
+    """Draw Spearman of each encoder on each task with its 95 % interval; numbers at the right.
 
     All panels have the same scale, so that intervals can be compared.
 
@@ -43,7 +43,7 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
 
 
 def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Spearman of each subset, of all pairs pooled, and the means, one panel per task.
+    """Draw Spearman of each subset, of all pairs pooled, and the means, one panel per task.
 
     Args:
         scores: of `evaluate_sts`, tasks with subsets only.
@@ -127,7 +127,7 @@ def cosines_by_band(
 
 
 def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
-    """Alignment against uniformity of encoders, each with its Spearman (Wang & Isola 2020, fig. 3).
+    """Draw alignment against uniformity of encoders, with Spearman (Wang & Isola 2020, fig. 3).
 
     Args:
         table: columns `encoder`, `alignment`, `uniformity`, `spearman`.
@@ -178,7 +178,7 @@ def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
 
 
 def accuracy_bars(accuracies: dict[str, float], *, baseline: float, title: str) -> Figure:
-    """One bar per approach, in per cent, and the accuracy of always guessing the largest class."""
+    """Draw a bar per approach, in per cent, and a line at the share of the largest class."""
     figure, axes = plt.subplots(figsize=(8, 0.6 * len(accuracies) + 2), layout="constrained")
     bars = axes.barh(list(accuracies), [100 * a for a in accuracies.values()], color=BLUE)
     axes.bar_label(bars, fmt="%.1f", padding=4)

@@ -14,7 +14,7 @@ MARKERS = "osD^"
 
 
 def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str) -> Figure:
-    """Recall against queries per second, one line per index; each point is a search effort.
+    """Draw recall against queries per second, a line per index and a point per search effort.
 
     Args:
         sweep: columns `format` (one line each), `effort`, `recall` (0 to 1) and `per_second`. The
@@ -48,7 +48,7 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
 
 
 def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
-    """Stacked bars: bytes per vector of each index, for the vector itself and for its links.
+    """Draw bytes per vector of each index as stacked bars: the vector itself and its links.
 
     Args:
         sizes: columns `format`, `vector` and `links` (bytes), and `recall` (0 to 1).
@@ -67,7 +67,7 @@ def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
 
 
 def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
-    """Milliseconds per query against the number of vectors searched in, on logarithmic axes.
+    """Draw milliseconds per query against the number of vectors, on logarithmic axes.
 
     Args:
         times: column `vectors`, and one column of milliseconds for each way to search, named such
@@ -101,7 +101,7 @@ def _numbers(axes: Axes) -> None:
 
 
 def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
-    """Cosine of each query's hits by rank, one line per query.
+    """Draw the cosine of each query's hits by rank, one line per query.
 
     Args:
         hits: columns `query`, `rank` (from 1) and `cosine`.

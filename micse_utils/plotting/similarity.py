@@ -44,7 +44,7 @@ def similarity_heatmap(
 def similarity_by_group(
     table: pd.DataFrame, *, value: str, group: str, series: str, title: str
 ) -> Figure:
-    """Dots: cosine similarity of pairs, one row of dots per group and series, a bar at the mean.
+    """Draw cosines of pairs as dots, a row per group and series, with a bar at the mean.
 
     Args:
         table: one pair per row, with the columns named by the other arguments.
@@ -80,7 +80,7 @@ def similarity_by_group(
 
 
 def similarity_distributions(scores: dict[str, np.ndarray], *, title: str) -> Figure:
-    """Histogram of the cosines of many random pairs, one outline per name."""
+    """Draw the distribution of the cosines of random pairs, one outline per name."""
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     bins = np.linspace(min(s.min() for s in scores.values()), 1, 60)
     for colour, (name, values) in zip(SERIES, scores.items(), strict=False):

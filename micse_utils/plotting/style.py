@@ -1,4 +1,4 @@
-"""What all figures share: colours that all can tell apart, and texts as readers wrote them."""
+"""Shared style of the figures: colours for colour-blind readers, fonts, tables of text."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ SERIES = (BLUE, ORANGE, GREEN, PINK)
 
 
 def text_table(table: pd.DataFrame, **formats: str) -> Styler:
-    """A table for reading: texts and headers to the left, without row numbers.
+    """Return a table to read: left-aligned, without row numbers.
 
     Args:
         table: what is shown.
@@ -32,9 +32,9 @@ def text_table(table: pd.DataFrame, **formats: str) -> Styler:
 
 
 def literal(text: str) -> str:
-    """A reader's text as it stands: dollar signs start no formula, half an emoji is U+FFFD.
+    """Return a text for a figure: dollar signs do not start a formula, half an emoji is U+FFFD.
 
-    What no installed font can draw becomes "…".
+    Characters that no installed font has become "…".
     """
     drawn = "".join(c if c.isspace() or _font_of(c) else "…" for c in repaired(text))
     return re.sub("…+", "…", drawn).replace("$", r"\$")

@@ -147,7 +147,7 @@ def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
 def courses(
     histories: pd.DataFrame, panels: Mapping[str, str], *, title: str, by: str = "objective"
 ) -> Figure:
-    """Draw figures over the steps of training, a line a run; the panels' scales differ.
+    """Draw figures over the steps of training, one line per run; the panels' scales differ.
 
     Args:
         histories: one row an evaluation: `by`, `seed`, `step` and the columns of `panels`. Names
@@ -181,7 +181,7 @@ def courses(
 
 
 def differences(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draw differences with their intervals: a line a task, two panels a row.
+    """Draw differences with their intervals, one line per task, two panels in a row.
 
     Args:
         table: `task`, `difference`, `low`, `high`, and `panel`.

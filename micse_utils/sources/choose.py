@@ -13,7 +13,7 @@ WORDS = ("auto", "hub", "package")
 
 
 def is_source(source: object) -> bool:
-    """Whether this is one of the three words, or a folder that exists."""
+    """Return whether this is one of the three words, or an existing folder."""
     if source in WORDS:
         return True
     return isinstance(source, (str, Path)) and source != "" and folder_at(source) is not None

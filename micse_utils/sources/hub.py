@@ -49,7 +49,7 @@ def hub_problem() -> str | None:
 
 @functools.cache
 def _answer() -> tuple[str | None, float]:
-    """Probe the hub within 5 s; return why it is unreachable, if so, and the time of the probe.
+    """Probe the hub within 5 s; return why it is unreachable, or None, and the time.
 
     Offline, the client's own retries take about 23 s a file. The probe asks for JSON, so that the
     login page of a captive network is not taken for the hub.

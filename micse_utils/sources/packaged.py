@@ -102,12 +102,12 @@ def package_provenance(artifact: str, file: str | None = None) -> Provenance:
 
 
 def is_cached(name: str) -> bool:
-    """Whether all files of an artifact are in the cache, undamaged."""
+    """Return whether all files of an artifact are in the cache, undamaged."""
     return not _unfit(cache_folder() / name, MANIFEST[name]["files"])
 
 
 def index_problem() -> str | None:
-    """Return why pip does not find the first carrier, None if it does.
+    """Return why pip does not find the first carrier, or None if it does.
 
     pip itself is asked, once and briefly, so that its mirrors, proxies and certificates count.
     """
@@ -134,7 +134,7 @@ def index_problem() -> str | None:
 
 
 def _unfit(folder: Path, files: dict[str, str]) -> dict[str, str]:
-    """Return those of `files` that are missing from `folder` or have a wrong SHA-256."""
+    """Return the `files` that are missing from `folder` or have a wrong SHA-256."""
     return {
         file: expected
         for file, expected in files.items()
@@ -196,7 +196,7 @@ def _reason(errors: str) -> str:
 def _unpack(
     archive: Path, members: str, files: dict[str, str], folder: Path, scratch: Path
 ) -> None:
-    """Read `files` out of an archive, check each, and rename it into `folder`."""
+    """Extract `files` from an archive into `folder`, each checked and moved atomically."""
     for file, expected in files.items():
         content = archive.read_bytes()
         for member in members.format(file=file).split("::"):

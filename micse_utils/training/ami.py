@@ -86,7 +86,7 @@ def attention_mutual_information(
 
 
 def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
-    """I = -1/2 log(1 - rho^2), rho being the Pearson correlation of two Gaussians.
+    """Return I = -1/2 log(1 - rho^2) of two Gaussians with Pearson correlation rho.
 
     Args:
         first, second: samples of two variables, float, [rows, samples].
@@ -114,7 +114,7 @@ def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
-    """Of each row's kept positions, `samples` at random without repetition: [rows, samples]."""
+    """Draw `samples` kept positions of each row without repetition: [rows, samples]."""
     drawn = []
     for part in kept.split(ROWS_AT_A_TIME):
         # The largest of random keys are a sample without repetition: as the authors' multinomial
@@ -126,12 +126,12 @@ def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tens
 
 
 def of_all_processes(rows: Tensor) -> Tensor:
-    """Rows of all processes in order of rank, gradients included; without processes, `rows`."""
+    """Gather the rows of all processes in order of rank, gradients included."""
     return all_gather_with_grad(rows) if dist.is_initialized() else rows
 
 
 def over_processes(value: Tensor, operation: dist.ReduceOp) -> Tensor:
-    """Largest or smallest `value` of all processes; without processes, `value`."""
+    """Return the largest or smallest `value` over all processes."""
     if dist.is_initialized():
         dist.all_reduce(value, operation)
     return value

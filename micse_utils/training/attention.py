@@ -11,7 +11,7 @@ from transformers.masking_utils import sdpa_mask
 
 
 def two_views(features: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each sentence of a batch twice, [2n, tokens]: dropout makes two views of it."""
+    """Repeat a batch, [2n, tokens]: dropout makes two views of each sentence."""
     return {
         name: torch.cat([value, value]) if torch.is_tensor(value) else value
         for name, value in features.items()
@@ -62,7 +62,7 @@ def attention_rows(
 
 
 def attention_modules(transformer: PreTrainedModel) -> list[nn.Module]:
-    """The self-attention of each layer, first to last.
+    """Return the self-attention of each layer, first to last.
 
     Raises:
         ValueError: an architecture whose attention the kit cannot record.
@@ -80,7 +80,7 @@ def attention_modules(transformer: PreTrainedModel) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def recorded_attention(modules: Iterable[nn.Module], maps: list[Tensor]) -> Iterator[None]:
-    """Within, a forward pass appends the log attention probabilities of `modules` to `maps`.
+    """Append the log attention probabilities of `modules` to `maps` in each forward pass.
 
     Args:
         modules: self-attentions of one model; all others of it keep the fused attention.
@@ -115,7 +115,7 @@ def _recording_attention(
     dropout: float = 0.0,
     **options: object,
 ) -> tuple[Tensor, None]:
-    """Attention that keeps its log-probabilities where a module asks for them."""
+    """Compute attention; keep its log-probabilities if the module asks for them."""
     if not hasattr(module, "recorded"):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options

@@ -1,4 +1,4 @@
-"""The batches of an epoch: the last, partial one is used, and all processes share each of them."""
+"""Make the batches of an epoch: the last, partial one counts, and all processes share each."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from micse_utils.settings import process
 
 
 class JointBatches(DefaultBatchSampler):
-    """Batches in random order, a partial one last, cut into an equal part for each process.
+    """Batches in random order, a partial one last, each cut into equal parts, one per process.
 
     A batch sampler for `SentenceTransformerTrainer`, which hands the parts out in turn, so that
     one step sees one joint batch however many processes there are. What cannot be shared out
@@ -19,8 +19,8 @@ class JointBatches(DefaultBatchSampler):
 
     Args:
         dataset: the sentences.
-        batch_size: sentences of one process's part of a full batch.
-        generator: source of the order.
+        batch_size: sentences of a full batch that one process gets.
+        generator: draws the order.
     """
 
     def __init__(

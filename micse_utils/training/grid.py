@@ -1,4 +1,4 @@
-"""The low-shot experiment: sizes x methods x seeds, each run kept, none done twice."""
+"""Run the low-shot experiment: sizes x methods x seeds. Finished runs are kept."""
 
 import copy
 import dataclasses
@@ -26,7 +26,7 @@ FIGURES = ["before", "best", "last", "independent_before", "independent"]
 
 @dataclasses.dataclass(frozen=True)
 class GridRun:
-    """One run of the grid: what is trained on, how, and where its figures are kept.
+    """One run of the grid: its sentences, its settings and the file of its figures.
 
     Attributes:
         size, method, seed: which run it is.
@@ -45,12 +45,12 @@ class GridRun:
     settings: dict[str, object]
 
     def kept(self) -> dict[str, object] | None:
-        """The figures on file, or None if they are still to be made."""
+        """Return the figures on file, or None if the run is missing."""
         record = kept_json(self.file) or {}
         return record if record.get("settings") == self.settings else None
 
     def keep(self, figures: dict[str, object]) -> None:
-        """Write the figures; those of a run that failed by accident are made again next time."""
+        """Write the figures; a run that failed by accident is repeated next time."""
         which = {"size": self.size, "method": self.method, "seed": self.seed}
         write_json(self.file, {"settings": self.settings} | which | figures)
 
@@ -61,7 +61,7 @@ Trainer = Callable[[GridRun, SentenceTransformer, Pairs, Pairs | None], dict[str
 def in_turn(
     train: Trainer, runs: list[GridRun], *shared: object
 ) -> Iterator[tuple[GridRun, dict[str, object]]]:
-    """One run after the other, in this process; yields each with its figures."""
+    """Train one run after the other in this process; yield each with its figures."""
     for run in runs:
         yield run, train(run, *shared)
 
@@ -84,7 +84,7 @@ def train_grid(
     """Train every combination of size, method and seed from the same start.
 
     Each run is written to `folder` when it ends, one file a run. Called again, after a kill too,
-    this does only what is missing; a run with other settings than those on file is done anew.
+    this trains only what is missing; a run whose settings differ from those on file is repeated.
 
     Args:
         base_model: the start; it is not changed.
@@ -144,10 +144,10 @@ def train_grid(
 def train_run(
     run: GridRun, base_model: SentenceTransformer, dev: Pairs, independent: Pairs | None
 ) -> dict[str, object]:
-    """Train one run from a copy of the start, to the end or to where it diverges; its figures.
+    """Train one run from a copy of the start; return its figures, also if it diverges.
 
-    Its checkpoints stand beside its file meanwhile, in a folder named by its settings, so that
-    those of a run with other settings are none of this one's.
+    Meanwhile its checkpoints lie beside its file, in a folder named after its settings, so that
+    a run with different settings never resumes from them.
     """
     digest = hashlib.sha256(json.dumps(run.settings, sort_keys=True).encode()).hexdigest()
     work = run.file.parent / f".{run.file.stem}-{digest[:8]}"

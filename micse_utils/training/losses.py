@@ -34,7 +34,7 @@ CITATION = """@inproceedings{klein-nabi-2023-micse,
 
 
 def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Tensor:
-    """InfoNCE: each sentence's second view is to be found among those of the whole batch.
+    """Return InfoNCE: find each sentence's second view among those of the whole batch.
 
     The mean over i of -log softmax_j(cos(first_i, second_j) / temperature) at j = i
     (Gao et al. 2021, equation 4).
@@ -226,10 +226,10 @@ class MiCSELoss(nn.Module):
 
     @torch.no_grad()
     def measure_ami(self, sentences: list[str], *, max_length: int = 32, seed: int = 0) -> float:
-        """AMI of two views of some sentences, in nats, without learning from it.
+        """Return the AMI of two views of some sentences, in nats, without gradients.
 
-        It draws dropout and positions from a seed of its own, so that figures of one training, or
-        of two, can be compared and no other randomness is touched.
+        Dropout and positions come from a separate seed. So values can be compared within and
+        between trainings, and no other random state changes.
         """
         [model] = self._encoder
         views = model.tokenizer(
@@ -247,10 +247,10 @@ class MiCSELoss(nn.Module):
 
     @property
     def citation(self) -> str:
-        """BibTeX of the paper, for the model card."""
+        """Return the BibTeX entry of the paper, for the model card."""
         return CITATION
 
     def get_config_dict(self) -> dict[str, object]:
-        """Settings, for the model card."""
+        """Return the settings, for the model card."""
         names = ("ami_weight", "min_layer", "max_layer", "temperature", "samples", "padding")
         return {name: getattr(self, name) for name in names}

@@ -1,4 +1,4 @@
-"""What is watched while an encoder trains: development pairs, AMI, a bar; a NaN stops it."""
+"""Watch a training: development pairs, AMI, a bar; stop it if the loss becomes NaN."""
 
 from pathlib import Path
 
@@ -34,11 +34,11 @@ POSITIVE = 0.8
 
 
 class TrainingDivergedError(FloatingPointError):
-    """The loss is no number any more; the message says at which step and what is left."""
+    """The loss became NaN or infinite; the message says at which step and what is left."""
 
 
 class DevelopmentEvaluator(BaseEvaluator):
-    """Score rated pairs: an evaluator for `SentenceTransformerTrainer`.
+    """Score rated pairs while `SentenceTransformerTrainer` trains.
 
     Returns `dev_spearman` (x 100, of cosine against gold), `dev_alignment` and `dev_uniformity`.
     Every distinct sentence is encoded once, in float32, and compared in float64: the vectors of a
@@ -74,7 +74,7 @@ class DevelopmentEvaluator(BaseEvaluator):
         epoch: int = -1,
         steps: int = -1,
     ) -> dict[str, float]:
-        """Encode and score; `output_path`, `epoch` and `steps` are the trainer's, and not used."""
+        """Encode and score; the trainer passes the other arguments, which are not used."""
         # Cosines of raw vectors, as the tasks are scored: without the head, without a regressor.
         vectors = unit(self._encode(model))
         first, second, gold = vectors[self.first], vectors[self.second], self.pairs.gold
@@ -111,11 +111,11 @@ class Monitor(TrainerCallback):
         self.bar = tqdm(total=steps, desc="train", unit="step", disable=rank > 0 or not progress)
 
     def ami(self) -> float:
-        """Return the AMI of the sentences that are watched."""
+        """Return the AMI of the watched sentences."""
         return self.loss.measure_ami(self.sentences, max_length=self.max_length)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Start the bar where the run starts, which is not 0 for one that resumes."""
+        """Start the bar at the current step, which is not 0 if the run resumes."""
         self.bar.update(state.global_step - self.bar.n)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
@@ -141,7 +141,7 @@ class Monitor(TrainerCallback):
         self.bar.set_postfix({n: f"{v:.2f}" for n, v in shown.items() if v is not None})
 
     def on_save(self, args, state, control, **kwargs) -> None:
-        """Complete the checkpoint, which holds only what the model is made of."""
+        """Add the head to the checkpoint, which holds only the encoder."""
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_atomically(
@@ -151,7 +151,7 @@ class Monitor(TrainerCallback):
 
 
 class Selection(TrainerCallback):
-    """Decide which checkpoints compete to be the best: `select_from` of the settings.
+    """Decide which checkpoints may be selected, by `select_from`.
 
     Args:
         select_from: `all` or `authors`.
@@ -163,7 +163,7 @@ class Selection(TrainerCallback):
         self.start = start
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Make the start the one to beat; a run that resumes knows its best already."""
+        """Make the start the score to beat; a run that resumes knows its best already."""
         if self.select_from == "all" and state.global_step == 0:
             state.best_metric = self.start
 
@@ -176,7 +176,7 @@ class Selection(TrainerCallback):
 
 
 def history_of(start: dict[str, float], log: list[dict]) -> pd.DataFrame:
-    """Turn the trainer's log into one row an evaluation; the first one is of the start."""
+    """Turn the trainer's log into one row per evaluation; the first row is the start."""
     rows: dict[int, dict] = {0: {"step": 0} | {k.removeprefix("dev_"): v for k, v in start.items()}}
     for entry in log:
         named = {name.removeprefix("eval_dev_"): value for name, value in entry.items()}

@@ -1,7 +1,7 @@
 """Low-shot training: `train_low_shot`, one run and its folder.
 
-Runs unchanged under `torchrun` and `accelerate launch`: the batch is the one of all processes
-together, and so are loss and gradients.
+Runs unchanged under `torchrun` and `accelerate launch`: batch, loss and gradients are those of all
+processes together.
 """
 
 import contextlib
@@ -60,11 +60,11 @@ OWN = r"\.model/.+|checkpoints/(checkpoint-\d+/.+|start\.json|\.?start[^/]*\.saf
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a training run leaves.
+    """The result of a training run.
 
     Attributes:
-        model: the encoder of the best checkpoint, the very object that was given.
-        history: one row an evaluation: `step` (0 is before training), `spearman` of the
+        model: the encoder of the best checkpoint, in the model object that was given.
+        history: one row per evaluation: `step` (0 is before training), `spearman` of the
             development pairs (x 100), `alignment`, `uniformity`; `ami` of 64 training sentences,
             for both methods; and the means of `loss` and `info_nce` since the row before.
         best_step: of the checkpoint that was kept; 0 if none was better than the start.
@@ -79,7 +79,7 @@ class Trained:
     sentences: int
 
     def __str__(self) -> str:
-        """Say what the development pairs made of it, in one line."""
+        """Return one line with the development scores before and after."""
         found = f"Spearman x 100 of the development pairs: {self.before:.2f} before training"
         if self.best_step == 0:
             return f"{found}, and no checkpoint was better: the start is kept"
@@ -87,12 +87,12 @@ class Trained:
 
     @property
     def before(self) -> float:
-        """Spearman x 100 of the development pairs before training."""
+        """Return Spearman x 100 of the development pairs before training."""
         return float(self.history["spearman"].iloc[0])
 
     @property
     def best(self) -> float:
-        """Spearman x 100 of the development pairs at the best checkpoint."""
+        """Return Spearman x 100 of the development pairs at the best checkpoint."""
         return float(self.history.set_index("step")["spearman"][self.best_step])
 
 
@@ -111,21 +111,20 @@ def train_low_shot(
 ) -> Trained:
     """Train an encoder on a handful of unlabelled sentences, and keep the best checkpoint.
 
-    A run that was stopped, by Ctrl-C or a power cut, resumes from its last whole checkpoint when it
-    is called again with the same arguments, and ends with the very same weights; a finished one is
-    only loaded.
+    Called again with the same arguments after Ctrl-C or a power cut, a run resumes from its last
+    complete checkpoint and ends with the very same weights. A finished run is only loaded.
 
     Args:
-        sentences: n sentences. Blank ones, and those with the tokens of another one (false
-            negatives), are dropped; a line says how many, and how many are cut.
+        sentences: n sentences. Blank ones and duplicates after tokenising (false negatives) are
+            dropped; a line says how many, and how many are cut.
         base_model: what to start from: a model, which is changed in place, or a name or folder
             for `load_model`, read with [CLS] pooling.
         method: `micse` or `simcse`.
         output: folder of the run: checkpoints while it goes, `model/` and `training.json` after.
             Files that the kit did not write stay as they are.
         preset: one of `PRESETS`, or a configuration; by default `default_preset`.
-        dev: rated pairs that choose the checkpoint; by default `load_stsb("dev")`. The start is a
-            checkpoint, too: if training only does harm, the start is what is kept.
+        dev: rated pairs that select the checkpoint; by default `load_stsb("dev")`. The start
+            counts as a checkpoint: if training only does harm, the start is kept.
         overwrite: if `output` holds another run, delete that run instead of refusing.
         keep_last: also keep the encoder of the last step, in `last/`.
         progress: show a bar with loss, AMI and development figures.
@@ -174,7 +173,7 @@ def train_low_shot(
 
 
 def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int) -> list[str]:
-    """Return the sentences that the model can tell apart; what is cut or dropped is reported."""
+    """Drop blank and duplicate sentences; report how many are dropped or cut."""
     tokenizer = model.tokenizer
     tokens = tokenizer(sentences, truncation=True, max_length=max_length)
     distinct, blank = {}, 0
@@ -199,7 +198,7 @@ def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int)
 
 @dataclasses.dataclass
 class _Run:
-    """One training run and its folder."""
+    """A resumable training run and its output folder."""
 
     folder: Path
     model: SentenceTransformer
@@ -221,7 +220,7 @@ class _Run:
 
     @contextlib.contextmanager
     def claim(self, overwrite: bool) -> Iterator[None]:
-        """Hold the folder for this run; refuse, or overwrite, one that has another."""
+        """Lock the folder for this run; refuse or overwrite the files of a different run."""
         if process()[0] > 0:  # the first process does it for all
             yield
             return
@@ -247,7 +246,7 @@ class _Run:
         return ", ".join(k for k, v in now.items() if k != "config" and before.get(k) != v)
 
     def finished(self) -> Trained | None:
-        """What this run left when it ended earlier, or None."""
+        """Return the result of the finished run, or None."""
         record = kept_json(self.folder / RECORD)
         if record is None or any(record.get(k) != v for k, v in self.provenance.items()):
             return None
@@ -271,7 +270,7 @@ class _Run:
         return Trained(self.model.eval(), history, best_step, self.config, len(self.sentences))
 
     def train(self, progress: bool) -> Trained:
-        """Train to the end, from the last whole checkpoint if there is one."""
+        """Train to the end, from the last complete checkpoint if one exists."""
         config, model = self.config, self.model
         # Before the head is made, whose first weights the seed decides, too.
         transformers.set_seed(config.seed)
@@ -333,7 +332,7 @@ class _Run:
         return self._trained(history, best_step)
 
     def _describe(self) -> None:
-        """Fill in what the library's model card cannot know; it adds the loss and its settings."""
+        """Fill in what the library's model card cannot know."""
         card = self.model.model_card_data
         card.local_files_only = True  # or it asks the hub about the base model
         # The library would draw and encode examples, with a bar of their own.
@@ -348,7 +347,7 @@ class _Run:
             card.base_model = PACKAGED
 
     def _steps(self) -> int:
-        """Return the number of steps; what an epoch leaves out, or lacks, is reported."""
+        """Return the number of steps; report sentences that an epoch leaves out."""
         config, sentences, (rank, processes) = self.config, len(self.sentences), process()
         batches = JointBatches(self.sentences, config.batch_size // processes)
         left_out = sentences - sum(map(len, batches))
@@ -406,7 +405,7 @@ class _Run:
         )
 
     def _start_of_run(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Return the figures of the start, which is kept, too: it may be the best checkpoint."""
+        """Return the scores of the start, and keep its weights: it may be the best checkpoint."""
         # A run that resumes reads both; the model it was given may have been trained since.
         note, kept = self.checkpoints / "start.json", self.checkpoints / START
         if (figures := kept_json(note)) is not None and kept.is_file():
@@ -420,7 +419,7 @@ class _Run:
         return figures
 
     def _last_checkpoint(self) -> Path | None:
-        """Return the newest whole checkpoint; those that a kill left unfinished are deleted."""
+        """Return the newest complete checkpoint; delete unfinished ones."""
         found = sorted(
             self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
         )
@@ -430,7 +429,7 @@ class _Run:
         return whole[-1] if whole else None
 
     def _rescue(self, trainer: SentenceTransformerTrainer) -> str:
-        """Keep the best checkpoint of a run that cannot go on; says what is left of it."""
+        """Keep the best checkpoint of a run that diverged; return a sentence about it."""
         if not trainer.state.best_model_checkpoint:
             return "no checkpoint was better than the start"
         self._load(Path(trainer.state.best_model_checkpoint))
@@ -476,14 +475,14 @@ class _Run:
 
 
 def total_steps(sentences: int, config: LowShotConfig) -> int:
-    """Return the number of optimiser steps of a run on so many sentences."""
+    """Return the number of optimiser steps for a number of sentences."""
     processes = process()[1]
     parts = len(JointBatches(range(sentences), config.batch_size // processes))
     return config.steps or config.epochs * (parts // processes)
 
 
 def _of_weights(model: SentenceTransformer) -> Provenance:
-    """Provenance of a model that `load_model` did not load: what its weights are."""
+    """Return a provenance from the weights, for a model that `load_model` did not load."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().float().numpy().tobytes())
@@ -492,7 +491,7 @@ def _of_weights(model: SentenceTransformer) -> Provenance:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the bars and notes of all libraries that train off the page."""
+    """Silence the progress bars and notes of the libraries."""
     disable_progress_bars()
     try:
         with quiet(), warnings.catch_warnings():
