@@ -31,7 +31,7 @@ def claimed(folder: Path, names: Iterable[str], own: str = "(?!)") -> Iterator[N
 
     Args:
         folder: created if missing.
-        names: of files or folders in it. All files of such a folder must be listed, or `own`.
+        names: files or folders in it. All files of such a folder must be listed or match `own`.
         own: pattern of paths in listed folders that are the kit's without being listed.
 
     Raises:
@@ -203,7 +203,7 @@ def write_metrics(
         figures: numbers by name; lists, dictionaries and NumPy's numbers and arrays are accepted.
         headline: one line for people, such as "paraphrases 0.82, other topics 0.03".
         model, data: where both came from.
-        seed: of everything random in the notebook; None if nothing is.
+        seed: seed of everything random in the notebook; None if nothing is random.
         settings: further settings that influence the results, such as the number format.
     """
     record = {

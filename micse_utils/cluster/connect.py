@@ -107,7 +107,7 @@ def on_ray(cpus: float, gpus: float = 0) -> Callable[..., Iterator[tuple[GridRun
     off begins anew.
 
     Args:
-        cpus, gpus: that each run needs.
+        cpus, gpus: what each run needs.
     """
 
     def train_here(train: Trainer, run: GridRun, model: object, *shared: object) -> dict:

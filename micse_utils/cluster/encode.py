@@ -66,7 +66,7 @@ def encode_files(
     """Encode a table with several workers, each with a model of its own.
 
     Args:
-        source: of the rows.
+        source: the table to encode.
         output: folder, on any disk that all workers see or at a URL that fsspec knows: Parquet
             files with the columns of the source, untouched and in its order, and the embeddings,
             a list of fixed size, null where a row has no text; and a record, `_encoding.json`.
@@ -74,7 +74,7 @@ def encode_files(
             changed or deleted. On a disk, a second run into the folder is refused.
         recipe: what decides the output.
         workers: number of them.
-        cpus, gpus: of each.
+        cpus, gpus: what each worker gets.
         progress: show a bar.
 
     Returns:

@@ -81,8 +81,8 @@ def load_sts_tasks(
     """Load the pairs of several STS tasks.
 
     Args:
-        tasks: of `STS_TASKS` and `PACKAGED_STS`; by default all that the source has, and the
-            missing ones are printed.
+        tasks: names from `STS_TASKS` and `PACKAGED_STS`; by default all that the source has.
+            Missing ones are printed.
         source: as for `load_sts`; `package`, and `auto` if there is nothing else, take
             `PACKAGED_STS`.
 
@@ -103,7 +103,7 @@ def load_stsb(
         split: `train`, `dev` or `test`.
         source: as for `load_sts`; `package` is the kit's sample, which has no splits and is not a
             benchmark.
-        revision: as for `load_sts`, as is what is refused.
+        revision: as for `load_sts`; the same values are refused.
     """
     if split not in ("train", "dev", "test"):
         raise ValueError(f"split must be train, dev or test, got {shown(split)}")
@@ -115,7 +115,7 @@ def load_stsb(
 
 
 def load_sample(kind: str = "plain") -> Pairs:
-    """Load the kit's own pairs in the manner of STS, scored by one writer; not a benchmark.
+    """Load the kit's own STS-style pairs, written and scored by one person; not a benchmark.
 
     Args:
         kind: `plain`; `same words`, which share most words and differ in meaning; or `other words`,

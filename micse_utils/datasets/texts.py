@@ -204,7 +204,7 @@ def load_tweets(
             without splits: `split` is ignored), or a folder with TweetEval's own files,
             `train_text.txt` and `train_labels.txt`, itself or in `tweet_eval/sentiment/`.
         split: `train`, `validation` (in TweetEval's files `val`) or `test`.
-        limit, seed, revision: as for `load_sentences`, as is what is refused.
+        limit, seed, revision: as for `load_sentences`; the same values are refused.
     """
     if split not in ("train", "validation", "test"):
         raise ValueError(f"split must be train, validation or test, got {shown(split)}")

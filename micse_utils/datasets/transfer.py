@@ -92,7 +92,7 @@ def load_transfer(
 
     Args:
         task: one of `TRANSFER_TASKS` or, from the package, of `PACKAGED_TRANSFER`.
-        source, revision: as for `load_sts`, as is what is refused.
+        source, revision: as for `load_sts`; the same values are refused.
     """
     official = {name: partial(_task_from_folder, task=name) for name in TRANSFER_TASKS}
     packaged = {name: partial(_rated, *place) for name, place in PACKAGED_TRANSFER.items()}
@@ -111,7 +111,7 @@ def load_transfer_tasks(
     """Load the sentences of several transfer tasks.
 
     Args:
-        tasks, source: as for `load_sts_tasks`, as is what is refused.
+        tasks, source: as for `load_sts_tasks`; the same values are refused.
         limit, seed: how many sentences of a task without a test set to draw, and by which seed.
     """
 

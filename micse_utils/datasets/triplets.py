@@ -69,7 +69,7 @@ def draw_triplets(
 
     Args:
         articles: sentences by section; those that occur in two sections are left out.
-        provenance: of the triplets.
+        provenance: provenance of the triplets.
         apart: `section` or `article`: the negative comes from a different one.
         excluded: sentences to leave out.
         count, seed: as for `load_triplets`.

@@ -1,4 +1,4 @@
-"""How good embeddings are: the STS and the transfer tasks of SentEval.
+"""Score embeddings on SentEval's STS and transfer tasks and on section triplets.
 
 `metrics` holds the figures and their confidence intervals, `published` the rows of others.
 """

@@ -31,9 +31,9 @@ def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -
     """Return Spearman x 100 of several runs, on all pairs and then on each resample of them.
 
     Args:
-        scores: of the same pairs by each run, float, [runs, n].
+        scores: each run's scores of the same pairs, float, [runs, n].
         gold: what they are correlated with, float, [n].
-        seed: of the resamples.
+        seed: seed of the resamples.
 
     Returns:
         Float64, [runs, 1 + resamples]; every run is scored on the same resamples. NaN for a run or
@@ -55,7 +55,7 @@ def resampled_accuracy(right: np.ndarray, groups: np.ndarray, *, seed: int = 0) 
     Args:
         right: which items each run gets right, bool, [runs, n].
         groups: number of each item's group, int, [n].
-        seed: of the resamples.
+        seed: seed of the resamples.
 
     Returns:
         Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
@@ -78,7 +78,7 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
     one run on each side it covers the pairs only.
 
     Args:
-        first, second: of each task, what `resampled_spearman` or `resampled_accuracy` gave for
+        first, second: for each task, what `resampled_spearman` or `resampled_accuracy` gave for
             the runs of one training, [seeds, 1 + resamples]; row n of both is the same seed.
 
     Returns:

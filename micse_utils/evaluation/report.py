@@ -43,7 +43,7 @@ def report(
         model: as `load_model` returns it.
         folder: gets `name.csv`, `name.json` (with provenance) and `name.md`.
         name: `sts`, `transfer` or `triplets`.
-        settings: that decided the scores.
+        settings: what decided the scores.
     """
     provenance = model.provenance
     label = f"{provenance.name}, {provenance.pooling}"

@@ -62,7 +62,7 @@ def evaluate_sts(
         tasks, source: what `load_sts_tasks` returns, or its arguments.
         dtype: number format of a `SentenceTransformer`. Published scores are made in float32; None
             picks the fastest format, which moves a score by up to 0.05 (on [CLS], STS-B dev).
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
         progress: show a bar.
 
     Returns:
@@ -188,7 +188,7 @@ def evaluate_transfer(
         model, dtype, progress: as for `evaluate_sts`.
         tasks, source, limit: what `load_transfer_tasks` returns, or its arguments.
         classifier: `senteval` or `logistic`.
-        seed: of the sample, and of the folds of `logistic`; SentEval's are drawn with 1111.
+        seed: draws the sample and the folds of `logistic`; SentEval draws its folds with 1111.
         right: a dictionary to fill with each task's hits, bool, [tested sentences], for paired
             comparisons of encoders.
 

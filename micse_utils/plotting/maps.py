@@ -38,8 +38,8 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
     Args:
         points: positions, [n, 2].
         labels: n cluster names; `noise` marks the texts of no cluster, drawn in grey.
-        noise: that name.
-        title: what the reader sees.
+        noise: name of the texts without a cluster.
+        title: title of the figure.
     """
     names = [name for name in dict.fromkeys(labels) if name != noise]
     if len(names) < 3:  # too few to choose colours by
@@ -126,8 +126,8 @@ def interactive_map(
         points: positions, [n, 2].
         texts: n texts, shown on hover.
         labels: n class names; a click in the legend hides a class.
-        colours: of each class, as hexadecimal.
-        title: of the page.
+        colours: colour of each class, as hexadecimal.
+        title: title of the page.
     """
     from bokeh.embed import file_html
     from bokeh.models import ColumnDataSource

@@ -46,7 +46,7 @@ def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
     """Draw Spearman of each subset, of all pairs pooled, and the means, one panel per task.
 
     Args:
-        scores: of `evaluate_sts`, tasks with subsets only.
+        scores: what `evaluate_sts` returned for tasks that have subsets.
     """
     tasks = list(scores["task"].unique())
     counts = [(scores["task"] == task).sum() for task in tasks]
@@ -108,7 +108,7 @@ def cosines_by_band(
     Args:
         cosines: [n] by encoder.
         gold: scores, [n]; rounded, they make the bands.
-        label: of the axis of the bands.
+        label: label of the axis of the bands.
     """
     bands = np.round(gold)
     names, counts = np.unique(bands, return_counts=True)

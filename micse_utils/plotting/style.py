@@ -21,7 +21,7 @@ def text_table(table: pd.DataFrame, **formats: str) -> Styler:
 
     Args:
         table: what is shown.
-        formats: of its columns with numbers, such as `cosine="{:.2f}"`.
+        formats: formats of its number columns, such as `cosine="{:.2f}"`.
     """
     left = {"text-align": "left"}
     headers = {"selector": "th", "props": list(left.items())}  # pandas sets only cells by itself

@@ -59,7 +59,7 @@ def attention_views(
     Args:
         first, second: attention probabilities, [query, key]; 0 where dropped.
         tokens: names of queries and keys.
-        title: what the reader sees.
+        title: title of the figure.
     """
     figure, panels = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
     scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
@@ -117,7 +117,7 @@ def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
     Args:
         same: correlation of two views of one sentence, [layers, heads].
         different: correlation of two different sentences of one length, [layers, heads].
-        title: what the reader sees.
+        title: title of the figure.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     line = np.linspace(0, 0.995, 200)
@@ -153,7 +153,7 @@ def courses(
         histories: one row an evaluation: `by`, `seed`, `step` and the columns of `panels`. Names
             of objectives may begin with "your ": those lines are thick.
         panels: two to four columns to draw, with the labels of their axes.
-        title: what the reader sees.
+        title: title of the figure.
         by: column that gives the colours.
     """
     columns = 3 if len(panels) == 3 else 2
@@ -185,7 +185,7 @@ def differences(table: pd.DataFrame, *, title: str) -> Figure:
 
     Args:
         table: `task`, `difference`, `low`, `high`, and `panel`.
-        title: what the reader sees.
+        title: title of the figure.
     """
     names = list(dict.fromkeys(table["panel"]))
     rows = (len(names) + 1) // 2

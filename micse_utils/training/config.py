@@ -27,7 +27,7 @@ class LowShotConfig:
         ami_padding: `counted`, the authors' rule, or `ignored`; see `MiCSELoss`.
         min_layer, max_layer: layers whose attention is compared, the last not included; None:
             those of the paper in proportion (7 to 11 of 12).
-        temperature: of InfoNCE.
+        temperature: temperature of InfoNCE.
         batch_size: sentences of one step, over all processes together. The last batch of an epoch
             may have fewer; it is used, too.
         max_length: tokens kept of each sentence.
@@ -39,7 +39,7 @@ class LowShotConfig:
             one after every `eval_steps` steps, and the last. `authors`: only the one after every
             `eval_steps` steps; then a run that does nothing but harm returns a harmed model, and
             steps after the last evaluation are lost.
-        seed: of the head, dropout and order. The seeds 48 to 52 of the paper's splits are a
+        seed: seed of the head, dropout and order. The seeds 48 to 52 of the paper's splits are a
             different thing: they name files.
         bf16: train in bfloat16 (autocast).
     """

@@ -29,11 +29,11 @@ class GridRun:
     """One run of the grid: its sentences, its settings and the file of its figures.
 
     Attributes:
-        size, method, seed: which run it is.
+        size, method, seed: they identify the run.
         sentences: to train on.
         config: all settings.
-        file: of its figures.
-        settings: what decides them; figures on file with others are not this run's.
+        file: holds its figures.
+        settings: what decides the figures; a file with different settings is not this run's.
     """
 
     size: int
@@ -89,13 +89,13 @@ def train_grid(
     Args:
         base_model: the start; it is not changed.
         sentences: the training sentences of each size and seed.
-        folder: of the runs.
+        folder: holds a file for each run.
         sizes: numbers of sentences.
-        methods: of `micse` and `simcse`.
-        seeds: of the sentences. The training seed is a setting, the same for all runs.
+        methods: `micse`, `simcse` or both.
+        seeds: seeds of the sentences. The training seed is a setting, the same for all runs.
         dev: pairs that choose the checkpoint.
         independent: further pairs, which choose nothing, scored before and after.
-        preset, settings: of all runs, as for `train_low_shot`.
+        preset, settings: as for `train_low_shot`, the same for all runs.
         each: how the runs are made: `in_turn`, or `cluster.on_ray(…)`, several at a time.
         progress: show a bar of the runs.
 

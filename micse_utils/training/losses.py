@@ -87,7 +87,7 @@ class MiCSELoss(nn.Module):
         ami_weight: lambda.
         min_layer, max_layer: the layers whose attention is compared, counted from 0, the last one
             not included; by default those of the paper (7 to 11 of 12) in proportion.
-        temperature: of InfoNCE.
+        temperature: temperature of InfoNCE.
         samples: positions drawn per row of attention.
         padding: `counted`, the authors' rule: padding queries are positions like any other and
             padding keys count as lost, so that AMI also depends on the longest sentence of the
@@ -99,7 +99,7 @@ class MiCSELoss(nn.Module):
 
     Raises:
         ValueError: an unknown architecture, a layer range the model does not have, an unknown
-            `padding`, a weight or a temperature that makes no sense.
+            `padding`, an invalid weight or temperature.
 
     Example:
         >>> loss = MiCSELoss(model, ami_weight=1e-3)

@@ -67,7 +67,7 @@ class Trained:
         history: one row per evaluation: `step` (0 is before training), `spearman` of the
             development pairs (x 100), `alignment`, `uniformity`; `ami` of 64 training sentences,
             for both methods; and the means of `loss` and `info_nce` since the row before.
-        best_step: of the checkpoint that was kept; 0 if none was better than the start.
+        best_step: step of the selected checkpoint; 0 if none was better than the start.
         config: the settings.
         sentences: number trained on, without duplicates.
     """
