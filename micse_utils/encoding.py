@@ -202,7 +202,7 @@ class _Tokeniser:
 
 
 def _prefetch(function: Callable, items: Iterable) -> Iterator:
-    """Map one item ahead in a thread, so that the next window is tokenised meanwhile."""
+    """Map, working one item ahead in a thread, so that tokenising costs no extra time."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = None
         for item in items:

@@ -26,7 +26,7 @@ def terms(text: str) -> list[str]:
 def cluster_names(
     texts: Sequence[str], clusters: Sequence[int], *, fewest: int = 1
 ) -> dict[int, str]:
-    """Name each cluster by three words that tell it from the others: class-based TF-IDF.
+    """Name each cluster by its three most distinctive words (class-based TF-IDF).
 
     The weight of word w in cluster c is tf(w, c) · log(1 + A / f(w)), with A the mean number of
     words in a cluster and f(w) the frequency of w over all of them (Grootendorst 2022,
