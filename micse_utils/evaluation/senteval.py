@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
+from joblib import parallel_config
 from scipy.stats import pearsonr
 from sentence_transformers import SentenceTransformer
 from sklearn.linear_model import LogisticRegression
@@ -253,8 +254,9 @@ def _logistic(features: np.ndarray, data: Classification, seed: int) -> tuple[fl
         {"logisticregression__C": STRENGTHS},
         cv=StratifiedShuffleSplit(1, test_size=0.2, random_state=seed),
     )
-    # On matrices of this size, threads wait for each other longer than they compute.
-    with threadpool_limits(1, user_api="blas"):
+    # A fold has one thread: on such small matrices, several wait longer than they compute.
+    folds_at_once = torch.get_num_threads()
+    with threadpool_limits(1, user_api="blas"), parallel_config("threading", n_jobs=folds_at_once):
         if data.test.any():
             classifier.fit(features[data.train], data.labels[data.train])
             guesses = classifier.predict(features)
