@@ -12,20 +12,26 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Literal
 
+import joblib
 import nbformat
 import papermill
+import psutil
 from filelock import Timeout
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
-from tqdm import tqdm
 
 from micse_utils.checks import shown
 from micse_utils.datasets.sts import PACKAGED_STS, STS_TASKS
@@ -39,14 +45,17 @@ from micse_utils.results import (
     write_atomically,
     write_json,
 )
-from micse_utils.settings import expanded
+from micse_utils.settings import expanded, setting
 from micse_utils.sources.choose import absolute, is_source
-from micse_utils.system import hold
+from micse_utils.system import hold, limit
 from tools.clean_notebooks import clean, plain_widgets
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = NOTEBOOKS / "figures"
+TRAINING = ("04_low_shot_training", "05_senteval")  # half of the work; 5 scores what 4 trained
+TIMED = ("06_semantic_search",)  # measures speed, so nothing runs beside it
+MEMORY_OF_TWO = 7e9  # bytes; the kernels of notebooks 4 and 2 take 5
 RECORD, LOCK = "run.json", ".lock"
 """In a results folder: the record of its last run, and the lock of a running one."""
 
@@ -122,30 +131,65 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
 
     _use_own_kernel()
-    failures = []
-    for name in tqdm(chosen, desc="notebooks", disable=not sys.stderr.isatty()):
-        folder = options.results.resolve() / name
+    run_each = partial(
+        _run_each, options.results.resolve(), values, options.force, options.in_place
+    )
+    try:
+        done = run_each(chosen) if options.in_place else _run_two_at_a_time(run_each, chosen)
+    except KeyboardInterrupt:
+        _say("Interrupted. Run the same command again to resume.")
+        return 130
+    _say(f"results: {options.results}")
+    return 0 if done else 1
+
+
+def _run_each(results: Path, values: dict, force: bool, in_place: bool, names: list[str]) -> bool:
+    """Run notebooks one after the other and print a line on each; return whether all succeeded."""
+    done = True
+    for name in names:
+        folder = results / name
         try:
-            line = run(name, folder, values[name], force=options.force, in_place=options.in_place)
+            line = run(name, folder, values[name], force=force, in_place=in_place)
         except PapermillExecutionError as error:
             reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
-            failures.append(name)
             line = f"{name}: FAILED in {reason}\n  as far as it ran: {_unfinished(folder)}"
+            done = False
         except OSError as error:
-            failures.append(name)
-            line = f"{name}: FAILED, {error}"
+            line, done = f"{name}: FAILED, {error}", False
         except DeadKernelError:
-            failures.append(name)
-            line = f"{name}: FAILED, its kernel died; was there enough memory?"
+            line, done = f"{name}: FAILED, its kernel died; was there enough memory?", False
         except (NoSuchKernel, RuntimeError) as error:  # no kernel came up; none would for the next
-            tqdm.write(f"{name}: FAILED, {error}; make doctor looks for the reason")
-            return 1
-        except KeyboardInterrupt:
-            tqdm.write("Interrupted. Run the same command again to resume.")
-            return 130
-        tqdm.write(line)
-    print(f"results: {options.results}")
-    return 1 if failures else 0
+            _say(f"{name}: FAILED, {error}; make doctor looks for the reason")
+            return False
+        _say(line)
+    return done
+
+
+def _run_two_at_a_time(run_each: Callable[[list[str]], bool], names: list[str]) -> bool:
+    """Run training and scoring beside the others, if there is room; then what measures speed."""
+    beside, last = ([n for n in names if n in group] for group in (TRAINING, TIMED))
+    first = [name for name in names if name not in (*beside, *last)]
+    cores = int(min(joblib.cpu_count(only_physical_cores=True), limit("cpu")))
+    chosen = setting("MICSE_THREADS") or os.environ.get("OMP_NUM_THREADS")
+    memory = min(psutil.virtual_memory().total, limit("memory"))
+    if not (beside and first) or cores < 2 or chosen == "1" or memory < MEMORY_OF_TWO:
+        return run_each(names)
+    other = get_context("spawn").Process(target=_run_beside, args=(run_each, beside), daemon=True)
+    other.start()
+    if not chosen:  # training keeps all cores busy, maps and figures mostly one
+        os.environ["OMP_NUM_THREADS"] = str(cores // 2)
+    done = run_each(first)
+    if not chosen:
+        del os.environ["OMP_NUM_THREADS"]
+    other.join()
+    return run_each(last) and done and other.exitcode == 0
+
+
+def _run_beside(run_each: Callable[[list[str]], bool], names: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process to answer
+    # However that one ends, this one ends with it.
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    sys.exit(0 if run_each(names) else 1)
 
 
 def read_parameters(notebooks: list[str], given: list[tuple[str, str]]) -> dict[str, dict]:
@@ -245,7 +289,7 @@ def run(
     try:
         alone = hold(folder / LOCK, timeout=1)
     except Timeout:  # such as a call whose `make` alone was killed
-        tqdm.write(f"{name}: another process is running it; waiting for its end")
+        _say(f"{name}: another process is running it; waiting for its end")
         alone = hold(folder / LOCK, timeout=-1)
     with alone:
         return up_to_date() or _run(name, folder, parameters, inputs, in_place)
@@ -262,14 +306,14 @@ def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool)
         note_written(folder, earlier["files"])
     write_json(folder / RECORD, {**earlier, "others": others})
     opening = nbformat.read(_path(name), as_version=4).cells[0].source
-    tqdm.write(f"{name}: running, {expected_time(opening)}")
+    _say(f"{name}: running, {expected_time(opening)}")
     start = time.perf_counter()
     try:
         _execute(name, folder, parameters)
     except DeadKernelError:
         raise
     except RuntimeError as error:
-        tqdm.write(f"{name}: {error}; trying once more")
+        _say(f"{name}: {error}; trying once more")
         _execute(name, folder, parameters)
     seconds = time.perf_counter() - start
     notebook = nbformat.read(_unfinished(folder), as_version=4)
@@ -277,7 +321,7 @@ def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool)
     if executed.is_file() and sha256_of([executed]) != earlier["files"].get(executed.name):
         aside = _put_aside(executed)
         others[aside.name] = aside.stat().st_mtime_ns
-        tqdm.write(f"{name}: the edited {executed.name} is now {aside.name}")
+        _say(f"{name}: the edited {executed.name} is now {aside.name}")
     write_atomically(executed, lambda path: nbformat.write(notebook, path))
     _unfinished(folder).unlink()
 
@@ -373,6 +417,10 @@ def _fingerprint(name: str, parameters: dict) -> str:
 def _headline(folder: Path) -> str:
     metrics = kept_json(folder / "metrics.json")
     return metrics["headline"] if metrics else "(no metrics.json)"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _use_own_kernel() -> None:

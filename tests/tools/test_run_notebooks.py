@@ -11,14 +11,17 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from unittest.mock import patch
 
+import joblib
 import nbformat
 import papermill
+import psutil
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
@@ -332,6 +335,87 @@ def test_editing_any_module_of_the_package_makes_a_page_out_of_date(
     with pytest.raises(PapermillExecutionError):
         run_notebooks.run(NAMES[0], folder, {})
     assert len(begun) == 1
+
+
+@pytest.fixture
+def course(tmp_path):
+    """A checkout with four pages, which write down when they ran and with how many threads."""
+    for module in ("__init__", "clean_notebooks", "run_notebooks"):
+        (tmp_path / "tools").mkdir(exist_ok=True)
+        shutil.copy(run_notebooks.ROOT / "tools" / f"{module}.py", tmp_path / "tools")
+    (tmp_path / "requirements.lock").write_text("", encoding="utf-8")
+    (tmp_path / "notebooks").mkdir()
+    source = (
+        "import json, os, time\nstart = time.time()\ntime.sleep(seconds)\n"
+        "threads = os.environ.get('OMP_NUM_THREADS')\n"
+        "with open(f'{results}/times.json', 'w') as file:\n"
+        "    json.dump([start, time.time(), threads], file)"
+    )
+    for name in (KIT[0], *run_notebooks.TRAINING, *run_notebooks.TIMED):
+        cells = [
+            nbformat.v4.new_markdown_cell("# Course\n\n**Time** a moment"),
+            nbformat.v4.new_code_cell(
+                'seconds = 2\nresults = "."', metadata={"tags": ["parameters"]}
+            ),
+            nbformat.v4.new_code_cell(source),
+        ]
+        page = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
+        nbformat.write(page, tmp_path / "notebooks" / f"{name}.ipynb")
+    return tmp_path
+
+
+def run_course(course, *arguments):
+    variables = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "CPU_LIMIT")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tools.run_notebooks", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=course, env=variables,
+    )  # fmt: skip
+
+
+two_cores = pytest.mark.skipif(joblib.cpu_count() < 2, reason="needs two cores")
+
+
+@two_cores
+@pytest.mark.slow
+def test_training_runs_beside_the_other_pages_and_speed_is_measured_alone(course):
+    said, _ = run_course(course).communicate()
+    times = {
+        file.parent.name[:2]: json.loads(file.read_text(encoding="utf-8"))
+        for file in course.glob("results/*/times.json")
+    }
+    assert sorted(times) == ["01", "04", "05", "06"], said
+    assert times["01"][0] < times["04"][1] and times["04"][0] < times["01"][1]  # at the same time
+    assert times["05"][0] > times["04"][1]
+    assert times["06"][0] > max(times[page][1] for page in ("01", "04", "05"))
+    assert int(times["01"][2]) >= 1 and times["04"][2] is times["06"][2] is None
+
+
+@two_cores
+@pytest.mark.slow
+def test_a_page_that_fails_beside_the_others_fails_the_run(course):
+    page = course / "notebooks" / f"{run_notebooks.TRAINING[0]}.ipynb"
+    page.write_text(page.read_text(encoding="utf-8").replace("time.sleep", "time.nap"), "utf-8")
+    process = run_course(course)
+    said, _ = process.communicate()
+    assert process.returncode == 1
+    assert "04_low_shot_training: FAILED in cell 3: AttributeError" in said
+    assert len([*course.glob("results/*/times.json")]) == 3
+
+
+@two_cores
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_no_process_behind(course, sent):
+    process = run_course(course, "-p", "seconds", "60")
+    time.sleep(6)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3  # two kernels and a second runner
+    process.send_signal(sent)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == (130 if sent == signal.SIGINT else -sent)
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
 
 
 def test_results_that_cannot_be_written_are_one_sentence(here, tmp_path, capsys):
