@@ -1,5 +1,5 @@
 """Train a sentence encoder on a handful of sentences, as in the paper.
 
 `losses` holds the objective, `ami` its mutual information of `attention`; `config` the recipes,
-`trainer` one run, `grid` many.
+`trainer` starts a training, `run` is one with its folder and checkpoints, `grid` many.
 """

@@ -7,7 +7,7 @@ import torch
 
 from micse_utils.training.batches import JointBatches
 from micse_utils.training.config import PRESETS, LowShotConfig
-from micse_utils.training.trainer import total_steps
+from micse_utils.training.run import total_steps
 
 
 @pytest.fixture

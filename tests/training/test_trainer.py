@@ -27,7 +27,7 @@ from micse_utils.datasets.texts import read_sentences
 from micse_utils.models import load_model
 from micse_utils.provenance import Provenance
 from micse_utils.results import claimed
-from micse_utils.training import trainer
+from micse_utils.training import run
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.losses import MiCSELoss
 from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
@@ -114,7 +114,7 @@ class Scripted(BaseEvaluator):
 
 def test_the_start_is_kept_where_training_only_does_harm(tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "micse_utils.training.trainer.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 40)
+        "micse_utils.training.run.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 40)
     )
     trained = train(tiny_bert, tmp_path / "run")
     assert (trained.best_step, trained.before, trained.best) == (0, 60, 60)
@@ -130,7 +130,7 @@ def test_the_start_is_kept_where_training_only_does_harm(tiny_bert, tmp_path, mo
 def test_the_authors_choose_only_among_what_comes_after_the_start(tiny_bert, tmp_path, monkeypatch):
     """12 steps, scored after 5 and 10: neither the start nor the last step competes."""
     monkeypatch.setattr(
-        "micse_utils.training.trainer.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 99)
+        "micse_utils.training.run.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 99)
     )
     settings = {"eval_steps": 5, "select_from": "authors"}
     trained = train(tiny_bert, tmp_path / "run", **settings)
@@ -143,7 +143,7 @@ def test_the_authors_choose_only_among_what_comes_after_the_start(tiny_bert, tmp
 
 def test_the_last_step_competes_too(tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "micse_utils.training.trainer.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 99)
+        "micse_utils.training.run.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 99)
     )
     trained = train(tiny_bert, tmp_path / "run", eval_steps=5)
     assert trained.history["step"].tolist() == [0, 5, 10, 12]
@@ -508,7 +508,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
 
 def train_and_die(place, folder, output):
     """Train in a process of its own that dies at one of four places near the end."""
-    keep = trainer.write_json
+    keep = run.write_json
 
     def die(*arguments, **options):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -519,7 +519,7 @@ def train_and_die(place, folder, output):
         case 1:
             shutil.copy = shutil.move = PreTrainedTokenizerBase.save_pretrained = die
         case 2:
-            trainer.write_json = lambda f, r: die() if f.name == trainer.RECORD else keep(f, r)
+            run.write_json = lambda f, r: die() if f.name == run.RECORD else keep(f, r)
         case 3:
             shutil.rmtree = die
     train(folder, output)
