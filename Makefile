@@ -48,7 +48,7 @@ doctor: ## check the setup and report anything that would block a run; paste its
 
 # Two files at a time with a thread each: with all threads for each they would wait for one another.
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## formatting and lint of code and notebooks
 	@$(BIN)/ruff check .

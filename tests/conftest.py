@@ -40,6 +40,12 @@ WORDS = [
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
+def pytest_collection_modifyitems(items):
+    """Put the slowest files first, so that no worker begins one when the others are done."""
+    slowest = ["test_notebooks.py", "test_commands.py", "test_cluster.py", "test_evidence.py"]
+    items.sort(key=lambda item: [*slowest, item.path.name].index(item.path.name))
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory):
     """Folder of a random two-layer BERT with its tokenizer, as `save_pretrained` leaves it.

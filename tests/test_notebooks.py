@@ -5,18 +5,15 @@ from the kit's own `encode`.
 """
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hub_server import member, serving, tar
+from notebook_runner import NAMES, SCORING, SEARCH, TRAINING, TWEETS, metrics, options, run, start
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
@@ -25,7 +22,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from micse_utils.datasets.sts import load_lee, load_sample
 from micse_utils.datasets.texts import load_sentences
@@ -34,40 +30,9 @@ from micse_utils.models import load_model
 from micse_utils.sources.packaged import fetch
 from tools.run_notebooks import NOTEBOOKS, _fingerprint, main
 
-NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
-TWEETS = "02_tweet_clustering"
-TRAINING, SCORING, SEARCH = "04_low_shot_training", "05_senteval", "06_semantic_search"
 LIMIT = 1_500
 SAME_FROM = 0.7  # a cosine that some pairs of so few sentences have
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-def start(*arguments, results, **environment):
-    """Start the runner as the Makefile does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tools.run_notebooks", "--results", str(results), *arguments],
-        cwd=NOTEBOOKS.parent,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(*arguments, **options):
-    """Call the runner; returns its exit status, what it said, and its complaints."""
-    process = start(*arguments, **options)
-    said, complaints = process.communicate()
-    return process.returncode, said, complaints
-
-
-def options(**parameters):
-    """Parameters of notebooks as the command line takes them."""
-    return [word for name, value in parameters.items() for word in ("-p", name, str(value))]
-
-
-def metrics(results, name):
-    return json.loads((results / name / "metrics.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +44,7 @@ def both_results(tmp_path_factory, foreign_kernel):
     once, again = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("again")
     limit = {"limit": LIMIT}
     search = limit | {"same_from": SAME_FROM}
-    training = {"steps": 20, "whole_steps": 8, "transfer_limit": 400}
+    training = {"steps": 16, "whole_steps": 6, "transfer_limit": 400}
     calls = [
         (once, ["01_similarity", "03_sentence_transformers", SEARCH], search),
         (once, [TWEETS], limit),
@@ -324,51 +289,6 @@ def test_the_topics_account_for_every_tweet_and_the_map_shows_each(results):
     assert (folder / "map.html").read_text(encoding="utf-8").count("anonymous") > 100
 
 
-def tweets_of_many_scripts():
-    """Texts and labels of a user's own tweets."""
-    days = {
-        "weather": "сегодня хорошая погода и светит солнце",
-        "noodles": "这家餐厅的面条很好吃",
-        "emoji": "😂👍🔥",
-        "tags": "<script>alert(1)</script> what a boring movie",
-    }
-    texts = [f"{text} {n}" for n in range(60) for text in days.values()]
-    return texts, [0, 2, 1] + [0, 2] * 118 + [0]  # neutral only once
-
-
-@pytest.mark.slow
-def test_tweets_of_any_script_run_to_the_end(tmp_path):
-    texts, labels = tweets_of_many_scripts()
-    (tmp_path / "train_text.txt").write_text("\n".join(texts), encoding="utf-8")
-    (tmp_path / "train_labels.txt").write_text("\n".join(map(str, labels)), encoding="utf-8")
-    place = tmp_path / "results {x}"
-    status, said, complaints = run(
-        TWEETS, *options(min_cluster_size=20, n_neighbors=30), results=place,
-        MICSE_DATA=str(tmp_path), OMP_NUM_THREADS="1",
-    )  # fmt: skip
-    assert status == 0, said + complaints
-    topics = pd.read_csv(place / TWEETS / "topics.csv")
-    assert topics["tweets"].sum() == len(texts)
-    assert topics["topic"].is_unique and topics["topic"].notna().all()
-    figures = metrics(place, TWEETS)["figures"]
-    assert figures["silhouette"]["moods, embeddings"] is not None and figures["accuracy"]
-    page = (place / TWEETS / f"{TWEETS}.ipynb").read_text(encoding="utf-8")
-    assert "missing from" not in page and "<script>alert" not in page
-
-
-@pytest.mark.slow
-def test_a_page_that_would_overwrite_a_users_files_stops_before_any_work(tmp_path):
-    folder = tmp_path / "01_similarity"
-    folder.mkdir()
-    for name in ("metrics.json", "similarity.png"):
-        (folder / name).write_text("mine", encoding="utf-8")
-    status, said, _ = run("01_similarity", results=tmp_path)
-    assert status == 1 and "was not written by the kit" in said
-    assert (
-        (folder / "metrics.json").read_text() == (folder / "similarity.png").read_text() == "mine"
-    )
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_names_all_files_it_writes_before_it_works(name):
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
@@ -554,7 +474,7 @@ def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, encode
     for name, method in (("SimCSE", "simcse"), ("miCSE", "micse")):
         folder = results / TRAINING / "trained" / method / "model"
         vectors = SentenceTransformer(str(folder), device="cpu").encode(texts)
-        label = f"{name}, 64 sentences, 8 steps"
+        label = f"{name}, 64 sentences, 6 steps"
         assert measured[label] == pytest.approx(score(vectors), abs=0.2)
     assert abs(measured["random vectors"]) < 20 < measured["TF-IDF"]
     assert figures["difference_from_published"] == {}  # nothing official was scored
@@ -565,51 +485,6 @@ def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, encode
     for name, accuracies in figures["transfer"].items():
         assert accuracies["tweets"] > share - 3, name
     assert figures["transfer"]["all-MiniLM-L6-v2, mean"]["tweets"] > share + 5
-
-
-@pytest.mark.slow
-def test_with_the_hub_the_same_cells_train_bert_on_the_papers_splits(tmp_path, tiny_bert):
-    """A small BERT under the name of the real one, splits and pairs, served on loopback."""
-    torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(tiny_bert, num_hidden_layers=12, num_attention_heads=8)
-    AutoModel.from_config(config).save_pretrained(tmp_path / "bert")
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "bert")
-    commit, words = (
-        "c" * 40,
-        ["cat", "dog", "sat", "ran", "mat", "park", "red", "blue", "big", "small"],
-    )
-    sentences = [" ".join(row) for row in np.random.default_rng(0).choice(words, (200, 5))]
-    split = "\n".join(dict.fromkeys(sentences)).encode()
-    pairs = "".join(
-        f"genre\tfile\tyear\t{i}\t{i % 6}\t{a}\t{b}\n"
-        for i, (a, b) in enumerate(zip(sentences[:60], sentences[60:120], strict=True))
-    )
-    archive = tar(member("STS/STSBenchmark/sts-dev.csv", pairs.encode()))
-    kept = tmp_path / "kit"  # holds Lee's texts already
-    kept.mkdir()
-    (kept / "judgments").symlink_to(fetch("judgments"))
-    with serving() as hub:
-        hub.repositories = {
-            "models/bert-base-uncased": {
-                commit: {f.name: f.read_bytes() for f in (tmp_path / "bert").iterdir()}
-            },
-            "datasets/sap-ai-research/datasets-for-micse": {
-                commit: {"wiki_subset_1M_0.01percent_seed48.txt": split}
-            },
-            "datasets/princeton-nlp/datasets-for-simcse": {commit: {"senteval.tar": archive}},
-        }
-        values = {"source": "hub", "size": 100, "seed": 48, "steps": 6, "whole_steps": 2}
-        status, said, complaints = run(
-            TRAINING, *options(**values), results=tmp_path / "results", HF_ENDPOINT=hub.url,
-            HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="0", MICSE_SENTEVAL="",
-            MICSE_CACHE=str(kept),
-        )  # fmt: skip
-    assert status == 0, said + complaints
-    made = metrics(tmp_path / "results", TRAINING)
-    assert made["provenance"]["model"]["name"] == "bert-base-uncased"
-    assert made["provenance"]["model"]["revision"] == commit
-    assert made["provenance"]["data"]["origin"] == "sap-ai-research/datasets-for-micse"
-    assert set(made["figures"]["whole"]) == {"SimCSE", "miCSE"}
 
 
 @pytest.mark.slow

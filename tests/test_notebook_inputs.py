@@ -1,0 +1,101 @@
+"""The notebooks on other input than the package's: a user's tweets and files, BERT from the hub."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hub_server import member, serving, tar
+from notebook_runner import TRAINING, TWEETS, metrics, options, run
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from micse_utils.sources.packaged import fetch
+
+
+def tweets_of_many_scripts():
+    """Texts and labels of a user's own tweets."""
+    days = {
+        "weather": "сегодня хорошая погода и светит солнце",
+        "noodles": "这家餐厅的面条很好吃",
+        "emoji": "😂👍🔥",
+        "tags": "<script>alert(1)</script> what a boring movie",
+    }
+    texts = [f"{text} {n}" for n in range(60) for text in days.values()]
+    return texts, [0, 2, 1] + [0, 2] * 118 + [0]  # neutral only once
+
+
+@pytest.mark.slow
+def test_tweets_of_any_script_run_to_the_end(tmp_path):
+    texts, labels = tweets_of_many_scripts()
+    (tmp_path / "train_text.txt").write_text("\n".join(texts), encoding="utf-8")
+    (tmp_path / "train_labels.txt").write_text("\n".join(map(str, labels)), encoding="utf-8")
+    place = tmp_path / "results {x}"
+    status, said, complaints = run(
+        TWEETS, *options(min_cluster_size=20, n_neighbors=30), results=place,
+        MICSE_DATA=str(tmp_path), OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert status == 0, said + complaints
+    topics = pd.read_csv(place / TWEETS / "topics.csv")
+    assert topics["tweets"].sum() == len(texts)
+    assert topics["topic"].is_unique and topics["topic"].notna().all()
+    figures = metrics(place, TWEETS)["figures"]
+    assert figures["silhouette"]["moods, embeddings"] is not None and figures["accuracy"]
+    page = (place / TWEETS / f"{TWEETS}.ipynb").read_text(encoding="utf-8")
+    assert "missing from" not in page and "<script>alert" not in page
+
+
+@pytest.mark.slow
+def test_a_page_that_would_overwrite_a_users_files_stops_before_any_work(tmp_path):
+    folder = tmp_path / "01_similarity"
+    folder.mkdir()
+    for name in ("metrics.json", "similarity.png"):
+        (folder / name).write_text("mine", encoding="utf-8")
+    status, said, _ = run("01_similarity", results=tmp_path)
+    assert status == 1 and "was not written by the kit" in said
+    assert (
+        (folder / "metrics.json").read_text() == (folder / "similarity.png").read_text() == "mine"
+    )
+
+
+@pytest.mark.slow
+def test_with_the_hub_the_same_cells_train_bert_on_the_papers_splits(tmp_path, tiny_bert):
+    """A small BERT under the name of the real one, splits and pairs, served on loopback."""
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(tiny_bert, num_hidden_layers=12, num_attention_heads=8)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "bert")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "bert")
+    commit, words = (
+        "c" * 40,
+        ["cat", "dog", "sat", "ran", "mat", "park", "red", "blue", "big", "small"],
+    )
+    sentences = [" ".join(row) for row in np.random.default_rng(0).choice(words, (200, 5))]
+    split = "\n".join(dict.fromkeys(sentences)).encode()
+    pairs = "".join(
+        f"genre\tfile\tyear\t{i}\t{i % 6}\t{a}\t{b}\n"
+        for i, (a, b) in enumerate(zip(sentences[:60], sentences[60:120], strict=True))
+    )
+    archive = tar(member("STS/STSBenchmark/sts-dev.csv", pairs.encode()))
+    kept = tmp_path / "kit"  # holds Lee's texts already
+    kept.mkdir()
+    (kept / "judgments").symlink_to(fetch("judgments"))
+    with serving() as hub:
+        hub.repositories = {
+            "models/bert-base-uncased": {
+                commit: {f.name: f.read_bytes() for f in (tmp_path / "bert").iterdir()}
+            },
+            "datasets/sap-ai-research/datasets-for-micse": {
+                commit: {"wiki_subset_1M_0.01percent_seed48.txt": split}
+            },
+            "datasets/princeton-nlp/datasets-for-simcse": {commit: {"senteval.tar": archive}},
+        }
+        values = {"source": "hub", "size": 100, "seed": 48, "steps": 6, "whole_steps": 2}
+        status, said, complaints = run(
+            TRAINING, *options(**values), results=tmp_path / "results", HF_ENDPOINT=hub.url,
+            HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="0", MICSE_SENTEVAL="",
+            MICSE_CACHE=str(kept),
+        )  # fmt: skip
+    assert status == 0, said + complaints
+    made = metrics(tmp_path / "results", TRAINING)
+    assert made["provenance"]["model"]["name"] == "bert-base-uncased"
+    assert made["provenance"]["model"]["revision"] == commit
+    assert made["provenance"]["data"]["origin"] == "sap-ai-research/datasets-for-micse"
+    assert set(made["figures"]["whole"]) == {"SimCSE", "miCSE"}
