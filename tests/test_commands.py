@@ -215,7 +215,7 @@ def copied(folder):
 
 def call(command, folder):
     """Call a command in a copy as a user does who has no settings, no hub, and what was fetched."""
-    ours = ("MICSE_", "MAKE", "MFLAGS", "JUPYTER", "PYTHON", "PYTEST")
+    ours = ("MICSE_", "MAKE", "MFLAGS", "ARGS", "SOURCE", "JUPYTER", "PYTHON", "PYTEST")
     variables = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     variables |= {"HF_HUB_OFFLINE": "1", "MICSE_CACHE": str(cache_folder()), "OMP_NUM_THREADS": "1"}
     variables["PATH"] = f"{folder / 'other'}{os.pathsep}{variables['PATH']}"
