@@ -1,7 +1,8 @@
 """Run the notebooks headless: `python -m tools.run_notebooks --help`.
 
 Each notebook is executed by papermill in the environment this very Python belongs to, whatever
-kernels are installed elsewhere, and leaves its results in a folder of its own.
+kernels are installed elsewhere, and leaves its results in a folder of its own. With two cores and
+7 GB of memory, training and scoring run beside the others; what measures speed runs last, alone.
 """
 
 import argparse
@@ -134,8 +135,13 @@ def main(arguments: list[str] | None = None) -> int:
     run_each = partial(
         _run_each, options.results.resolve(), values, options.force, options.in_place
     )
+    due = []
+    for name in chosen:
+        folder, inputs = options.results.resolve() / name, _fingerprint(name, values[name])
+        line = None if options.force or options.in_place else _up_to_date(name, folder, inputs)
+        _say(line) if line else due.append(name)
     try:
-        done = run_each(chosen) if options.in_place else _run_two_at_a_time(run_each, chosen)
+        done = run_each(due) if options.in_place else _run_two_at_a_time(run_each, due)
     except KeyboardInterrupt:
         _say("Interrupted. Run the same command again to resume.")
         return 130
@@ -173,6 +179,10 @@ def _run_two_at_a_time(run_each: Callable[[list[str]], bool], names: list[str]) 
     chosen = setting("MICSE_THREADS") or os.environ.get("OMP_NUM_THREADS")
     memory = min(psutil.virtual_memory().total, limit("memory"))
     if not (beside and first) or cores < 2 or chosen == "1" or memory < MEMORY_OF_TWO:
+        return run_each(names)
+    from micse_utils.device import pick_device  # here, because it takes seconds
+
+    if pick_device().type != "cpu":  # two kernels may need more than the memory of one GPU
         return run_each(names)
     other = get_context("spawn").Process(target=_run_beside, args=(run_each, beside), daemon=True)
     other.start()
@@ -275,15 +285,8 @@ def run(
         PapermillExecutionError: a cell failed; the notebook as far as it ran is kept, and what an
             earlier run left is not touched by this function.
     """
-    inputs = _fingerprint(name, parameters)
-
-    def up_to_date() -> str | None:
-        earlier = _record(folder)
-        if force or in_place or earlier["fingerprint"] != inputs or not _intact(earlier, folder):
-            return None
-        return f"{name}: up to date ({earlier['seconds']:.0f} s): {_headline(folder)}"
-
-    if line := up_to_date():
+    inputs, again = _fingerprint(name, parameters), force or in_place
+    if not again and (line := _up_to_date(name, folder, inputs)):
         return line
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -291,8 +294,17 @@ def run(
     except Timeout:  # such as a call whose `make` alone was killed
         _say(f"{name}: another process is running it; waiting for its end")
         alone = hold(folder / LOCK, timeout=-1)
-    with alone:
-        return up_to_date() or _run(name, folder, parameters, inputs, in_place)
+    with alone:  # that process may have brought it up to date
+        line = None if again else _up_to_date(name, folder, inputs)
+        return line or _run(name, folder, parameters, inputs, in_place)
+
+
+def _up_to_date(name: str, folder: Path, inputs: str) -> str | None:
+    """Return the line of a notebook whose last run had these inputs and left its files intact."""
+    earlier = _record(folder)
+    if earlier["fingerprint"] != inputs or not _intact(earlier, folder):
+        return None
+    return f"{name}: up to date ({earlier['seconds']:.0f} s): {_headline(folder)}"
 
 
 def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool) -> str:
