@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zipfile import is_zipfile
 
 import pandas as pd
 import safetensors.torch
@@ -319,7 +320,7 @@ class Run:
         found = sorted(
             self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
         )
-        whole = [folder for folder in found if (folder / HEAD).is_file()]
+        whole = [folder for folder in found if _is_whole(folder)]
         for folder in set(found) - set(whole):
             shutil.rmtree(folder, ignore_errors=True)
         return whole[-1] if whole else None
@@ -368,6 +369,17 @@ class Run:
         note_written(self.folder, [f"{name}/{file}" for file in files])
         shutil.rmtree(place, ignore_errors=True)
         scratch.rename(place)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint is finished; a power cut may also leave files without their end."""
+    try:
+        for file in checkpoint.glob("*.safetensors"):
+            safetensors.safe_open(file, "pt")
+    except safetensors.SafetensorError:
+        return False
+    # The head is written last.
+    return (checkpoint / HEAD).is_file() and all(map(is_zipfile, checkpoint.glob("*.pt*")))
 
 
 def total_steps(sentences: int, config: LowShotConfig) -> int:

@@ -483,15 +483,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tiny_bert, tmp_path
             for folder in checkpoints.glob("checkpoint-*")
         ):
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(chance.uniform(0, 0.1))
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
-    # A checkpoint that a kill left unfinished is not gone on from.
-    broken = checkpoints / "checkpoint-33"
-    broken.mkdir(exist_ok=True)
-    (broken / "model.safetensors").write_bytes(b"half")
     assert kills == 2
+    # It resumes neither from a checkpoint that a kill left unfinished, nor from one whose weights
+    # or optimiser lost their end in a power cut.
+    whole = next(checkpoints.glob(f"checkpoint-*/{run.HEAD}")).parent
+    (checkpoints / "checkpoint-97").mkdir()
+    for step, name in ((98, "model.safetensors"), (99, "optimizer.pt")):
+        file = shutil.copytree(whole, checkpoints / f"checkpoint-{step}") / name
+        file.write_bytes(file.read_bytes()[:-100])
     status, said = finish(*shell(call("killed")))
     assert status == 0 and "before" in said, said
 
