@@ -83,6 +83,7 @@ PARAMETERS = {
     "model_name": NAME,
     "max_length": Annotated[int, Field(ge=3, le=512)],
     "limit": TEXTS,
+    "triplet_count": TEXTS,
     "held_out": Annotated[int, Field(ge=1)],
     "same_from": Annotated[float, Field(ge=0, le=1)],
     "n_neighbors": Annotated[int, Field(ge=2)],
