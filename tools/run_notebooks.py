@@ -97,7 +97,7 @@ PARAMETERS = {
     "tasks": Annotated[list[Literal[*STS_TASKS, *PACKAGED_STS]], *SEVERAL],
     "trained_in": NAME,
     "train_sentences": BATCH,
-    "transfer_limit": TEXTS,
+    "transfer_limit": Annotated[int, Field(ge=400)],  # enough for SentEval's folds within folds
 }
 """What a parameter may be, by name: one name means the same in every notebook."""
 
