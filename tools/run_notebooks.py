@@ -286,9 +286,7 @@ def run(
         PapermillExecutionError: a cell failed; the notebook as far as it ran is kept, and what an
             earlier run left is not touched by this function.
     """
-    inputs, again = _fingerprint(name, parameters), force or in_place
-    if not again and (line := _up_to_date(name, folder, inputs)):
-        return line
+    inputs = _fingerprint(name, parameters)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         alone = hold(folder / LOCK, timeout=1)
@@ -296,7 +294,7 @@ def run(
         _say(f"{name}: another process is running it; waiting for its end")
         alone = hold(folder / LOCK, timeout=-1)
     with alone:  # that process may have brought it up to date
-        line = None if again else _up_to_date(name, folder, inputs)
+        line = None if force or in_place else _up_to_date(name, folder, inputs)
         return line or _run(name, folder, parameters, inputs, in_place)
 
 
