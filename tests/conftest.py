@@ -41,9 +41,13 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def pytest_collection_modifyitems(items):
-    """Put the slowest files first, so that no worker begins one when the others are done."""
-    slowest = ["test_notebooks.py", "test_commands.py", "test_cluster.py", "test_evidence.py"]
-    items.sort(key=lambda item: [*slowest, item.path.name].index(item.path.name))
+    """Put the slowest files first, so that no worker begins one when the others are done.
+
+    While all notebooks run on the same cores, the other worker begins with tests that mostly wait.
+    """
+    waiting = ["test_cluster.py", "test_hub.py", "test_senteval_archive.py"]
+    first = ["test_notebooks.py", *waiting, "test_commands.py", "test_evidence.py"]
+    items.sort(key=lambda item: [*first, item.path.name].index(item.path.name))
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,8 @@ from micse_utils.sources.packaged import fetch
 from tools.run_notebooks import NOTEBOOKS, _fingerprint, main
 
 LIMIT = 1_500
+LABELLED = 400  # texts of each transfer task
+TRIPLETS = 300  # of each kind
 SAME_FROM = 0.7  # a cosine that some pairs of so few sentences have
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -43,8 +45,8 @@ def both_results(tmp_path_factory, foreign_kernel):
     """
     once, again = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("again")
     limit = {"limit": LIMIT}
-    search = limit | {"same_from": SAME_FROM}
-    training = {"steps": 10, "whole_steps": 6, "transfer_limit": 400}
+    search = limit | {"same_from": SAME_FROM, "triplet_count": TRIPLETS}
+    training = {"steps": 4, "whole_steps": 2, "transfer_limit": LABELLED}
     calls = [
         (once, ["01_similarity", "03_sentence_transformers", SEARCH], search),
         (once, [TWEETS], limit),
@@ -332,13 +334,13 @@ def test_search_and_mining_agree_with_brute_force(results, wikipedia, encoder):
     assert figures["saved_and_loaded"] < 1e-6
 
     cls_model = load_model(source="package", pooling="cls", device="cpu")
-    drawn = load_triplets("article triplets", count=1_000, seed=0)
+    drawn = load_triplets("article triplets", count=TRIPLETS, seed=0)
     anchor, *others = (
         unit(cls_model.encode(t)) for t in (drawn.anchor, drawn.positive, drawn.negative)
     )
     positive, negative = ((anchor * other).sum(axis=1) for other in others)
     accuracy = 100 * (positive > negative).mean()
-    assert figures["triplets"]["cls"]["article triplets"] == pytest.approx(accuracy, abs=0.3)
+    assert figures["triplets"]["cls"]["article triplets"] == pytest.approx(accuracy, abs=0.4)
 
     rows = np.random.default_rng(1).choice(LIMIT, 600, replace=False)
     cls = unit(cls_model.encode([sentences[row] for row in rows]))
@@ -438,7 +440,7 @@ def test_training_helped_and_its_figures_are_those_of_the_library(results):
         assert runs[name]["max"] > runs[name]["first"] + 1
 
     for method, name in (("simcse", "SimCSE"), ("micse", "miCSE")):  # what was saved was scored
-        assert figures["whole"][name] > 1
+        assert figures["whole"][name] > 0.5
         folder = results / TRAINING / "trained" / method
         record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         assert record["history"][0]["spearman"] == pytest.approx(before, abs=0.01)
@@ -473,14 +475,14 @@ def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, encode
     for name, method in (("SimCSE", "simcse"), ("miCSE", "micse")):
         folder = results / TRAINING / "trained" / method / "model"
         vectors = SentenceTransformer(str(folder), device="cpu").encode(texts)
-        label = f"{name}, 64 sentences, 6 steps"
+        label = f"{name}, 64 sentences, 2 steps"
         assert measured[label] == pytest.approx(score(vectors), abs=0.2)
     assert abs(measured["random vectors"]) < 20 < measured["TF-IDF"]
     assert figures["difference_from_published"] == {}  # nothing official was scored
 
     texts, labels = packaged_tweets()
-    rows = np.sort(np.random.default_rng(0).choice(4200, 400, replace=False))
-    share = 100 * np.bincount(labels[rows]).max() / 400
+    rows = np.sort(np.random.default_rng(0).choice(4200, LABELLED, replace=False))
+    share = 100 * np.bincount(labels[rows]).max() / LABELLED
     for name, accuracies in figures["transfer"].items():
         assert accuracies["tweets"] > share - 3, name
     assert figures["transfer"]["all-MiniLM-L6-v2, mean"]["tweets"] > share + 5
