@@ -505,6 +505,8 @@ def refusals(**given):
         ("tasks", "[]", ["05"]),
         ("tasks", "STS16, STS16", ["05"]),
         ("transfer_limit", "few", ["05"]),
+        ("transfer_limit", "399", ["05"]),
+        ("triplet_count", "99", ["03"]),
     ],
 )
 def test_an_invalid_parameter_is_rejected(parameter, text, refused):
