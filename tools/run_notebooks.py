@@ -10,6 +10,7 @@ import ast
 import hashlib
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -133,6 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
 
     _use_own_kernel()
+    # Else it reports kernels that Ctrl-C ended, with a traceback.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     run_each = partial(
         _run_each, options.results.resolve(), values, options.force, options.in_place
     )
