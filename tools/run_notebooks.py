@@ -139,12 +139,21 @@ def main(arguments: list[str] | None = None) -> int:
     run_each = partial(
         _run_each, options.results.resolve(), values, options.force, options.in_place
     )
-    due = []
-    for name in chosen:
-        folder, inputs = options.results.resolve() / name, _fingerprint(name, values[name])
-        line = None if options.force or options.in_place else _up_to_date(name, folder, inputs)
-        _say(line) if line else due.append(name)
+
+    def is_due(name: str) -> bool:
+        if options.force or options.in_place:
+            return True
+        try:
+            folder = options.results.resolve() / name
+            line = _up_to_date(name, folder, _fingerprint(name, values[name]))
+        except OSError:  # `run` meets it, too, and its line says so
+            return True
+        if line:
+            _say(line)
+        return not line
+
     try:
+        due = [name for name in chosen if is_due(name)]
         done = run_each(due) if options.in_place else _run_two_at_a_time(run_each, due)
     except KeyboardInterrupt:
         _say("Interrupted. Run the same command again to resume.")

@@ -437,6 +437,12 @@ def test_results_that_cannot_be_written_are_one_sentence(here, tmp_path, capsys)
     assert "file cannot be a folder for results (it is a file)" in capsys.readouterr().err
 
 
+def test_a_record_that_cannot_be_read_is_one_sentence(here, tmp_path, capsys):
+    (tmp_path / NAMES[0] / "run.json").mkdir(parents=True)
+    assert main(["--results", str(tmp_path), NAMES[0]]) == 1
+    assert "01_first: FAILED, [Errno 21] Is a directory" in capsys.readouterr().out
+
+
 def test_a_full_disk_is_one_sentence_and_the_next_call_starts_over(here, tmp_path, capsys):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
