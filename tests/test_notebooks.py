@@ -46,7 +46,7 @@ def both_results(tmp_path_factory, foreign_kernel):
     once, again = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("again")
     limit = {"limit": LIMIT}
     search = limit | {"same_from": SAME_FROM, "triplet_count": TRIPLETS}
-    training = {"steps": 4, "whole_steps": 2, "transfer_limit": LABELLED}
+    training = {"steps": 4, "whole_steps": 3, "transfer_limit": LABELLED}
     calls = [
         (once, ["01_similarity", "03_sentence_transformers", SEARCH], search),
         (once, [TWEETS], limit),
@@ -440,7 +440,7 @@ def test_training_helped_and_its_figures_are_those_of_the_library(results):
         assert runs[name]["max"] > runs[name]["first"] + 1
 
     for method, name in (("simcse", "SimCSE"), ("micse", "miCSE")):  # what was saved was scored
-        assert figures["whole"][name] > 0.5
+        assert figures["whole"][name] > 1
         folder = results / TRAINING / "trained" / method
         record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         assert record["history"][0]["spearman"] == pytest.approx(before, abs=0.01)
@@ -475,7 +475,7 @@ def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, encode
     for name, method in (("SimCSE", "simcse"), ("miCSE", "micse")):
         folder = results / TRAINING / "trained" / method / "model"
         vectors = SentenceTransformer(str(folder), device="cpu").encode(texts)
-        label = f"{name}, 64 sentences, 2 steps"
+        label = f"{name}, 64 sentences, 3 steps"
         assert measured[label] == pytest.approx(score(vectors), abs=0.2)
     assert abs(measured["random vectors"]) < 20 < measured["TF-IDF"]
     assert figures["difference_from_published"] == {}  # nothing official was scored
