@@ -16,8 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from micse_utils import __version__
-from micse_utils.settings import process
-from micse_utils.system import settle_console
+from micse_utils.settings import process, settle_console
 from micse_utils.training.config import METHODS, PADDING, PRESETS, SELECTIONS, LowShotConfig
 
 EXAMPLES = {

@@ -8,8 +8,7 @@ import psutil
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from micse_utils.settings import setting
-from micse_utils.system import limit
+from micse_utils.settings import limit, setting
 
 CORES = psutil.cpu_count(logical=False) or os.cpu_count()
 USABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

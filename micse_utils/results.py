@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pandas as pd
 from filelock import Timeout
@@ -17,7 +19,7 @@ from matplotlib.figure import Figure
 from micse_utils.checks import shown
 from micse_utils.provenance import Provenance, versions
 from micse_utils.settings import KIT_DATA, expanded
-from micse_utils.system import hold, replace
+from micse_utils.system import hold
 
 WRITTEN, LOCK = ".micse.json", ".micse.lock"
 """In a folder of results: names of the files that the kit wrote there, and the lock of a run."""
@@ -73,29 +75,43 @@ def note_written(folder: Path, paths: Iterable[str]) -> None:
 
 
 def _listed(folder: Path) -> set[str]:
-    listed = kept_json(folder / WRITTEN) or []
+    listed = json_or_none(folder / WRITTEN) or []
     if not isinstance(listed, list):
         raise FileExistsError(f"{folder / WRITTEN} is damaged: delete it with what the kit wrote")
     return set(listed)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Call `write` on a temporary name beside `path`, then rename: readers never see half a file.
 
-    The temporary name keeps the suffix of `path`, by which writers choose a format.
+    The temporary name keeps the suffix of `path`, by which writers choose a format. `path` may
+    also be a URL, as a path object of the same interface.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}-{uuid4().hex}{path.suffix}")
     try:
         write(temporary)
-        temporary.chmod(0o644)
+        if isinstance(path, Path):  # or after a power cut the new name may hold zeros
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def replace(new: Path, old: Path) -> Path:
+    """Rename a file to an existing name; wait if, on Windows, a program has it open."""
+    for seconds in (0.1, 0.3, 1, 0):
+        try:
+            return new.replace(old)
+        except PermissionError as error:
+            if not seconds:
+                raise PermissionError(
+                    f"{old} cannot be replaced ({error.strerror}); close the file if it is open"
+                ) from error
+            time.sleep(seconds)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -148,7 +164,7 @@ def write_json(path: Path, record: object) -> Path:
     return write_text(path, text + "\n")
 
 
-def kept_json(path: Path) -> object | None:
+def json_or_none(path: Path) -> object | None:
     """Read a JSON file; None if it does not exist, or if a power cut left it damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,14 @@
-"""Read environment variables (only here) and find the kit's own data."""
+"""Read what surrounds the process: environment variables (only here), limits, the kit's own data.
 
+Only the standard library is imported at the top, because the doctor runs in a broken environment.
+"""
+
+from __future__ import annotations  # the doctor also runs in a Python that is too old for the kit
+
+import math
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 # data/ stands beside the package in a checkout, inside it where a wheel was installed.
@@ -77,3 +85,46 @@ def file_at(place: str | Path) -> Path | None:
 def process() -> tuple[int, int]:
     """Return the rank of this process and the number of processes (torchrun, accelerate)."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+SYSTEM = Path("/")
+LIMITS = {
+    "cpu": ("CPU_LIMIT", ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]),
+    "memory": ("MEM_LIMIT", ["memory.max"], ["memory.limit_in_bytes"]),
+}
+"""Of each controller: JupyterHub's variable, and files of control groups in versions 2 and 1."""
+
+
+def limit(controller: str) -> float:
+    """Return how many CPU cores ("cpu") or bytes ("memory") this process may use, or infinity.
+
+    The least that JupyterHub and the nested control groups around this process (of a container,
+    systemd or Slurm) allow.
+    """
+    variable, *files = LIMITS[controller]
+    texts = [os.environ.get(variable, "")]
+    with suppress(OSError):  # not Linux
+        for line in (SYSTEM / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            top = SYSTEM / "sys/fs/cgroup" / (controller if controllers else "")
+            group = top / path.strip("/")
+            if not controllers or controller in controllers.split(","):
+                for folder in {group, *group.parents} - {*top.parents}:
+                    for names in files:
+                        with suppress(OSError):
+                            texts.append(" ".join((folder / n).read_text() for n in names))
+    found = [math.inf]
+    for text in texts:
+        with suppress(ValueError):  # such as "max"
+            amount, *period = map(float, text.split())
+            found.append(amount / period[0] if period else amount)
+    return min(number for number in found if number > 0)  # -1: no limit
+
+
+def settle_console() -> None:
+    """Let `print` work on any console: escape characters that it cannot show."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # such as under pythonw
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from micse_utils import system
+from micse_utils import settings
 from micse_utils.device import pick_device, pick_dtype, pick_threads
 
 
@@ -77,7 +77,7 @@ def large(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("micse_utils.device.CORES", 16)
     monkeypatch.setattr("micse_utils.device.USABLE", 16)
-    monkeypatch.setattr(system, "SYSTEM", tmp_path)
+    monkeypatch.setattr(settings, "SYSTEM", tmp_path)
     return monkeypatch
 
 
@@ -128,9 +128,9 @@ def test_the_least_quota_around_a_process_limits_its_threads(large, tmp_path, qu
 def test_the_least_limit_of_memory_is_found(large, tmp_path):
     inner = "sys/fs/cgroup/a/b/memory.max"
     groups(tmp_path, "0::/a/b", {inner: "max", "sys/fs/cgroup/a/memory.max": "2000000000"})
-    assert system.limit("memory") == 2e9
+    assert settings.limit("memory") == 2e9
     large.setenv("MEM_LIMIT", "1073741824")
-    assert system.limit("memory") == 2**30
+    assert settings.limit("memory") == 2**30
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("2.0", 2), ("0.5", 1), ("64", 16), ("none", 16)])

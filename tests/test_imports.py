@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (  # a module imports from its own floor and from those before it
-    {"checks", "device", "provenance", "results", "settings", "system"},
+    {"checks", "device", "job", "provenance", "results", "settings", "system"},
     {"sources"},
-    {"datasets", "encoding", "models", "search", "topics", "twin"},
+    {"datasets", "encoding", "explore", "models", "search", "topics", "twin"},
     {"evaluation"},
     {"plotting", "training"},
     {"cluster"},

@@ -31,7 +31,7 @@ from micse_utils.models import keep_first_layers, load_model
 from micse_utils.plotting.search import search_scores
 from micse_utils.plotting.similarity import similarity_heatmap
 from micse_utils.provenance import Provenance
-from micse_utils.results import kept_json, write_metrics
+from micse_utils.results import json_or_none, write_metrics
 from micse_utils.sources.choose import is_source
 from micse_utils.training.ami import attention_mutual_information
 from micse_utils.training.config import LowShotConfig, configure
@@ -378,9 +378,9 @@ def test_figures_are_written_as_json_or_refused_and_nothing_is_left_half(tmp_pat
     file = tmp_path / "metrics.json"
     file.write_text('{"good": 1}', encoding="utf-8")
     if one_sentence(lambda: write_metrics(tmp_path, figures, **call)) is None:
-        assert kept_json(file) == {"good": 1}
+        assert json_or_none(file) == {"good": 1}
     else:
-        assert kept_json(file)["headline"] == "h"
+        assert json_or_none(file)["headline"] == "h"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
@@ -388,8 +388,8 @@ def test_figures_are_written_as_json_or_refused_and_nothing_is_left_half(tmp_pat
 @given(st.binary(max_size=20))
 def test_a_file_that_is_no_json_counts_as_none(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
-    kept_json(tmp_path / "run.json")
-    assert kept_json(tmp_path / "none.json") is None
+    json_or_none(tmp_path / "run.json")
+    assert json_or_none(tmp_path / "none.json") is None
 
 
 @tried

@@ -3,6 +3,6 @@
 The package imports nothing from here, and its wheel does not hold it.
 """
 
-from micse_utils.system import settle_console
+from micse_utils.settings import settle_console
 
 settle_console()

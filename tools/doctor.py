@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from micse_utils import __version__
-from micse_utils.system import limit
+from micse_utils.settings import limit
 
 ROOT = Path(__file__).parent.parent
 ON_THE_HUB = ("encoder", "wikipedia")  # artifacts that nobody needs who reaches the hub

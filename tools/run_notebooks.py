@@ -41,15 +41,15 @@ from micse_utils.provenance import sha256_of
 from micse_utils.results import LOCK as PAGE_LOCK
 from micse_utils.results import (
     WRITTEN,
-    kept_json,
+    json_or_none,
     note_written,
     output_folder,
     write_atomically,
     write_json,
 )
-from micse_utils.settings import expanded, setting
+from micse_utils.settings import expanded, limit, setting
 from micse_utils.sources.choose import absolute, is_source
-from micse_utils.system import hold, limit
+from micse_utils.system import hold
 from tools.clean_notebooks import clean, plain_widgets
 
 ROOT = Path(__file__).parent.parent
@@ -394,7 +394,7 @@ def expected_time(opening: str) -> str:
 
 def _record(folder: Path) -> dict:
     """Return the record of a folder's last run; an empty one if it is missing or damaged."""
-    record, empty = kept_json(folder / RECORD), {"fingerprint": None, "seconds": 0, "files": {}}
+    record, empty = json_or_none(folder / RECORD), {"fingerprint": None, "seconds": 0, "files": {}}
     return record if isinstance(record, dict) and record.keys() >= empty.keys() else empty
 
 
@@ -438,7 +438,7 @@ def _fingerprint(name: str, parameters: dict) -> str:
 
 
 def _headline(folder: Path) -> str:
-    metrics = kept_json(folder / "metrics.json")
+    metrics = json_or_none(folder / "metrics.json")
     return metrics["headline"] if metrics else "(no metrics.json)"
 
 

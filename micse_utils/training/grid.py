@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from micse_utils.checks import shown
 from micse_utils.datasets.sts import Pairs
 from micse_utils.datasets.texts import Corpus
-from micse_utils.results import claimed, kept_json, records, write_json
+from micse_utils.results import claimed, json_or_none, records, write_json
 from micse_utils.training.config import LowShotConfig, configure, default_preset
 from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
 from micse_utils.training.trainer import train_low_shot
@@ -46,7 +46,7 @@ class GridRun:
 
     def kept(self) -> dict[str, object] | None:
         """Return the figures on file, or None if the run is missing."""
-        record = kept_json(self.file) or {}
+        record = json_or_none(self.file) or {}
         return record if record.get("settings") == self.settings else None
 
     def keep(self, figures: dict[str, object]) -> None:

@@ -25,7 +25,7 @@ from micse_utils.models import PACKAGED, quiet
 from micse_utils.provenance import Provenance, sha256_of, versions
 from micse_utils.results import (
     claimed,
-    kept_json,
+    json_or_none,
     note_written,
     records,
     write_atomically,
@@ -123,7 +123,7 @@ class Run:
             return
         with claimed(self.folder, WRITES, OWN):
             file = self.folder / SETTINGS
-            if file.exists() and (differing := self._differing(kept_json(file))):
+            if file.exists() and (differing := self._differing(json_or_none(file))):
                 if not overwrite:
                     raise ValueError(
                         f"{self.folder} holds another run, with other {differing}: name another "
@@ -144,7 +144,7 @@ class Run:
 
     def finished(self) -> Trained | None:
         """Return the result of the finished run, or None."""
-        record = kept_json(self.folder / RECORD)
+        record = json_or_none(self.folder / RECORD)
         if record is None or any(record.get(k) != v for k, v in self.provenance.items()):
             return None
         self._load(self.folder / "model")
@@ -305,7 +305,7 @@ class Run:
         """Return the scores of the start, and keep its weights: it may be the best checkpoint."""
         # A run that resumes reads both; the model it was given may have been trained since.
         note, kept = self.checkpoints / "start.json", self.checkpoints / START
-        if (figures := kept_json(note)) is not None and kept.is_file():
+        if (figures := json_or_none(note)) is not None and kept.is_file():
             return figures
         weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         figures = measure()

@@ -45,7 +45,7 @@ from micse_utils.evaluation.metrics import compare_runs, resampled_accuracy, res
 from micse_utils.evaluation.senteval import encode_distinct
 from micse_utils.models import keep_first_layers, load_model
 from micse_utils.provenance import versions
-from micse_utils.results import kept_json, records, save_table, write_atomically, write_json
+from micse_utils.results import json_or_none, records, save_table, write_atomically, write_json
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.monitor import TrainingDivergedError
 from micse_utils.training.trainer import train_low_shot
@@ -188,7 +188,7 @@ def scored(file: Path, models: dict[str, SentenceTransformer]) -> dict[str, dict
 def carry_out(run: Run, folder: Path, report: bool) -> dict[str, object]:
     """Train a run and, for a `report`, score it, unless its file is there; return its record."""
     file = folder / f"{run.name}.json"
-    if record := kept_json(file):
+    if record := json_or_none(file):
         return record
     corpus = sentences(run.size, run.seed)
     dev, work = load_stsb("dev"), folder / f".{run.name}"
@@ -269,7 +269,7 @@ def settings_of(found: pd.DataFrame) -> pd.DataFrame:
 def score_start(start: str, folder: Path) -> dict[str, float]:
     """Score what there is before training, unless its file is there."""
     file = folder / f"before-{start}.json"
-    if (scores := kept_json(file)) is None:
+    if (scores := json_or_none(file)) is None:
         scores = scored(file.with_suffix(".npz"), {"before": load_start(start)})["before"]
         write_json(file, scores)
     return scores
@@ -293,7 +293,7 @@ def courses(folders: list[Path]) -> pd.DataFrame:
         record
         for folder in folders
         for file in sorted(folder.glob("*-*-*.json"))
-        if "history" in (record := kept_json(file))
+        if "history" in (record := json_or_none(file))
     ]
     names = list(Run.__annotations__)
     return pd.concat(

@@ -99,7 +99,7 @@ def test_too_little_memory_is_a_fault(monkeypatch):
     monkeypatch.setenv("MEM_LIMIT", str(3 * 10**9))
     assert "3.0 GB, too little for notebooks 4 and 5" in doctor.memory()
     monkeypatch.setenv("MEM_LIMIT", "")
-    monkeypatch.setattr("micse_utils.system.SYSTEM", Path("/nowhere"))
+    monkeypatch.setattr("micse_utils.settings.SYSTEM", Path("/nowhere"))
     assert doctor.memory() == "memory: no limit"
 
 

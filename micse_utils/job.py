@@ -1,0 +1,152 @@
+"""Resumable work in a folder of its own: one lock, one marker, one way to resume.
+
+    with job(folder, settings) as work:
+        if work.record is None:  # not finished: what is missing is made
+            ...
+            work.finish({"rows": 3})
+
+A folder is the kit's if it bears the marker. One that does not, and is not empty, is refused.
+"""
+
+import contextlib
+import errno
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, SoftFileLock, Timeout
+
+from micse_utils.checks import shown
+from micse_utils.results import json_or_none, output_folder, write_json
+
+MARKER, LOCK, RECORD = ".micse.json", ".micse.lock", "record.json"
+"""In a job's folder: the settings of its work, the lock of a run, what the finished work left."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work in its folder, which no other process does at the same time.
+
+    Attributes:
+        folder: holds what the work writes.
+        file: the record of the finished work.
+    """
+
+    folder: Path
+    file: Path
+
+    @property
+    def record(self) -> dict[str, object] | None:
+        """Return the record of the finished work, or None while it is unfinished."""
+        return json_or_none(self.file)
+
+    def finish(self, record: dict[str, object]) -> None:
+        """Write the record, which marks the work as finished."""
+        write_json(self.file, record)
+
+
+@contextlib.contextmanager
+def job(
+    folder: str | Path,
+    settings: dict[str, object],
+    *,
+    record: str = RECORD,
+    replaces: Sequence[str] | None = None,
+    wait: bool = False,
+) -> Iterator[Job]:
+    """Do work in a folder, alone; called again with the same settings, it resumes.
+
+    A folder that the work leaves without a file is removed, if this call created it.
+
+    Args:
+        folder: a new or empty one, or one with the kit's marker; a local `Path`, or a path of the
+            same interface elsewhere, where no lock exists.
+        settings: what decides the results, as JSON.
+        record: name of the file that `finish` writes.
+        replaces: files and folders to delete if the folder holds work with different settings;
+            None refuses that.
+        wait: wait for another process that does this work, instead of refusing.
+
+    Raises:
+        FileExistsError: the folder holds files and no marker, or another process works there.
+        ValueError: it holds work with different settings.
+        OSError: it cannot be created or written to.
+    """
+    folder = output_folder(folder) if isinstance(folder, (str, Path)) else folder
+    existed = folder.exists()
+    check_kits(folder)  # before the lock file, so that a refused folder gets none
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _alone(folder, wait):
+            check_kits(folder)
+            _mark(folder, json.loads(json.dumps(settings)), [record, *(replaces or ())], replaces)
+            yield Job(folder, folder / record)
+    finally:
+        if not existed and {path.name for path in folder.iterdir()} <= {MARKER, LOCK}:
+            shutil.rmtree(folder)
+
+
+def check_kits(folder: Path) -> None:
+    """Raise FileExistsError if a folder holds files, and not the kit's marker."""
+    if not folder.is_dir() or (folder / MARKER).exists():
+        return
+    if found := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        raise FileExistsError(
+            f"{folder} holds {shown(found[0])} and no marker of the kit, so the kit will not write "
+            "there: name a new or an empty folder"
+        )
+
+
+def _mark(
+    folder: Path, settings: dict[str, object], deleted: Sequence[str], replaces: object
+) -> None:
+    """Write the marker; refuse different work, or delete what it left."""
+    marker = folder / MARKER
+    if marker.exists():
+        earlier = json_or_none(marker)
+        if earlier == settings:
+            return
+        differing = _differing(earlier, settings)
+        if replaces is None:
+            raise ValueError(
+                f"{folder} holds different work ({differing}): name a different folder, or delete "
+                "this one"
+            )
+        for name in deleted:
+            place = folder / name
+            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    write_json(marker, settings)
+
+
+def _differing(earlier: object, settings: dict[str, object]) -> str:
+    """Name the settings that differ, such as "a different seed"."""
+    if not isinstance(earlier, dict):
+        return f"{MARKER} is damaged"
+    names = [n for n in {**earlier, **settings} if earlier.get(n) != settings.get(n)]
+    return f"a different {', '.join(names)}"
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, wait: bool) -> Iterator[None]:
+    """Hold the folder's lock; refuse, or wait, while another process has it."""
+    if not isinstance(folder, Path):  # a URL has no locks
+        yield
+        return
+    lock, patience = folder / LOCK, -1 if wait else 0
+    try:
+        try:
+            held = FileLock(lock).acquire(timeout=patience)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            # A network disk without file locks: a marker file takes their place.
+            print(f"this disk has no file locks; if no run is using {lock}.marker, delete it")
+            held = SoftFileLock(f"{lock}.marker").acquire(timeout=patience)
+    except Timeout:
+        raise FileExistsError(
+            f"another process is writing to {folder}: wait for it, or name a different folder"
+        ) from None
+    with held:
+        yield
