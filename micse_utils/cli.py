@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from micse_utils import __version__
 from micse_utils.settings import process, settle_console
-from micse_utils.training.config import METHODS, PADDING, PRESETS, SELECTIONS, LowShotConfig
+from micse_utils.training.config import METHODS, PRESETS, SELECTIONS, LowShotConfig
 
 EXAMPLES = {
     "train": "micse train my-sentences.txt --output my-encoder --steps 100",
@@ -117,7 +117,6 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="micse", help="(default: micse)")
     recipe = parser.add_argument_group("overrides of the recipe's settings")
     kinds = {
-        "ami_padding": {"choices": PADDING},
         "select_from": {"choices": SELECTIONS},
         "bf16": {"action": argparse.BooleanOptionalAction},
         **{name: {"type": float} for name in ("ami_weight", "temperature", "learning_rate")},

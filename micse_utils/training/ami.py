@@ -1,51 +1,44 @@
-"""AMI: the mutual information of the attention maps of two views (paper, section 3.2)."""
+"""AMI, the attention mutual information of two views, in six steps (paper, section 3.2)."""
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor
 
-SMALLEST_DISTANCE = 1e-6
-"""Least 1 - rho^2, which keeps I finite where two views agree entirely: at most 6.9 nats."""
 ROWS_AT_A_TIME = 128
-"""Rows whose positions are counted, and drawn, together: what that takes stays in the cache."""
-SMALLEST_NORM = 1e-4
-"""Log-probabilities of a smaller norm are constant but for rounding: nothing to correlate."""
+"""Rows whose positions are counted or drawn together: what that takes stays in the cache."""
+
+
+def attention_rows(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Cut the attention maps of two views into rows (step 1).
+
+    A row is one sentence, one head and one of two chunks of layers: the first, third, … or the
+    second, fourth, … of them. All tokens x tokens positions belong to it, padding included.
+
+    Args:
+        maps: log attention probabilities after dropout, [2n, heads, tokens, tokens] for each of an
+            even number of layers: the first views of n sentences, then the second ones.
+
+    Returns:
+        The rows of view one and of view two, each [n * heads * 2, layers / 2 * tokens * tokens].
+    """
+    dealt = torch.stack(maps[0::2] + maps[1::2], dim=2)  # [2n, heads, layers, queries, keys]
+    chunks = dealt.unflatten(2, (2, -1))  # [2n, heads, chunk, layers of the chunk, queries, keys]
+    return chunks.flatten(3).flatten(0, 2).chunk(2)
 
 
 def attention_mutual_information(
-    first: Tensor,
-    second: Tensor,
-    *,
-    positions: Tensor | None = None,
-    samples: int = 150,
-    generator: torch.Generator | None = None,
+    first: Tensor, second: Tensor, *, samples: int = 150, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Return the mutual information of the attention maps of two views (paper, section 3.2).
-
-    Attention probabilities are treated as log-normal, so that the mutual information of two rows
-    is the one of two Gaussians. The result is the mean of `gaussian_mutual_information` over the
-    used rows, times (fraction of their positions kept in both views)^2 + 1e-6.
-
-    It takes log-probabilities, because the gradient of the logarithm of a probability overflows
-    if the probability is tiny.
-
-    Under `torch.distributed` the rows are those of all processes together.
+    """Return the mutual information of the attention of two views (steps 2 to 6).
 
     Args:
         first, second: log attention probabilities of view one and two, float, [rows, positions];
             -inf where a key is padding or was dropped out.
-        positions: bool, [rows, positions], False for positions that do not exist: they are
-            neither kept nor lost. By default all exist.
-        samples: positions drawn per row, the same in both views, from those kept in both. Only
-            rows that keep as many are used. If none does, all rows are used, with as many samples
-            as the row that keeps the fewest.
+        samples: positions drawn per row, the same in both views.
         generator: source of randomness on the tensors' device.
 
     Returns:
-        Scalar tensor >= 0, in nats, differentiable in both arguments, always finite; 0 if nothing
-        is left to sample.
+        Scalar tensor >= 0, in nats, differentiable in both arguments, always finite.
 
     Raises:
         ValueError: the two views differ in shape.
@@ -55,34 +48,23 @@ def attention_mutual_information(
             f"the views' attention must be two equal [rows, positions], not {tuple(first.shape)} "
             f"and {tuple(second.shape)}"
         )
-    # Steps 1 and 2 (paper, section 3.2): a position that dropout took from either view, or whose
-    # key is padding, has no logarithm to compare.
+    # 2. Keep the positions that both views have: dropped ones and padding keys fall away, padding
+    #    queries stay.
     kept = (first > -torch.inf) & (second > -torch.inf)
-    if positions is not None:
-        kept &= positions
-    # Step 3: rows with enough kept positions are used. In a batch of short sentences no row has
-    # enough; then all are, with as many samples as the poorest of them has.
     counts = torch.cat([part.sum(dim=1) for part in kept.split(ROWS_AT_A_TIME)])
-    if over_processes(counts.max(), dist.ReduceOp.MAX) < samples:
-        samples = int(over_processes(counts.min(), dist.ReduceOp.MIN))
-    if samples == 0:  # AMI is 0, but still a function of both views, so that backward() works
-        return 0 * (first.nan_to_num(neginf=0).sum() + second.nan_to_num(neginf=0).sum())
+    # 3. Use the rows that keep enough. In a batch of short sentences none may: then use all, with
+    #    as many samples as the poorest row keeps.
+    samples = samples if counts.max() >= samples else int(counts.min())
     used = counts >= samples
-
-    # Step 4: the same positions in both views, or there would be nothing to correlate.
-    drawn = _draw(kept[used], samples, generator)
-    # Read where they are: a copy of the rows, and of their gradients, would be the larger part.
-    places = used.nonzero() * first.shape[1] + drawn
-    information = gaussian_mutual_information(
-        *(view.flatten().gather(0, places.flatten()).view_as(places) for view in (first, second))
-    )
-    # Step 6: padding and dropout both lower the fraction, which is over every position of the used
-    # rows. So a batch of sentences of one length, which are compared more fully, counts for more.
-    sizes = used.sum() * first.shape[1] if positions is None else positions[used].count_nonzero()
-    sums = [information.sum(), used.sum(), counts[used].sum(), sizes]
-    sums = torch.stack([total.to(information.dtype) for total in sums])
-    information, rows, kept, sizes = of_all_processes(sums[None]).sum(dim=0)
-    return information / rows * ((kept / sizes) ** 2 + 1e-6)
+    # 4. Of each used row, draw kept positions without repetition, the same in both views.
+    drawn = used.nonzero() * first.shape[1] + _draw(kept[used], samples, generator)
+    views = (view.flatten().gather(0, drawn.flatten()).view_as(drawn) for view in (first, second))
+    # 5. Take attention for log-normal: correlate its logarithms, as if they were Gaussian.
+    information = gaussian_mutual_information(*views)
+    # 6. Average over rows, and weigh by the squared fraction of *all* positions, padding included,
+    #    that both views kept.
+    fraction = counts[used].sum().to(information.dtype) / kept[used].numel()
+    return information.mean() * (fraction**2 + 1e-6)
 
 
 def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
@@ -92,46 +74,18 @@ def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
         first, second: samples of two variables, float, [rows, samples].
 
     Returns:
-        Float, [rows], in nats; 0 for a constant row, at most 6.9 where rho reaches 1.
-
-    Raises:
-        ValueError: the two differ in shape.
+        Float, [rows], in nats; 0 for a constant row, at most 6.9 as |rho| reaches 1.
     """
-    if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(
-            f"the samples must be two equal [rows, samples], not {tuple(first.shape)} and "
-            f"{tuple(second.shape)}"
-        )
-    # Attention is taken for log-normal, and so its logarithms for Gaussian (paper, section 3.2): of
-    # two Gaussians, rho alone decides the mutual information. Its sign does not matter.
-    rho = F.cosine_similarity(
-        first - first.mean(dim=1, keepdim=True),
-        second - second.mean(dim=1, keepdim=True),
-        dim=1,
-        eps=SMALLEST_NORM,
-    )
-    return -0.5 * torch.log((1 - rho**2).clamp(min=SMALLEST_DISTANCE))
+    first, second = (view - view.mean(dim=1, keepdim=True) for view in (first, second))
+    rho = F.cosine_similarity(first, second, dim=1, eps=1e-4)  # a smaller norm is only rounding
+    return -0.5 * torch.log((1 - rho**2).clamp(min=1e-6))
 
 
 def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
     """Draw `samples` kept positions of each row without repetition: [rows, samples]."""
     drawn = []
     for part in kept.split(ROWS_AT_A_TIME):
-        # The largest of random keys are a sample without repetition: as the authors' multinomial
-        # over equal weights draws it, and several times as fast.
-        order = torch.rand(part.shape, device=part.device, generator=generator)
-        order.masked_fill_(~part, -1)
-        drawn.append(order.topk(min(samples, part.shape[1]), dim=1, sorted=False).indices)
+        # The largest of random keys: the distribution of the authors' multinomial, but faster.
+        keys = torch.rand(part.shape, device=part.device, generator=generator)
+        drawn.append(keys.masked_fill_(~part, -1).topk(samples, dim=1, sorted=False).indices)
     return torch.cat(drawn)
-
-
-def of_all_processes(rows: Tensor) -> Tensor:
-    """Gather the rows of all processes in order of rank, gradients included."""
-    return all_gather_with_grad(rows) if dist.is_initialized() else rows
-
-
-def over_processes(value: Tensor, operation: dist.ReduceOp) -> Tensor:
-    """Return the largest or smallest `value` over all processes."""
-    if dist.is_initialized():
-        dist.all_reduce(value, operation)
-    return value

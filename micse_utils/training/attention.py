@@ -1,4 +1,4 @@
-"""The attention maps of two dropout views: recorded in the forward pass, cut into rows."""
+"""Record the attention maps of two dropout views in the forward pass."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -16,49 +16,6 @@ def two_views(features: dict[str, Tensor]) -> dict[str, Tensor]:
         name: torch.cat([value, value]) if torch.is_tensor(value) else value
         for name, value in features.items()
     }
-
-
-def attention_rows(
-    maps: list[Tensor], attention_mask: Tensor, *, padding: str = "counted"
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Cut the attention maps of two views into rows, one per (sentence, head, chunk of layers).
-
-    There are two chunks, however many layers there are: the first, third, fifth, ... layer and
-    the second, fourth, sixth, ... one. Of an odd number, the second chunk has a layer less; a
-    single layer makes one chunk.
-
-    Args:
-        maps: log attention probabilities, one [2n, heads, tokens, tokens] a layer; the first
-            views of n sentences, then the second ones.
-        attention_mask: 1 for real tokens, 0 for padding, [2n, tokens].
-        padding: `counted`: every position of a row counts, padding included (padding keys have
-            log-probability -inf, so they count as lost). `ignored`: only real queries and keys.
-
-    Returns:
-        Log-probabilities of view one and of view two, each
-        [n * heads * chunks, layers of a chunk * tokens * tokens], and which of these positions
-        count, as a bool tensor of the same shape, or None if all do.
-    """
-    chunks = min(2, len(maps))
-    depth = -(-len(maps) // chunks)
-    missing = [torch.full_like(maps[0], -torch.inf)] * (depth * chunks - len(maps))
-    # Layer min + 2 * depth + chunk: neighbouring layers go to different chunks, as the authors deal
-    # them out. A row then holds the maps of every other layer, and AMI compares those of one head
-    # in the first view with those of the same head in the second.
-    stacked = torch.stack([*maps, *missing]).unflatten(0, (depth, chunks)).unflatten(2, (2, -1))
-    views = stacked.permute(2, 3, 4, 1, 0, 5, 6)  # view, n, head, chunk, depth, query, key
-    first, second = (view.flatten(3).flatten(0, 2) for view in views)
-    # By the authors' rule padding queries are positions like any other: what they attend to are
-    # real tokens. Padding keys are lost, because their probability is 0.
-    if padding == "counted" and not missing:
-        return first, second, None
-
-    present = torch.arange(depth * chunks, device=first.device) < len(maps)
-    counts = present.unflatten(0, (depth, chunks)).T[:, :, None, None]
-    if padding == "ignored":
-        token = attention_mask.bool().chunk(2)[0]
-        counts = counts & (token[:, :, None] & token[:, None, :])[:, None, None, None]
-    return first, second, counts.expand_as(views[0]).flatten(3).flatten(0, 2)
 
 
 def attention_modules(transformer: PreTrainedModel) -> list[nn.Module]:

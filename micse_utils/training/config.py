@@ -10,7 +10,6 @@ if TYPE_CHECKING:  # the command line reads the settings' names, and should not 
     from sentence_transformers import SentenceTransformer
 
 METHODS = ("micse", "simcse")
-PADDING = ("counted", "ignored")
 SELECTIONS = ("all", "authors")
 
 
@@ -24,9 +23,8 @@ class LowShotConfig:
     Attributes:
         method: `micse`, or `simcse`, which is the same without attention mutual information.
         ami_weight: lambda of the paper; not used by SimCSE.
-        ami_padding: `counted`, the authors' rule, or `ignored`; see `MiCSELoss`.
-        min_layer, max_layer: layers whose attention is compared, the last not included; None:
-            those of the paper in proportion (7 to 11 of 12).
+        min_layer, max_layer: layers whose attention is compared, an even number, the last not
+            included; None: those of the paper in proportion (7 to 11 of 12).
         temperature: temperature of InfoNCE.
         batch_size: sentences of one step, over all processes together. The last batch of an epoch
             may have fewer; it is used, too.
@@ -46,7 +44,6 @@ class LowShotConfig:
 
     method: str = "micse"
     ami_weight: float = 1e-3
-    ami_padding: str = "counted"
     min_layer: int | None = None
     max_layer: int | None = None
     temperature: float = 0.05
@@ -62,7 +59,7 @@ class LowShotConfig:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        choices = {"method": METHODS, "ami_padding": PADDING, "select_from": SELECTIONS}
+        choices = {"method": METHODS, "select_from": SELECTIONS}
         for name, known in choices.items():
             value = getattr(self, name)
             if value not in known:

@@ -10,17 +10,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor, nn
 
 from micse_utils.checks import shown
-from micse_utils.training.ami import attention_mutual_information, of_all_processes, over_processes
-from micse_utils.training.attention import (
-    attention_modules,
-    attention_rows,
-    recorded_attention,
-    two_views,
-)
-from micse_utils.training.config import PADDING
+from micse_utils.training.ami import attention_mutual_information, attention_rows
+from micse_utils.training.attention import attention_modules, recorded_attention, two_views
 
 CITATION = """@inproceedings{klein-nabi-2023-micse,
     title = "mi{CSE}: Mutual Information Contrastive Learning for Low-shot Sentence Embeddings",
@@ -86,20 +81,14 @@ class MiCSELoss(nn.Module):
             be trained ([CLS] in the paper).
         ami_weight: lambda.
         min_layer, max_layer: the layers whose attention is compared, counted from 0, the last one
-            not included; by default those of the paper (7 to 11 of 12) in proportion.
+            not included; an even number. By default those of the paper (7 to 11 of 12) in
+            proportion: 3 to 5 of 6, 2 to 4 of 4.
         temperature: temperature of InfoNCE.
         samples: positions drawn per row of attention.
-        padding: `counted`, the authors' rule: padding queries are positions like any other and
-            padding keys count as lost, so that AMI also depends on the longest sentence of the
-            batch. `ignored`, a variant of this kit: only real queries and keys count. On padded
-            batches of Wikipedia sentences and the packaged encoder it is 1.5 times as large
-            (1.34 to 1.75), with gradients in a different direction (cosine 0.5 to 0.8); from the
-            raw start it trained slightly better (STS-B dev 60.4 against 59.7, five of five seeds,
-            `data/recorded`).
 
     Raises:
-        ValueError: an unknown architecture, a layer range the model does not have, an unknown
-            `padding`, an invalid weight or temperature.
+        ValueError: an unknown architecture, layers that the model does not have or an odd number
+            of them, an invalid weight or temperature.
 
     Example:
         >>> loss = MiCSELoss(model, ami_weight=1e-3)
@@ -115,7 +104,6 @@ class MiCSELoss(nn.Module):
         max_layer: int | None = None,
         temperature: float = 0.05,
         samples: int = 150,
-        padding: str = "counted",
     ) -> None:
         super().__init__()
         if not (ami_weight >= 0 and temperature > 0 and samples >= 2):
@@ -123,23 +111,12 @@ class MiCSELoss(nn.Module):
                 "ami_weight must be 0 or more, temperature above 0 and samples 2 or more, got "
                 f"{ami_weight}, {temperature} and {samples}"
             )
-        if padding not in PADDING:
-            raise ValueError(f"padding must be one of {', '.join(PADDING)}, got {shown(padding)}")
         attentions = attention_modules(model.transformers_model)
-        depth = len(attentions)
-        self.min_layer = depth * 7 // 12 if min_layer is None else min_layer
-        self.max_layer = round(depth * 11 / 12) if max_layer is None else max_layer
-        whole_numbers = isinstance(self.min_layer, int) and isinstance(self.max_layer, int)
-        if not whole_numbers or not 0 <= self.min_layer < self.max_layer <= depth:
-            raise ValueError(
-                f"layers {shown(self.min_layer)} to {shown(self.max_layer)} (not included) are no "
-                f"range of this model's {depth} layers"
-            )
+        self.min_layer, self.max_layer = _layer_range(len(attentions), min_layer, max_layer)
         self.model = model
         self.ami_weight = ami_weight
         self.temperature = temperature
         self.samples = samples
-        self.padding = padding
         # The head takes what the contrastive task does to a vector, so that [CLS] below it is
         # spared; it is thrown away after training.
         width = model.get_embedding_dimension()
@@ -159,7 +136,10 @@ class MiCSELoss(nn.Module):
     def forward(
         self, sentence_features: Iterable[dict[str, Tensor]], labels=None
     ) -> dict[str, Tensor]:
-        """Compute the loss of a batch; under `torch.distributed`, of the batches of all processes.
+        """Compute the loss of a batch.
+
+        Under `torch.distributed`, InfoNCE is over the batches of all processes, which must be of
+        one size, and AMI is of this process's own.
 
         Args:
             sentence_features: one dictionary of `input_ids`, `attention_mask`, … [n, tokens].
@@ -183,10 +163,9 @@ class MiCSELoss(nn.Module):
                 "gradient checkpointing must be off for MiCSELoss: it makes attention maps twice"
             )
         # Both views in one batch: dropout is drawn for each row, so the two copies differ.
-        views = two_views(self._padded_alike(sentence_features[0]))
         maps: list[Tensor] = []
         with recorded_attention(self._attentions if self.ami_weight else (), maps):
-            output = self.model(views)
+            output = self.model(two_views(sentence_features[0]))
         # The head reads the raw embedding: of a unit vector, its bias would make up the most.
         for module in self._after_transformer:
             output = module(output)
@@ -194,35 +173,18 @@ class MiCSELoss(nn.Module):
 
         # Differences of the order of bfloat16's rounding decide both terms.
         with torch.autocast(embeddings.device.type, enabled=False):
-            first, second = (of_all_processes(view) for view in embeddings.float().chunk(2))
+            first, second = embeddings.float().chunk(2)
+            if dist.is_initialized():
+                first, second = all_gather_with_grad(first), all_gather_with_grad(second)
             first, second = self.head(first), self.head(second)
             terms = {"info_nce": info_nce(first, second, temperature=self.temperature)}
             if self.ami_weight:
                 # Minus, because the loss falls and AMI is to grow.
-                terms["ami_term"] = -self.ami_weight * self._ami(maps, views["attention_mask"])
+                terms["ami_term"] = -self.ami_weight * self._ami(maps)
         return terms
 
-    def _ami(self, maps: list[Tensor], attention_mask: Tensor) -> Tensor:
-        first, second, positions = attention_rows(maps, attention_mask, padding=self.padding)
-        return attention_mutual_information(
-            first, second, positions=positions, samples=self.samples
-        )
-
-    def _padded_alike(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Pad a batch to the longest sentence of all processes, which AMI depends on."""
-        mask = features["attention_mask"]
-        longest = torch.tensor(mask.shape[1], device=mask.device)
-        missing = int(over_processes(longest, dist.ReduceOp.MAX)) - mask.shape[1]
-        if not missing:
-            return features
-        [model] = self._encoder
-        fill = {"input_ids": model.tokenizer.pad_token_id}
-        return {
-            name: F.pad(value, (0, missing), value=fill.get(name, 0))
-            if torch.is_tensor(value) and value.shape == mask.shape
-            else value
-            for name, value in features.items()
-        }
+    def _ami(self, maps: list[Tensor]) -> Tensor:
+        return attention_mutual_information(*attention_rows(maps), samples=self.samples)
 
     @torch.no_grad()
     def measure_ami(self, sentences: list[str], *, max_length: int = 32, seed: int = 0) -> float:
@@ -243,7 +205,7 @@ class MiCSELoss(nn.Module):
             model.train()  # without dropout there is one view, not two
             model[0](views)  # in float32, whatever the trainer made of `model`
             model.train(was_training)
-            return self._ami(maps, views["attention_mask"]).item()
+            return self._ami(maps).item()
 
     @property
     def citation(self) -> str:
@@ -252,5 +214,25 @@ class MiCSELoss(nn.Module):
 
     def get_config_dict(self) -> dict[str, object]:
         """Return the settings, for the model card."""
-        names = ("ami_weight", "min_layer", "max_layer", "temperature", "samples", "padding")
+        names = ("ami_weight", "min_layer", "max_layer", "temperature", "samples")
         return {name: getattr(self, name) for name in names}
+
+
+def _layer_range(depth: int, first: int | None, last: int | None) -> tuple[int, int]:
+    """Return the layers to compare of so many, by default the paper's in proportion."""
+    # 11 of 12, and a third of all layers, an even number: 7 to 11.
+    default_last = (11 * depth + 5) // 12
+    first = default_last - 2 * max(1, round(depth / 6)) if first is None else first
+    last = default_last if last is None else last
+    whole_numbers = isinstance(first, int) and isinstance(last, int)
+    if not whole_numbers or not 0 <= first < last <= depth:
+        raise ValueError(
+            f"layers {shown(first)} to {shown(last)} (not included) are no range of this model's "
+            f"{depth} layers"
+        )
+    if (last - first) % 2:
+        raise ValueError(
+            f"min_layer={first} and max_layer={last} (not included) must span an even number of "
+            f"layers, got {last - first}: AMI compares them in two equal chunks; change one by 1"
+        )
+    return first, last

@@ -32,7 +32,7 @@ from micse_utils.results import (
     write_json,
 )
 from micse_utils.settings import process
-from micse_utils.training.batches import JointBatches
+from micse_utils.training.batches import Batches
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.losses import MiCSELoss
 from micse_utils.training.monitor import (
@@ -177,7 +177,6 @@ class Run:
             min_layer=config.min_layer,
             max_layer=config.max_layer,
             temperature=config.temperature,
-            padding=config.ami_padding,
         )
         steps = self._steps()
         evaluator = DevelopmentEvaluator(self.dev)
@@ -246,8 +245,7 @@ class Run:
     def _steps(self) -> int:
         """Return the number of steps; report sentences that an epoch leaves out."""
         config, sentences, (rank, processes) = self.config, len(self.sentences), process()
-        batches = JointBatches(self.sentences, config.batch_size // processes)
-        left_out = sentences - sum(map(len, batches))
+        left_out = sentences % (config.batch_size // processes) == 1
         if rank == 0 and sentences < config.batch_size:
             print(
                 f"batch_size is {config.batch_size} but only {sentences} sentences were given: "
@@ -255,8 +253,8 @@ class Run:
             )
         elif rank == 0 and left_out:
             print(
-                f"left out of each epoch, because too few for a batch: {left_out} of the "
-                f"{sentences} sentences, different ones each time"
+                f"left out of each epoch, because too few for a batch: 1 of the {sentences} "
+                "sentences, a different one each time"
             )
         steps = total_steps(sentences, config)
         if config.select_from == "authors" and config.eval_steps > steps:
@@ -273,7 +271,7 @@ class Run:
             output_dir=str(self.checkpoints),
             max_steps=steps,
             per_device_train_batch_size=config.batch_size // process()[1],
-            batch_sampler=JointBatches,
+            batch_sampler=Batches,
             dataloader_pin_memory=device.type == "cuda",
             learning_rate=config.learning_rate,
             # The authors' optimiser, spelled out so that no new default of the library changes it.
@@ -385,8 +383,8 @@ def _is_whole(checkpoint: Path) -> bool:
 def total_steps(sentences: int, config: LowShotConfig) -> int:
     """Return the number of optimiser steps for a number of sentences."""
     processes = process()[1]
-    parts = len(JointBatches(range(sentences), config.batch_size // processes))
-    return config.steps or config.epochs * (parts // processes)
+    batches = len(Batches(range(sentences), config.batch_size // processes))
+    return config.steps or config.epochs * -(-batches // processes)
 
 
 def _of_weights(model: SentenceTransformer) -> Provenance:

@@ -1,7 +1,7 @@
 """Low-shot training: `train_low_shot`.
 
-Runs unchanged under `torchrun` and `accelerate launch`: batch, loss and gradients are those of all
-processes together.
+Runs unchanged under `torchrun` and `accelerate launch`: batch, InfoNCE and gradients are those of
+all processes together, AMI is the mean of each process's own.
 """
 
 from collections.abc import Sequence
@@ -74,14 +74,16 @@ def train_low_shot(
         config = configure(preset, method=method, **settings)
     sentences = _distinct(sentences, base_model, config.max_length)
     _, processes = process()
-    if len(sentences) < 2 * processes:
+    least = 2 if processes == 1 else config.batch_size
+    if len(sentences) < least:
         raise ValueError(
-            f"training needs {2 * processes} sentences or more, got {len(sentences)}: each is told "
-            "from the others of its batch"
+            f"training needs {least} sentences or more, got {len(sentences)}: each is told from "
+            "the others of its batch"
         )
-    if config.batch_size % processes:
+    if config.batch_size % processes or config.batch_size < 2 * processes:
         raise ValueError(
-            f"batch_size={config.batch_size} cannot be shared by {processes} processes"
+            f"batch_size={config.batch_size} cannot be shared by {processes} processes: it must be "
+            "a multiple of their number, with two sentences or more for each"
         )
     if dev is None:
         dev = load_stsb("dev")

@@ -5,15 +5,14 @@ from functools import partial
 import torch
 from compare import interleaved, peak_mebibytes, speed_rows
 
-from micse_utils.training.ami import attention_mutual_information
-from micse_utils.training.attention import attention_rows
+from micse_utils.training.ami import attention_mutual_information, attention_rows
 
 SENTENCES, HEADS, LAYERS, LENGTH, SAMPLES = 64, 12, 4, 32, 150
 
 
-def rows_by_rows(first, second, *, positions=None, samples=SAMPLES, generator=None):
+def rows_by_rows(first, second, *, samples=SAMPLES, generator=None):
     """AMI as the paper's code is described: correlate all rows with all, then read the diagonal."""
-    kept = first.isfinite() & second.isfinite()  # there are no others with an even range
+    kept = first.isfinite() & second.isfinite()
     enough = kept.sum(dim=1) >= samples
     order = torch.rand(kept.shape, generator=generator).masked_fill(~kept, -1)
     drawn = order.topk(samples, dim=1).indices[enough]
@@ -36,7 +35,7 @@ def views():
         )
         dropped = torch.rand(scores.shape) < 0.1
         maps.append(scores.log_softmax(dim=-1).masked_fill(dropped, -torch.inf))
-    first, second, _ = attention_rows(maps, torch.ones(2 * SENTENCES, LENGTH))
+    first, second = attention_rows(maps)
     return first.requires_grad_(), second.requires_grad_()
 
 

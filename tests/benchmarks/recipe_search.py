@@ -3,8 +3,7 @@
     MICSE_SENTEVAL=/path/to/SentEval python tests/benchmarks/recipe_search.py
 
 Each objective gets the same number of settings, on the same sentences, which no reported figure
-uses: SimCSE nine learning rates, miCSE three rates at three weights of AMI, by the authors' rule
-for padding and by the variant that ignores it. Spearman x 100 on the development pairs chooses.
+uses: SimCSE nine learning rates, miCSE three rates at three weights of AMI. Spearman x 100 on the development pairs chooses.
 Runs are kept in `results/recipe_search`; called again, it resumes.
 """
 
@@ -31,17 +30,13 @@ STARTS = {
 
 
 def settings(start):
-    """Yield the settings of each arm: three arms of nine."""
+    """Yield the settings of each arm: two arms of nine."""
     _, (first, last), weights = STARTS[start]
     shared = {"min_layer": first, "max_layer": last, "steps": 20, "eval_steps": 10}
     for rate in RATES:
         yield "SimCSE", LowShotConfig("simcse", learning_rate=rate, **shared)
-    arms = {"miCSE": "counted", "miCSE, padding ignored": "ignored"}
-    for (arm, padding), rate, weight in itertools.product(arms.items(), RATES[4::2], weights):
-        yield (
-            arm,
-            LowShotConfig(learning_rate=rate, ami_weight=weight, ami_padding=padding, **shared),
-        )
+    for rate, weight in itertools.product(RATES[4::2], weights):
+        yield "miCSE", LowShotConfig(learning_rate=rate, ami_weight=weight, **shared)
 
 
 def main():

@@ -1,12 +1,11 @@
 """What is recorded of the attention, against the library's own eager attention."""
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModel, DistilBertConfig, ElectraConfig, RobertaConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from micse_utils.training.attention import attention_modules, attention_rows, recorded_attention
+from micse_utils.training.attention import attention_modules, recorded_attention
 
 
 def transformer_of(config):
@@ -96,33 +95,3 @@ def test_dropped_positions_are_lost_to_the_recorded_map_and_to_the_output(backbo
 def test_another_architecture_is_refused():
     with pytest.raises(ValueError, match=r"attention of a electra model cannot be recorded; bert"):
         attention_modules(transformer_of(ELECTRA))
-
-
-@pytest.mark.parametrize("padding", ["counted", "ignored"])
-@pytest.mark.parametrize("layers", [1, 2, 3, 4, 6])
-def test_rows_are_sentence_head_and_one_of_two_chunks(layers, padding):
-    n, heads, tokens, chunks = 3, 2, 5, min(2, layers)
-    rng = np.random.default_rng(layers)
-    maps = rng.normal(size=(layers, 2 * n, heads, tokens, tokens))
-    mask = np.array([[1] * 5, [1] * 3 + [0] * 2, [1] * 2 + [0] * 3])
-    first, second, positions = attention_rows(
-        [torch.tensor(m) for m in maps], torch.tensor(np.concatenate([mask, mask])), padding=padding
-    )
-    if padding == "counted" and layers in (1, 2, 4, 6):
-        assert positions is None
-        positions = torch.ones_like(first, dtype=torch.bool)
-    row = 0
-    for sentence in range(n):
-        for head in range(heads):
-            for chunk in range(chunks):
-                of_chunk = maps[chunk::2]  # every second layer
-                for view, rows in ((0, first), (n, second)):
-                    expected = of_chunk[:, view + sentence, head].ravel()
-                    np.testing.assert_array_equal(rows[row][: len(expected)], expected)
-                    assert rows[row][len(expected) :].isneginf().all()
-                size = len(of_chunk) * tokens**2
-                real = len(of_chunk) * mask[sentence].sum() ** 2
-                assert positions[row].sum() == (size if padding == "counted" else real)
-                assert not positions[row][size:].any()
-                row += 1
-    assert len(first) == len(second) == len(positions) == row

@@ -34,9 +34,9 @@ def test_the_presets_are_the_papers_recipes(model_of_depth):
         assert (preset.epochs, preset.steps, preset.ami_weight) == (epochs, None, weight)
         assert (preset.batch_size, preset.max_length, preset.learning_rate) == (64, 32, 1e-5)
         assert (preset.temperature, preset.eval_steps) == (0.05, eval_steps)
-        assert (preset.ami_padding, preset.seed, preset.bf16) == ("counted", 42, False)
+        assert (preset.seed, preset.bf16) == (42, False)
         loss = MiCSELoss(twelve_layers, min_layer=preset.min_layer, max_layer=preset.max_layer)
-        assert (loss.min_layer, loss.max_layer, loss.padding) == (7, 11, "counted")
+        assert (loss.min_layer, loss.max_layer) == (7, 11)
 
 
 def test_a_recipe_belongs_to_the_nominal_size_of_a_split(model_of_depth):
@@ -77,7 +77,6 @@ def test_settings_replace_those_of_a_preset():
         ({"learning_rate": float("nan")}, ValueError),
         ({"learning_rate": "fast"}, ValueError),
         ({"ami_weight": None}, ValueError),
-        ({"ami_padding": "left out"}, ValueError),
         ({"select_from": "best"}, ValueError),
         ({"bf16": None}, ValueError),
         ({"seed": -1}, ValueError),

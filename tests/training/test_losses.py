@@ -15,7 +15,7 @@ from transformers import AutoModel
 
 from micse_utils.training import ami
 from micse_utils.training.ami import attention_mutual_information, gaussian_mutual_information
-from micse_utils.training.losses import MiCSELoss, info_nce
+from micse_utils.training.losses import MiCSELoss, _layer_range, info_nce
 
 SENTENCES = ["a dog runs", "the cat sat on the warm mat", "a man plays a guitar on the street"]
 
@@ -215,32 +215,22 @@ def test_the_order_of_the_batch_does_not_matter(model):
     assert turned.item() == pytest.approx(value.item(), rel=1e-5)
 
 
-def test_padding_lowers_ami_unless_it_is_ignored(model):
+def test_padding_lowers_ami(model):
     """The views are equal without dropout, so that only the fraction of kept positions differs."""
     sentences = ["a cat sat", "the dog ran", "red park mat", "big blue dog"]  # five tokens each
-    amis = {}
-    for padding in ("counted", "ignored"):
-        loss = MiCSELoss(without_dropout(model), 0.5, min_layer=0, max_layer=2, padding=padding)
-        for length in (5, 24):
-            terms = loss.train()([features(model, sentences, length=length)])
-            amis[padding, length] = -terms["ami_term"].item() / 0.5
+    loss = MiCSELoss(without_dropout(model), 0.5, min_layer=0, max_layer=2).train()
     full = -0.5 * np.log(1e-6)  # the largest value, of equal views
-    assert amis["ignored", 5] == amis["counted", 5] == pytest.approx(full, rel=1e-3)
-    assert amis["ignored", 24] == pytest.approx(full, rel=1e-3)
-    # All 24 queries look at 5 of 24 keys.
-    assert amis["counted", 24] == pytest.approx(full * ((5 / 24) ** 2 + 1e-6), rel=1e-3)
+    for length in (5, 24):  # all queries look at 5 keys
+        value = -loss([features(model, sentences, length=length)])["ami_term"].item() / 0.5
+        assert value == pytest.approx(full * ((5 / length) ** 2 + 1e-6), rel=1e-3)
 
 
-def test_the_layer_range_decides_which_attention_is_compared(tiny_bert):
-    def ami(**layers):
-        torch.manual_seed(0)
-        model = SentenceTransformer(modules=[Transformer(str(tiny_bert)), Pooling(32, "cls")])
-        loss = MiCSELoss(model, 1.0, **layers).train()
-        torch.manual_seed(0)
-        return -loss([features(model, SENTENCES)])["ami_term"].item()
-
-    assert ami(min_layer=0, max_layer=1) != ami(min_layer=1, max_layer=2)
-    assert ami(min_layer=1, max_layer=2) == ami()  # 7 to 11 of 12, in proportion
+@pytest.mark.parametrize(
+    ("depth", "layers"),
+    {12: (7, 11), 24: (14, 22), 6: (3, 5), 4: (2, 4), 2: (0, 2), 8: (5, 7), 3: (1, 3)}.items(),
+)
+def test_the_default_layers_are_an_even_number_in_proportion_to_the_papers(depth, layers):
+    assert _layer_range(depth, None, None) == layers
 
 
 @pytest.mark.parametrize("sentences", [["a"], [""], ["a cat"] * 2])
@@ -261,12 +251,16 @@ def test_small_batches_and_short_sentences_are_finite(model, sentences):
         {"samples": 1},
         {"min_layer": 7, "max_layer": 11},
         {"min_layer": 1, "max_layer": 1},
-        {"padding": "left out"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(model, settings):
     with pytest.raises(ValueError):
         MiCSELoss(model, **settings)
+
+
+def test_an_odd_number_of_layers_is_refused(model):
+    with pytest.raises(ValueError, match="even number of layers, got 1: .* change one by 1"):
+        MiCSELoss(model, min_layer=1, max_layer=2)
 
 
 def test_two_columns_are_refused(model):
@@ -334,65 +328,70 @@ def first_kept(kept, samples, generator):
     return kept.long().argsort(dim=1, descending=True, stable=True)[:, :samples]
 
 
-def joint_step(rank, world, folder, sentences, queue):
-    """Loss and gradients of one process's share of the batch, averaged as DDP does."""
+def loss_of(model):
+    """A loss that plays no dice."""
+    without_dropout(model).transformers_model.embeddings.register_forward_hook(
+        make_second_view_differ
+    )
+    torch.manual_seed(0)
+    return MiCSELoss(model, 0.5, min_layer=0, max_layer=2).train()
+
+
+def gradients_of(model, loss):
+    found = {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
+    return found | {f"head.{n}": p.grad.numpy() for n, p in loss.head.named_parameters()}
+
+
+def joint_step(rank, folder, shares, queue):
+    """Terms and gradients of one of two processes, averaged as DDP does."""
     torch.set_num_threads(1)
     ami._draw = first_kept
-    if world > 1:
-        store = f"file://{folder}/store"
-        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
-    model = without_dropout(SentenceTransformer(str(folder / "model"), device="cpu"))
-    model.transformers_model.embeddings.register_forward_hook(make_second_view_differ)
-    torch.manual_seed(0)
-    loss = MiCSELoss(model, 0.5, min_layer=0, max_layer=2).train()
-    share = len(sentences) // world
-    batch = features(model, sentences[rank * share : (rank + 1) * share])
-    if world > 1:
-        loss.model = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-    terms = loss([batch])
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    model = SentenceTransformer(str(folder / "model"), device="cpu")
+    loss = loss_of(model)
+    loss.model = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    terms = loss([features(model, shares[rank])])
     total(terms).backward()
-    gradients = {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
-    gradients |= {f"head.{n}": p.grad.numpy() for n, p in loss.head.named_parameters()}
-    queue.put((total(terms).item(), -terms["ami_term"].item() / 0.5, gradients))
-    if world > 1:
-        dist.barrier()
-        dist.destroy_process_group()
+    values = {name: term.item() for name, term in terms.items()}
+    queue.put((rank, values, gradients_of(model, loss)))
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joint_batch(
-    model, tmp_path, processes
+def test_two_processes_share_info_nce_and_have_ami_of_their_own(
+    model, tmp_path, processes, monkeypatch
 ):
     model.save_pretrained(str(tmp_path / "model"))
-    # Four tokens in the one process's share, six in the other's: one batch has them all in six.
+    # Four tokens in the one process's share, six in the other's: each pads for itself.
     words = ["cat", "dog", "mat", "park", "sat", "ran", "red", "big"]
     pairs = [f"{a} {b}" for a in words for b in words]
-    sentences = [*pairs[:32], *(f"the {pair} ." for pair in pairs[32:])]
-    results = {}
-    for world in (1, 2):
-        queue = processes.Queue()
-        started = [
-            processes.Process(target=joint_step, args=(rank, world, tmp_path, sentences, queue))
-            for rank in range(world)
-        ]
-        for process in started:
-            process.start()
-        results[world] = [queue.get(timeout=120) for _ in started]
-        for process in started:
-            process.join(timeout=60)
+    shares = pairs[:32], [f"the {pair} ." for pair in pairs[32:]]
+    queue = processes.Queue()
+    started = [
+        processes.Process(target=joint_step, args=(rank, tmp_path, shares, queue))
+        for rank in range(2)
+    ]
+    for process in started:
+        process.start()
+    results = [queue.get(timeout=120) for _ in started]
+    for process in started:
+        process.join(timeout=60)
 
-    [(value, ami, gradients)] = results[1]
-    largest = max(np.abs(gradient).max() for gradient in gradients.values())
-    assert 0.01 < ami < 5  # neither nothing nor the ceiling
-    for other, other_ami, other_gradients in results[2]:
-        assert other == pytest.approx(value, rel=1e-5)
-        assert other_ami == pytest.approx(ami, rel=1e-5)
-        assert other_gradients.keys() == gradients.keys()
-        for name, gradient in gradients.items():
+    monkeypatch.setattr(ami, "_draw", first_kept)
+    loss = loss_of(model)
+    info_nce = loss([features(model, [*shares[0], *shares[1]])])["info_nce"]
+    own = [loss([features(model, share)])["ami_term"] for share in shares]
+    (info_nce + (own[0] + own[1]) / 2).backward()
+    expected = gradients_of(model, loss)
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    for rank, terms, gradients in results:
+        assert terms["info_nce"] == pytest.approx(info_nce.item(), rel=1e-5)
+        assert terms["ami_term"] == pytest.approx(own[rank].item(), rel=1e-5)
+        assert gradients.keys() == expected.keys()
+        for name, gradient in expected.items():
             # Some are zero but for rounding: that of a key's bias, which softmax ignores.
-            np.testing.assert_allclose(
-                other_gradients[name], gradient, rtol=1e-3, atol=1e-6 * largest
-            )
+            np.testing.assert_allclose(gradients[name], gradient, rtol=1e-3, atol=1e-6 * largest)
 
 
 @pytest.mark.slow

@@ -12,8 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from micse_utils.training import ami, losses
-from micse_utils.training.ami import attention_mutual_information
-from micse_utils.training.attention import attention_rows
+from micse_utils.training.ami import attention_mutual_information, attention_rows
 
 MIXED = [20, 13, 9, 5]
 """Tokens of each sentence of a padded batch."""
@@ -24,8 +23,6 @@ RANGES = {
     "0 to 4 of 6": (6, 0, 4),
     "2 to 4 of 6": (6, 2, 4),
     "0 to 6 of 6": (6, 0, 6),
-    "an odd number: 1 to 6 of 6": (6, 1, 6),
-    "a single layer: 3 to 4 of 6": (6, 3, 4),
 }
 
 
@@ -38,7 +35,7 @@ def probabilities_of(scores, lengths, dropped):
     return np.where(dropped, 0, result / 0.9)
 
 
-def reference_ami(first, second, lengths, drawn, *, samples=150, padding="counted"):
+def reference_ami(first, second, lengths, drawn, *, samples=150):
     """AMI of the attention probabilities of two views.
 
     Args:
@@ -47,21 +44,18 @@ def reference_ami(first, second, lengths, drawn, *, samples=150, padding="counte
         drawn: positions of each used row, counted within the row.
     """
     rows = []
-    for sentence, length in enumerate(lengths):
+    for sentence in range(len(lengths)):
         for head in range(first[0].shape[1]):
             for chunk in range(2):
                 layers = range(chunk, len(first), 2)
-                a, b, exists = [], [], []
+                a, b = [], []
                 for layer in layers:
                     for query in range(first[0].shape[2]):
                         for key in range(first[0].shape[3]):
                             a.append(first[layer][sentence, head, query, key])
                             b.append(second[layer][sentence, head, query, key])
-                            real = query < length and key < length
-                            exists.append(real or padding == "counted")
-                if a:
-                    a, b, exists = np.array(a), np.array(b), np.array(exists)
-                    rows.append((a, b, (a > 0) & (b > 0) & exists, exists.sum()))
+                a, b = np.array(a), np.array(b)
+                rows.append((a, b, (a > 0) & (b > 0), a.size))
     if max(kept.sum() for *_, kept, _ in rows) < samples:
         samples = min(kept.sum() for *_, kept, _ in rows)
     used = [row for row in rows if row[2].sum() >= samples]
@@ -90,22 +84,19 @@ def drawn(monkeypatch):
     return calls
 
 
-def package_ami(scores, lengths, dropped, padding):
+def package_ami(scores, lengths, dropped):
     """AMI of attention scores, [layers, 2n, heads, tokens, tokens], by the package."""
     tokens = scores.shape[-1]
     mask = torch.tensor([[t < length for t in range(tokens)] for length in [*lengths, *lengths]])
     logs = scores.masked_fill(~mask[:, None, None], -torch.inf).log_softmax(dim=-1)
     logs = logs.masked_fill(torch.tensor(dropped), -torch.inf)
-    first, second, positions = attention_rows(list(logs), mask.long(), padding=padding)
-    return attention_mutual_information(
-        first, second, positions=positions, generator=torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    return attention_mutual_information(*attention_rows(list(logs)), generator=generator)
 
 
-@pytest.mark.parametrize("padding", ["counted", "ignored"])
 @pytest.mark.parametrize("lengths", [MIXED, SHORT], ids=["mixed lengths", "short"])
 @pytest.mark.parametrize("layers", RANGES)
-def test_ami_and_its_gradient_are_those_of_the_plain_reading(layers, lengths, padding, drawn):
+def test_ami_and_its_gradient_are_those_of_the_plain_reading(layers, lengths, drawn):
     depth, least, most = RANGES[layers]
     rng = np.random.default_rng(depth + least + most)
     n, heads, tokens = len(lengths), 3, max(lengths)
@@ -117,7 +108,7 @@ def test_ami_and_its_gradient_are_those_of_the_plain_reading(layers, lengths, pa
     scores, dropped = scores[least:most], dropped[least:most]
 
     tensor = torch.tensor(scores, requires_grad=True)
-    value = package_ami(tensor, lengths, dropped, padding)
+    value = package_ami(tensor, lengths, dropped)
     value.backward()
 
     def reference(scores):
@@ -125,13 +116,12 @@ def test_ami_and_its_gradient_are_those_of_the_plain_reading(layers, lengths, pa
             [probabilities_of(s[half], lengths, d[half]) for s, d in zip(scores, dropped)]  # noqa: B905
             for half in (slice(0, n), slice(n, None))
         ]
-        return reference_ami(*views, lengths, drawn[0], padding=padding)
+        return reference_ami(*views, lengths, drawn[0])
 
     assert value.item() == pytest.approx(reference(scores), rel=1e-9)
-    if padding == "counted":
-        short = max(lengths) < 10
-        assert short or len(drawn[0][0]) == 150
-        assert not short or len(drawn[0][0]) < 150
+    short = max(lengths) < 10
+    assert short or len(drawn[0][0]) == 150
+    assert not short or len(drawn[0][0]) < 150
     for _ in range(2):
         direction = rng.normal(size=scores.shape)
         up, down = (reference(scores + step * direction) for step in (1e-5, -1e-5))
@@ -140,16 +130,14 @@ def test_ami_and_its_gradient_are_those_of_the_plain_reading(layers, lengths, pa
 
 
 def test_padding_queries_are_positions_and_padding_keys_are_not_kept(drawn):
-    """The two rules differ, and the sampled positions of the authors' rule show how."""
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(2, 4, 2, 20, 20))
     dropped = np.zeros(scores.shape, dtype=bool)
     lengths = [20, 8]
-    for padding in ("counted", "ignored"):
-        package_ami(torch.tensor(scores), lengths, dropped, padding)
-    counted, ignored = drawn
-    assert (len(counted), len(ignored)) == (8, 4)  # 8 * 20 keep 150 or more, 8 * 8 do not
-    second_sentence = np.array(counted[4:])
+    package_ami(torch.tensor(scores), lengths, dropped)
+    [rows] = drawn
+    assert len(rows) == 8  # 8 * 20 keep 150 or more, 8 * 8 would not
+    second_sentence = np.array(rows[4:])
     queries, keys = second_sentence // 20, second_sentence % 20
     assert queries.max() == 19 and keys.max() < 8
 
@@ -169,7 +157,7 @@ def small_bert(tiny_bert, tmp_path):
     return SentenceTransformer(modules=modules, device="cpu").train()
 
 
-@pytest.mark.parametrize("layers", [(0, 6), (2, 4), (1, 4)])
+@pytest.mark.parametrize("layers", [(0, 6), (2, 4), (1, 5)])
 def test_the_whole_loss_is_that_of_the_plain_reading(small_bert, monkeypatch, drawn, layers):
     sentences = [
         "the big red cat sat on the small blue mat and the dog ran on and on in the park .",
@@ -182,9 +170,9 @@ def test_the_whole_loss_is_that_of_the_plain_reading(small_bert, monkeypatch, dr
     assert len(set(lengths)) > 2
     seen = {}
 
-    def record(maps, attention_mask, **options):
+    def record(maps):
         seen["maps"] = [layer.detach().double().exp().numpy() for layer in maps]
-        return attention_rows(maps, attention_mask, **options)
+        return attention_rows(maps)
 
     monkeypatch.setattr(losses, "attention_rows", record)
     small_bert.transformers_model.encoder.layer[-1].register_forward_hook(

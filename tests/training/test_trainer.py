@@ -90,15 +90,6 @@ def test_a_run_keeps_the_best_checkpoint_and_its_history(whole, tiny_bert):
     assert difference(weights(model_of(tiny_bert)), weights(trained.model)) > 1e-3
 
 
-def test_record_and_model_card_name_the_padding_rule(whole, tiny_bert, tmp_path):
-    train(tiny_bert, tmp_path / "run", steps=1, ami_padding="ignored")
-    for output, rule in ((whole[1], "counted"), (tmp_path / "run", "ignored")):
-        record = json.loads((output / "training.json").read_text(encoding="utf-8"))
-        assert record["config"]["ami_padding"] == rule
-        card = (output / "model" / "README.md").read_text(encoding="utf-8")
-        assert f'"padding": "{rule}"' in card and "- micse\n" in card
-
-
 class Scripted(BaseEvaluator):
     """A development evaluator that gives set scores instead of measuring them."""
 
@@ -317,7 +308,7 @@ def test_sentences_that_the_model_cannot_tell_apart_are_trained_on_once(
         ({"sentences": "a cat"}, TypeError, r"sentences must be a list"),
         ({"sentences": ["a", None]}, TypeError, r"sentences\[1\] must be"),
         ({"learning_rate": float("nan")}, ValueError, r"learning_rate must be"),
-        ({"max_layer": 9}, ValueError, r"layers 1 to 9 \(not included\) are no range"),
+        ({"max_layer": 9}, ValueError, r"layers 0 to 9 \(not included\) are no range"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_a_sentence(
@@ -549,14 +540,22 @@ def test_a_run_killed_while_its_end_is_written_still_ends_with_the_same_weights(
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(tiny_bert, tmp_path, environment, shell):
-    """Without dropout, which each process would draw for itself."""
+    """SimCSE (AMI is of each process's own rows), without dropout, drawn by each for itself."""
     config = json.loads((tiny_bert / "config.json").read_text(encoding="utf-8"))
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     shutil.copytree(tiny_bert, tmp_path / "sober")
     (tmp_path / "sober" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     one, two = (
-        command(tmp_path / "mine.txt", tmp_path / output, tmp_path / "sober", "--steps", "6")
+        command(
+            tmp_path / "mine.txt",
+            tmp_path / output,
+            tmp_path / "sober",
+            "--steps",
+            "6",
+            "--method",
+            "simcse",
+        )
         for output in ("one", "two")
     )
     status, said = finish(*shell(one))
