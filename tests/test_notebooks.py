@@ -109,11 +109,6 @@ def test_every_result_says_what_made_it(results, name):
 
 
 @pytest.mark.slow
-def test_the_training_page_records_the_padding_rule(results):
-    settings = metrics(results, TRAINING)["provenance"]["settings"]
-    for recipe in ("recipe", "whole_recipe"):
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_executed_notebook_is_clean(results, name):

@@ -3,8 +3,9 @@
     MICSE_SENTEVAL=/path/to/SentEval python tests/benchmarks/recipe_search.py
 
 Each objective gets the same number of settings, on the same sentences, which no reported figure
-uses: SimCSE nine learning rates, miCSE three rates at three weights of AMI. Spearman x 100 on the development pairs chooses.
-Runs are kept in `results/recipe_search`; called again, it resumes.
+uses: SimCSE nine learning rates, miCSE three rates at three weights of AMI. Spearman x 100
+on the development pairs chooses. Runs are kept in `results/recipe_search`;
+called again, it resumes.
 """
 
 import argparse

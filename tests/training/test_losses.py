@@ -259,7 +259,7 @@ def test_settings_that_make_no_sense_are_refused(model, settings):
 
 
 def test_an_odd_number_of_layers_is_refused(model):
-    with pytest.raises(ValueError, match="even number of layers, got 1: .* change one by 1"):
+    with pytest.raises(ValueError, match=r"even number of layers, got 1: .* change one by 1"):
         MiCSELoss(model, min_layer=1, max_layer=2)
 
 
