@@ -7,19 +7,15 @@ sentences take each step together, as one batched matrix product.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
-from threading import Event
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 # Settings of SimCSE's and miCSE's "test" mode.
 FOLDS = 10  # of each cross-validation
@@ -84,20 +80,44 @@ def evaluate(
     Raises:
         ValueError: too few sentences to train on.
     """
-    classes, numbered = np.unique(labels, return_inverse=True)
-    nothing = np.zeros(len(numbered), dtype=bool)
+    classes, y = np.unique(labels, return_inverse=True)
+    x = with_bias(features)
+    nothing = np.zeros(len(y), dtype=bool)
     test, dev = (nothing if chosen is None else chosen for chosen in (test, dev))
     train, dev, test = map(np.flatnonzero, (~test & ~dev, dev, test))
-    by_dev = len(test) > 0 and len(dev) > 0
-    if not by_dev:
-        _check_enough(numbered[train])
-    table = _Table.of(features, numbered)
-    if by_dev:
-        outcome = _by_development_set(table, train, dev, test)
+    if len(test) and len(dev):
+        parts, folds = [(train, test)], 1
+        searched = fit_all(x, y, [Fit(train, dev, DECAYS)])
     else:
-        parts = [(train, test)] if len(test) else list(_folds(table, train))
-        outcome = _by_cross_validation(table, parts)
-    return replace(outcome, guesses=np.append(classes, -1)[outcome.guesses])
+        _check_enough(y[train])
+        parts, folds = [(train, test)] if len(test) else list(_folds(y, train)), FOLDS
+        inner = [fold for outer, _ in parts for fold in _folds(y, outer)]
+        searched = fit_all(x, y, [Fit(*fold, DECAYS) for fold in inner])
+    # Rounded before the choice, as in SentEval: decays that nearly agree are a tie, and the
+    # smallest wins.
+    accuracies = np.stack([own.accuracies for own in searched]).reshape(len(parts), folds, -1)
+    scores = np.array([[round(100 * s, 2) for s in own] for own in accuracies.mean(axis=1)])
+    chosen = scores.argmax(axis=1)
+    decays = tuple(DECAYS[best] for best in chosen)
+    if folds == 1:  # SentEval trains the chosen one again, from the same seed: it is this one
+        weights = [searched[0].weights[chosen[0]]]
+    else:
+        finals = [Fit(rows, None, (d,)) for (rows, _), d in zip(parts, decays, strict=True)]
+        weights = [own.weights[0] for own in fit_all(x, y, finals)]
+    guesses, right = np.full(len(y), -1), []
+    for (_, tested), own in zip(parts, weights, strict=True):
+        guesses[tested] = (x[tested] @ own.T).argmax(dim=1)
+        right.append(round(100 * np.mean(guesses[tested] == y[tested]), 2))
+    accuracy, development = (round(float(np.mean(s)), 2) for s in (right, scores.max(axis=1)))
+    return Outcome(accuracy, development, decays, np.append(classes, -1)[guesses])
+
+
+def with_bias(features: np.ndarray) -> Tensor:
+    """Return embeddings with a constant 1 as last column, float32, [n, d + 1].
+
+    The bias is the weight of that constant: Adam and weight decay treat it like any other.
+    """
+    return nn.functional.pad(torch.from_numpy(np.asarray(features, np.float32)), (0, 1), value=1.0)
 
 
 def _check_enough(labels: np.ndarray) -> None:
@@ -109,198 +129,87 @@ def _check_enough(labels: np.ndarray) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Embeddings with a constant 1 as last column, float32, [n, d + 1], and their classes."""
-
-    features: Tensor
-    labels: np.ndarray
-    targets: Tensor
-
-    @classmethod
-    def of(cls, features: np.ndarray, labels: np.ndarray) -> "_Table":
-        # The bias is the weight of a constant: Adam and weight decay treat it like any other.
-        table = torch.ones(len(features), features.shape[1] + 1)
-        table[:, :-1] = torch.from_numpy(np.ascontiguousarray(features))
-        return cls(table, labels, nn.functional.one_hot(torch.from_numpy(labels)).float())
-
-    def guess(self, weights: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the class guessed for each row by weights [..., classes, d + 1], and the hits."""
-        guesses = (weights @ self.features[torch.from_numpy(rows)].T).argmax(dim=-2)
-        return guesses, guesses == torch.from_numpy(self.labels[rows])
+def _folds(labels: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows to train on and the rows to test, for each fold of `rows`."""
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(rows, labels[rows])
+    return [(rows[train], rows[test]) for train, test in folds]
 
 
-def _folds(table: _Table, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the rows to train on and the rows to test, for each fold of `rows`."""
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
-    for train, test in folds.split(rows, table.labels[rows]):
-        yield rows[train], rows[test]
-
-
-def _by_cross_validation(table: _Table, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Outcome:
-    """Score each test part with the decay that cross-validation inside its training part chose."""
-    searches = [
-        Fit(kept, held_out, DECAYS) for train, _ in parts for kept, held_out in _folds(table, train)
-    ]
-    searched = train_all(table, searches)
-    decays, development = [], []
-    for number in range(len(parts)):
-        folds = searched[number * FOLDS : (number + 1) * FOLDS]
-        # Rounded before the choice, as in SentEval: decays that nearly agree are a tie, and the
-        # smallest wins.
-        by_decay = zip(*(fold.accuracies.tolist() for fold in folds), strict=True)
-        scores = [round(100 * np.mean(accuracies), 2) for accuracies in by_decay]
-        decays.append(DECAYS[int(np.argmax(scores))])
-        development.append(max(scores))
-
-    finals = [Fit(train, None, (d,)) for (train, _), d in zip(parts, decays, strict=True)]
-    guesses, accuracies = np.full(len(table.labels), -1), []
-    for (_, test), fitted in zip(parts, train_all(table, finals), strict=True):
-        guesses[test], right = table.guess(fitted.weights[0], test)
-        accuracies.append(_percent(right))
-    accuracy, development = (round(float(np.mean(x)), 2) for x in (accuracies, development))
-    return Outcome(accuracy, development, tuple(decays), guesses)
-
-
-def _by_development_set(
-    table: _Table, train: np.ndarray, dev: np.ndarray, test: np.ndarray
-) -> Outcome:
-    """Score the test set with the weight decay that does best on the development set."""
-    [fitted] = train_all(table, [Fit(train, dev, DECAYS)])
-    scores = [round(100 * accuracy, 2) for accuracy in fitted.accuracies.tolist()]
-    best = int(np.argmax(scores))
-    # SentEval trains the chosen one again, from the same seed: it is this one.
-    guesses = np.full(len(table.labels), -1)
-    guesses[test], right = table.guess(fitted.weights[best], test)
-    return Outcome(_percent(right), scores[best], (DECAYS[best],), guesses)
-
-
-def _percent(right: Tensor) -> float:
-    return round(100 * (int(right.sum()) / len(right)), 2)
-
-
-def train_all(table: _Table, fits: Sequence[Fit]) -> list[Fitted]:
+def fit_all(x: Tensor, y: np.ndarray, fits: list[Fit]) -> list[Fitted]:
     """Train classifiers; those of one size together, several such groups at a time."""
     # Each fit starts from the same seed, so fits of one size see their rows in the same order.
     groups = defaultdict(list)
     for number, fit in enumerate(fits):
         groups[len(fit.rows), fit.held_out is None, len(fit.decays)].append(number)
-    chunks = [
-        numbers[start : start + TOGETHER]
-        for numbers in groups.values()
-        for start in range(0, len(numbers), TOGETHER)
-    ]
-    start, trained = _first_weights(table, SEED), {}
-    interrupted = Event()
-
-    def train(chunk: list[int]) -> list[Fitted]:
-        return _train_together(table, [fits[n] for n in chunk], start, interrupted)
-
-    with _one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
-        try:
-            for chunk, fitted in zip(chunks, pool.map(train, chunks), strict=True):
-                trained |= zip(chunk, fitted, strict=True)
-        except BaseException:
-            interrupted.set()  # or Ctrl-C would wait for the threads to finish their fits
-            raise
+    parts = [n[k : k + TOGETHER] for n in groups.values() for k in range(0, len(n), TOGETHER)]
+    labels, trained, threads = torch.from_numpy(y), {}, torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        layer = nn.Linear(x.shape[1] - 1, int(y.max()) + 1)
+    start = torch.cat([layer.weight, layer.bias[:, None]], dim=1).detach()
+    torch.set_num_threads(1)  # on so small matrices, threads mostly wait for each other
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            groups = [[fits[number] for number in part] for part in parts]
+            each = pool.map(lambda group: _fit_together(x, labels, start, group), groups)
+            for part, fitted in zip(parts, each, strict=True):
+                trained |= zip(part, fitted, strict=True)
+    finally:
+        torch.set_num_threads(threads)
     return [trained[number] for number in range(len(fits))]
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[int]:
-    """Let each operation run in one thread, and give the number of threads there were."""
-    # On matrices of this size, threads wait for each other longer than they compute.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
-
-
-@torch.no_grad()
-def _train_together(
-    table: _Table, fits: Sequence[Fit], start: Tensor, interrupted: Event
-) -> list[Fitted]:
+def _fit_together(x: Tensor, y: Tensor, start: Tensor, fits: list[Fit]) -> list[Fitted]:
     """Train classifiers on equally many sentences, each until its own early stopping."""
     draws = np.random.RandomState(SEED)
-    rows, held_out = _hold_out(fits, draws)
+    rows = torch.from_numpy(np.stack([fit.rows for fit in fits]))
+    if fits[0].held_out is None:
+        order, few = draws.permutation(rows.shape[1]), int(HELD_OUT * rows.shape[1])
+        held_out, rows = list(rows[:, order[:few]]), rows[:, order[few:]]
+    else:
+        held_out = [torch.from_numpy(fit.held_out) for fit in fits]
     decays = torch.tensor([fit.decays for fit in fits])
-    adam_steps = _Steps(start, decays)
+    weights = start.repeat(*decays.shape, 1, 1).requires_grad_()
+    best_weights, active = weights.detach().clone(), torch.arange(len(fits))
     best = torch.full(decays.shape, -1.0, dtype=torch.float64)
-    best_weights = adam_steps.weights.clone()
-    misses = torch.zeros(decays.shape, dtype=torch.int64)
-    active, passes = torch.arange(len(fits)), 0
-    while len(active) and passes <= MOST_PASSES and not interrupted.is_set():
+    misses, passes = torch.zeros(decays.shape, dtype=torch.int64), 0
+    adam = torch.optim.Adam([weights], lr=RATE, fused=True)
+    while len(active) and passes <= MOST_PASSES:
         for _ in range(PASSES):
             order = torch.from_numpy(draws.permutation(rows.shape[1]))
-            for batch in order.split(BATCH_SIZE):
-                adam_steps.take(table, rows[:, batch])
+            for batch in rows[:, order].split(BATCH_SIZE, dim=1):
+                adam.zero_grad()
+                # x[batch] takes six times as long
+                picked = x.index_select(0, batch.flatten()).view(*batch.shape, -1)
+                _entropy(weights, picked, y[batch]).backward()
+                weights.grad.addcmul_(weights.detach(), decays[active, :, None, None])
+                adam.step()
         passes += PASSES
-        weights = adam_steps.weights
-        looks = [table.guess(w, held_out[fit])[1] for fit, w in zip(active, weights, strict=True)]
-        accuracy = torch.stack([right.double().mean(dim=-1) for right in looks])
-        running = misses[active] <= TENACITY
-        better = running & (accuracy > best[active])
-        fit, decay = better.nonzero(as_tuple=True)
-        best[active[fit], decay] = accuracy[fit, decay]
-        best_weights[active[fit], decay] = weights[fit, decay]
-        misses[active] += ~better
+        for fit, now in zip(active, weights.detach(), strict=True):
+            guesses = (now @ x[held_out[fit]].T).argmax(dim=1)
+            accuracy = (guesses == y[held_out[fit]]).double().mean(dim=1)
+            better = (misses[fit] <= TENACITY) & (accuracy > best[fit])
+            best[fit, better], best_weights[fit, better] = accuracy[better], now[better]
+            misses[fit] += ~better
         still = (misses[active] <= TENACITY).any(dim=1)
         if not still.all():
-            active, rows = active[still], rows[still]
-            adam_steps.keep(still)
+            active, rows, state = active[still], rows[still], adam.state.pop(weights)
+            weights = weights.detach()[still].requires_grad_()
+            adam.param_groups[0]["params"] = [weights]
+            adam.state[weights] = {k: v[still] if v.dim() else v for k, v in state.items()}
     return [Fitted(*own) for own in zip(best.numpy(), best_weights, strict=True)]
 
 
-def _hold_out(fits: Sequence[Fit], draws: np.random.RandomState) -> tuple[Tensor, list[np.ndarray]]:
-    """Return the training rows, [fits, n], and the held-out rows of each fit, drawn if None."""
-    rows = np.stack([fit.rows for fit in fits])
-    if fits[0].held_out is not None:
-        return torch.from_numpy(rows), [fit.held_out for fit in fits]
-    order = draws.permutation(rows.shape[1])
-    count = int(HELD_OUT * rows.shape[1])
-    return torch.from_numpy(rows[:, order[count:]]), list(rows[:, order[:count]])
+def _entropy(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean cross entropy of each classifier's batch, summed over all classifiers.
 
-
-@torch.no_grad()
-def _first_weights(table: _Table, seed: int) -> Tensor:
-    """Return the weights of a linear layer as PyTorch starts it from a seed, [classes, d + 1]."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layer = nn.Linear(table.features.shape[1] - 1, table.targets.shape[1])
-    return torch.cat([layer.weight, layer.bias[:, None]], dim=1)
-
-
-class _Steps:
-    """Weights of several fits and the state of Adam, [fits, decays, classes, d + 1] each."""
-
-    def __init__(self, start: Tensor, decays: Tensor) -> None:
-        self.weights = start.expand(*decays.shape, *start.shape).clone()
-        self.moments = [torch.zeros_like(self.weights) for _ in range(2)]
-        self.decays, self.rate, self.steps = decays[..., None, None], RATE, torch.zeros(())
-        # Memory for the batches: allocating it for each step takes longer than filling it.
-        self.batch = torch.empty(len(decays) * BATCH_SIZE, start.shape[1])
-
-    def take(self, table: _Table, rows: Tensor) -> None:
-        """Take one step of Adam on the mean cross entropy of a batch of each fit, [fits, b]."""
-        fits, size = rows.shape
-        out = self.batch[: rows.numel()]
-        batch = torch.index_select(table.features, 0, rows.flatten(), out=out).view(fits, size, -1)
-        targets = table.targets[rows].mT.unsqueeze(1)
-        stacked = self.weights.flatten(1, 2)
-        logits = torch.bmm(stacked, batch.mT).view(*self.weights.shape[:3], size)
-        # The gradient of cross entropy with respect to the logits; autograd takes longer than this.
-        error = (logits.softmax(dim=2) - targets) / size
-        gradient = torch.bmm(error.flatten(1, 2), batch).view_as(self.weights)
-        gradient.addcmul_(self.weights, self.decays)
-        adam(
-            [self.weights], [gradient], *([moment] for moment in self.moments), [], [self.steps],
-            fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=self.rate, weight_decay=0.0,
-            eps=1e-8, maximize=False,
-        )  # fmt: skip
-
-    def keep(self, chosen: Tensor) -> None:
-        """Drop the fits that are not chosen."""
-        self.weights, *self.moments = (t[chosen] for t in (self.weights, *self.moments))
-        self.decays = self.decays[chosen]
+    Args:
+        weights: [fits, decays, classes, d + 1].
+        x, y: the batch of each fit, [fits, b, d + 1] and [fits, b].
+    """
+    logits = torch.bmm(weights.flatten(1, 2), x.mT).view(*weights.shape[:3], -1)
+    targets = y[:, None].expand(-1, weights.shape[1], -1)
+    return (
+        nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1), reduction="sum")
+        / y.shape[1]
+    )

@@ -66,7 +66,7 @@ def test_every_fit_keeps_its_best_weights(monkeypatch, most_passes):
     fits = [Fit(own, np.setdiff1d(np.arange(len(y)), own)[:50], (1e-5, 1e-2)) for own in rows]
     fits.append(Fit(rows[-1], None, (1e-3,)))
     monkeypatch.setattr(classifier, "MOST_PASSES", most_passes)
-    fitted = classifier.train_all(classifier._Table.of(x, y), fits)
+    fitted = classifier.fit_all(classifier.with_bias(x), y, fits)
     looked = set()
     for fit, own in zip(fits, fitted, strict=True):
         held = None if fit.held_out is None else (x[fit.held_out], y[fit.held_out])
