@@ -27,6 +27,7 @@ from micse_utils.datasets.formats import (
     CSV,
     READERS,
     TEXT,
+    JSONLines,
     Reader,
     reader_of,
     unified,
@@ -55,6 +56,7 @@ class Source:
     counts: list[int]  # rows of each file
     partitions: list[dict[str, str | None]]  # columns that folders name, as in `lang=de/a.parquet`
     sha256: str  # of the files' hex digests, one after the other
+    states: list[tuple]  # size and time of each file when it was hashed
 
     @property
     def rows(self) -> int:
@@ -73,15 +75,21 @@ class Source:
         """Yield the blocks of a file, `rows` each (the last fewer), without those `done`.
 
         Raises:
-            ValueError: the file cannot be read as what its suffix says.
+            ValueError: the file cannot be read as what its suffix says, or has changed.
         """
         file = self.files[number]
+        self._check_unchanged(number)
         with _readable(file):
             tables = reader_of(file)(self.filesystem, file, self.column).tables(self.schema)
             tables = (self._as_schema(table, self.partitions[number]) for table in tables)
             for position, table in enumerate(_rebatch(tables, rows)):
                 if (name := _block_name(number, position)) not in done:
+                    self._check_unchanged(number)
                     yield Block(name, table)
+
+    def _check_unchanged(self, number: int) -> None:
+        if _state(self.filesystem, self.files[number]) != self.states[number]:
+            raise ValueError(f"{self.files[number]} has changed since it was opened; start again")
 
     def texts(self) -> Iterator[str | None]:
         """Yield the text of each row, or None if it has none."""
@@ -95,7 +103,7 @@ class Source:
             if field.name in partition:
                 columns.append(pa.array([partition[field.name]] * len(table), field.type))
             elif field.name in table.column_names:
-                columns.append(table[field.name].cast(field.type))
+                columns.append(table[field.name].cast(field.type))  # null to what others hold
             else:
                 columns.append(pa.nulls(len(table), field.type))
         return pa.table(columns, schema=self.schema)
@@ -105,9 +113,9 @@ def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
     """Find the files of a table, read them once, and look at their columns.
 
     So a damaged file is found before the work begins. Columns of CSV are text; an empty cell is
-    null, and words such as NA are words. In TSV quotes are literal, unless the header has quotes.
-    JSON may bring a new column or type in any line; types that do not go together become text, each
-    value as JSON writes it.
+    null, and words such as NA are words. JSON may bring a new column or type in any line; a column
+    of several types becomes text in all files, each value as JSON writes it. What is not read in a
+    folder is named in a printed line: linked folders, archives, files of an unknown suffix.
 
     Args:
         place: a file, a folder, a pattern such as `folder/*.csv`, or any of these as a URL that
@@ -118,7 +126,7 @@ def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
     Raises:
         FileNotFoundError: no such place, or it is empty.
         ValueError: no table there, files of several kinds, no such column or one without text, or
-            a file that cannot be read, or can be read in two ways.
+            a file that cannot be read, can be read in two ways, or changes meanwhile.
     """
     filesystem, root, found = _found(os.fspath(place))
     files = {name: reader_of(name) for name in found if reader_of(name)}
@@ -133,19 +141,22 @@ def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
         raise ValueError(
             f"{place} must hold files of one kind, such as 'folder/*.csv', got {shown(list(files))}"
         )
+    if left := [str(PurePosixPath(name).relative_to(root)) for name in found if name not in files]:
+        print(f"not read in {place}: {shown(', '.join(left))}")
     if column is None:
         first = next(iter(files))
         with _readable(first):
             column = _only_column(reader_of(first)(filesystem, first, None))
     schema, counts, partitions, digests = pa.schema([]), [], [], ""
-    for file in files:
+    states = [_state(filesystem, file) for file in files]
+    for file, reader in files.items():
         partition = _partition(PurePosixPath(file).relative_to(root))
         with _readable(file):
-            columns, rows = reader_of(file)(filesystem, file, column).scan()
+            columns, rows = reader(filesystem, file, column).scan()
         columns = pa.schema([*columns, *(pa.field(name, pa.string()) for name in partition)])
         if repeated := [n for n in columns.names if columns.names.count(n) > 1]:
             raise ValueError(f"{file} has two columns named {shown(repeated[0])}; rename one")
-        schema = unified(schema, columns, file)
+        schema = unified(schema, columns, file, as_text=reader is JSONLines)
         counts.append(rows)
         partitions.append(partition)
         with filesystem.open(file, "rb") as stream:
@@ -157,7 +168,10 @@ def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
     if not any(counts):
         raise ValueError(f"{place} has no rows")
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
-    return Source(filesystem, list(files), column, schema, counts, partitions, sha256)
+    source = Source(filesystem, list(files), column, schema, counts, partitions, sha256, states)
+    for number in range(len(files)):
+        source._check_unchanged(number)
+    return source
 
 
 def located(place: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -180,6 +194,11 @@ def _found(place: str) -> tuple[fsspec.AbstractFileSystem, str, list[str]]:
     names = filesystem.find(path) if names is None else names
     parts = {name: PurePosixPath(name).relative_to(root).parts for name in names}
     return filesystem, root, sorted(n for n in names if all(p[0] not in "._" for p in parts[n]))
+
+
+def _state(filesystem: fsspec.AbstractFileSystem, file: str) -> tuple:
+    about = filesystem.info(file)
+    return tuple(str(about.get(key)) for key in ("size", "mtime", "LastModified", "ETag"))
 
 
 def _partition(file: PurePosixPath) -> dict[str, str | None]:

@@ -44,7 +44,7 @@ def read(place, column="text", rows=3):
     return [b.name for b in blocks], table, table[column].to_pylist()
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv", "tsv"])
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
 def test_rows_come_in_order_and_unchanged(tmp_path, suffix):
     file = tmp_path / f"table.{suffix}"
     match suffix:
@@ -52,15 +52,17 @@ def test_rows_come_in_order_and_unchanged(tmp_path, suffix):
             TABLE.to_parquet(file, index=False, row_group_size=2)
         case "jsonl":
             TABLE.to_json(file, orient="records", lines=True)
-        case "csv" | "tsv":
-            sep, quoting = (",", csv.QUOTE_MINIMAL) if suffix == "csv" else ("\t", csv.QUOTE_ALL)
-            TABLE.to_csv(file, index=False, sep=sep, quoting=quoting)
-    assert open_source(str(file)).rows == 7
+        case "csv":
+            TABLE.to_csv(file, index=False)
+    source = open_source(str(file))
     names, table, texts = read(file)
+    assert source.rows == 7 and names == source.block_names(3)
     assert names == ["00000-0000000", "00000-0000001", "00000-0000002"]
-    assert texts == TEXTS
+    assert texts == list(source.texts()) == TEXTS
+    left = list(source.blocks(0, 3, frozenset({names[0], names[2]})))
+    assert [block.name for block in left] == [names[1]]
     expected = TABLE.to_dict("list")
-    if suffix in ("csv", "tsv"):  # it has no types, and an empty cell is null
+    if suffix == "csv":  # it has no types, and an empty cell is null
         expected["id"] = [str(number) for number in expected["id"]]
         expected["code"][2] = None
     assert table.to_pydict() == expected
@@ -73,31 +75,23 @@ def test_a_text_file_is_a_row_a_line(tmp_path):
     assert texts == table["text"].to_pylist() == ["first", "", "  third ", "fünf, last"]
 
 
-def test_blocks_have_the_requested_size_whatever_the_row_groups(tmp_path):
-    pq = tmp_path / "a.parquet"
-    frame = pd.DataFrame({"text": [str(n) for n in range(23)]})
-    for group in (1, 7, 100):
-        frame.to_parquet(pq, row_group_size=group)
-        source = open_source(str(pq))
-        blocks = list(source.blocks(0, 10))
-        assert [len(block.table) for block in blocks] == [10, 10, 3]
-        assert [text for b in blocks for text in b.table["text"].to_pylist()] == list(frame["text"])
-        assert source.block_names(10) == [block.name for block in blocks]
-        assert list(source.texts()) == list(frame["text"])
-    left = list(source.blocks(0, 10, frozenset({blocks[0].name, blocks[2].name})))
-    assert [block.name for block in left] == [blocks[1].name]
-
-
-def test_files_of_a_folder_come_in_order_without_hidden_ones(tmp_path):
-    for name in ("b", "a"):
-        (tmp_path / f"{name}.txt").write_text(f"{name}1\n{name}2\n", encoding="utf-8")
-    (tmp_path / "_notes.txt").write_text("no\n", encoding="utf-8")
-    (tmp_path / ".a.txt").write_text("no\n", encoding="utf-8")
-    (tmp_path / "README.md").write_text("no\n", encoding="utf-8")
-    for place in (tmp_path, tmp_path / "*.txt"):
+def test_files_of_a_folder_come_in_order_and_what_is_not_read_is_named(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("in/b", "in/a", "elsewhere/c", "in/_notes", "in/.a"):
+        file, letter = tmp_path / f"{name}.txt", name[-1]
+        file.write_text(f"{letter}1\n{letter}2\n", encoding="utf-8")
+    for place in (tmp_path / "in", tmp_path / "in" / "*.txt"):
         names, _, texts = read(place)
         assert names == ["00000-0000000", "00001-0000000"]
         assert texts == ["a1", "a2", "b1", "b2"]
+    assert capsys.readouterr().out == ""
+
+    (tmp_path / "in" / "part-3").write_text("x\n")
+    (tmp_path / "in" / "c.txt.zip").write_bytes(b"PK")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert read(tmp_path / "in")[2] == ["a1", "a2", "b1", "b2"]
+    assert capsys.readouterr().out.endswith(': "c.txt.zip, link, part-3"\n')
 
 
 def test_compressed_files_and_urls_are_read(tmp_path):
@@ -110,29 +104,53 @@ def test_compressed_files_and_urls_are_read(tmp_path):
         assert texts == ["far away"] and table["n"].to_pylist() == ["1"]
 
 
-def test_columns_of_no_common_type_become_text_and_nulls_stay(tmp_path):
-    lines = [{"text": "good", "n": 1}, {"text": None}, {"n": "two"}, {"text": "x", "n": [1, 2]}]
-    file = tmp_path / "t.jsonl"
-    file.write_text("\n".join(map(json.dumps, lines)) + "\n\n", encoding="utf-8")
-    _, table, texts = read(file, rows=2)
-    assert texts == ["good", None, None, "x"]
-    assert table["n"].to_pylist() == ["1", None, "two", "[1, 2]"]
+BIG = 2**60 + 1  # float64 cannot hold it
 
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([BIG, None, 3], [BIG, None, 3]),
+        ([BIG, 0.5], [str(BIG), "0.5"]),
+        ([2**63, 1], [str(2**63), "1"]),
+        ([1, "two", None, True], ["1", "two", None, "true"]),
+        ([[BIG], [], None, [None]], [[BIG], [], None, [None]]),
+        ([[BIG], [0.5]], [f"[{BIG}]", "[0.5]"]),
+        ([{"k": BIG}, {"k": None}], [{"k": BIG}, {"k": None}]),
+        ([{"k": BIG}, {"k": 0.5}], [f'{{"k": {BIG}}}', '{"k": 0.5}']),
+        ([{"k": 1}, {"other": 1}], ['{"k": 1}', '{"other": 1}']),
+        ([{}, {"k": {}}], ["{}", '{"k": {}}']),
+    ],
+)
+def test_json_values_stay_exact_or_their_whole_column_becomes_text(tmp_path, values, expected):
+    lines = [json.dumps({"text": "a", "n": value}) + "\n" for value in values]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    (tmp_path / "parts").mkdir()
+    for number, line in enumerate(lines):
+        (tmp_path / "parts" / f"{number}.jsonl").write_text(line)
+    for place in (tmp_path / "a.jsonl", tmp_path / "parts"):
+        table = read(place, rows=2)[1]
+        assert table["n"].to_pylist() == expected
+        pa.parquet.write_table(table, tmp_path / "again.parquet")
+        assert pa.parquet.read_table(tmp_path / "again.parquet")["n"].to_pylist() == expected
+
+
+def test_half_a_surrogate_pair_is_replaced(tmp_path):
+    file = tmp_path / "t.jsonl"
     file.write_text(r'{"text": "cut \ud83d"}' + "\n" + r'{"text": "whole \ud83d\ude42"}')
     assert read(file)[2] == ["cut \ufffd", "whole 🙂"]
 
-    file.write_text('{"text": "a", "meta": {}}\n{"text": "b", "meta": {"tags": {}}}\n')
-    pa.parquet.write_table(read(file)[1], tmp_path / "again.parquet")
-    assert read(tmp_path / "again.parquet")[2] == ["a", "b"]
 
-
-def test_files_get_the_columns_of_all(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "x", "n": 1, "only": null}\n', encoding="utf-8")
-    (tmp_path / "b.jsonl").write_text('{"text": "y", "n": 0.5, "new": true}\n', encoding="utf-8")
-    _, table, _ = read(tmp_path)
-    assert table.to_pydict() == {
-        "text": ["x", "y"], "n": [1.0, 0.5], "only": [None, None], "new": [None, True],
-    }  # fmt: skip
+def test_a_file_that_changes_after_it_was_opened_is_rejected(tmp_path):
+    file = tmp_path / "t.txt"
+    file.write_text("a\nb\n")
+    source = open_source(file)
+    blocks = source.blocks(0, 1)
+    assert next(blocks).table["text"].to_pylist() == ["a"]
+    file.write_text("a\nother\n")
+    for rest in (blocks, source.blocks(0, 1)):
+        with pytest.raises(ValueError, match=r"t\.txt has changed"):
+            next(rest)
 
 
 VALUES = st.one_of(
@@ -146,6 +164,7 @@ ROWS = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(rows=ROWS, size=st.integers(1, 7))
 def test_no_json_loses_or_doubles_a_row(rows, size, tmp_path_factory):
     file = tmp_path_factory.mktemp("rows") / "t.jsonl"
@@ -168,26 +187,25 @@ def test_no_json_loses_or_doubles_a_row(rows, size, tmp_path_factory):
         ("t.csv", b"text,text\na,b\n", None),
         ("t.csv", b"text,n\n", None),
         ("t.csv", b"text\n\xe4\n", None),
-        ("t.csv", b"text,n\n" + b"a,1\n" * 500_000 + b"a\n", 500_002),
+        ("t.csv", b"text,n\n" + b"a,1\n" * 9_000 + b"a\n", 9_002),
         ("t.csv", b"text\nplain\nno, yes\n", 3),
         ("t.csv", b"id,text\n1,no, yes\n", 2),
         ("t.csv", b'text\nplain\n"never closed\nx\n', 3),
         ("t.csv", b'text\nx\n"open\n' + b"x\n" * 50 + b'closed"\n', 3),
-        ("t.csv", b'"text"\nx\n"open\n' + b"x\n" * 50 + b'closed"\n', 3),
-        ("t.csv", b'id,text\n1,"open\n2,x\n3,x\n4,closed"\n', 2),
         ("t.csv", b'id,text\n1,"say \\"so\\" now"\n', 2),
-        ("t.csv", b'id,text\n1,say \\"so\\" now\n', 2),
         ("t.csv", b'id,text\n1, "quoted after a space"\n', 2),
         ("t.csv", b"id,text\n1,a\rb\n", 2),
         ("t.csv", b"id,text\n1,a\r\n", 2),
         ("t.csv", b"id,text\n1,a\0b\n", 2),
         ("t.csv", "text\nx\n".encode("utf-16-le"), 1),
         ("t.csv", b"n;text\n1;a;b\n", 2),
-        ("t.csv", b"text\n2024-01-31\n2024-02-01T00:00:00Z\n", None),
-        ("t.csv", b"text\ntrue\nFalse\n", None),
-        ("t.csv", b"text\n\"['a', 'b']\"\n[]\n", None),
         ("t.tsv", b'text\n"say ""so"""\n', 2),  # quotes are literal, or enclose: two readings
-        ("t.tsv", b'text\nx\n"two\nlines"\n', 3),
+        ("t.tsv", b'id\ttext\n1\t5" wide\n', 2),
+        ("t.csv", b'id,text\n1,5" wide\n', 2),
+        ("t.csv", b"id,text\r1,a\r2,b\r", 1),
+        ("t.csv", b"sep=;\nid;text\n1;a\n", None),
+        ("t.csv", b"id, text\n1, a\n", None),
+        ("t.txt", b"a\rb\r", 1),
         ("t.txt", b"\xe4\n", None),
         ("t.txt", b"a\n\0\n", 2),
         ("t.txt", b"a\nb\rc\n", 2),
@@ -229,19 +247,13 @@ def test_a_damaged_compressed_file_is_rejected_by_name(tmp_path, compression, da
         ("t.csv", "text\nNA\nNone\nnull\nnan\nn/a\n", ["NA", "None", "null", "nan", "n/a"]),
         ("t.csv", "text\nfirst\n\nthird\n", ["first", None, "third"]),
         ("t.csv", "id,text\r\n1,a\r\n2,b\r\n", ["a", "b"]),
-        ("t.csv", "id,text\r1,a\r2,b\r", ["a", "b"]),
         ("t.csv", 'id,text\r\n1,"a\r\nb"\r\n2,"c\nd"\r\n', ["a\r\nb", "c\nd"]),
         ("t.csv", 'id,text\n1,"a\n2\nb"\n', ["a\n2\nb"]),
-        ("t.csv", '"id","text"\n"1","' + "1,2\n" * 30 + 'b"\n', ["1,2\n" * 30 + "b"]),
         ("t.csv", "id\ttext\n1\ta, b\n", ["a, b"]),
         ("t.csv", "id;text\n1;a, b\n", ["a, b"]),
-        ("t.csv", "sep=;\nid;text\n1;a, b\n", ["a, b"]),
-        ("t.csv", 'id, text\n1, "a, b"\n2, c\n', ["a, b", "c"]),
         ("t.csv", "\ufeffid,text\n1,a\n", ["a"]),
-        ("T.CSV", 'id,text\n1,5" wide\n', ['5" wide']),
-        ("t.tsv", 'id\ttext\n1\t"open\n2\t"said" he\n3\tx\n', ['"open', '"said" he', "x"]),
-        ("t.tsv", 'id\ttext\n1\t"all of it"\n2\tx\n', ['"all of it"', "x"]),
-        ("t.txt", "a\rb\r", ["a", "b"]),
+        ("T.CSV", 'id,text\n1,"5"" wide"\n', ['5" wide']),
+        ("t.tsv", "id\ttext\n1\ta, b\n", ["a, b"]),
         ("a::b[1] 50%25 *.csv", "text\na\nb\n", ["a", "b"]),
     ],
 )
@@ -320,7 +332,7 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @example(texts=["E"], form="pandas", sep=",", quoting=csv.QUOTE_MINIMAL, columns=1, compression="")
 @example(
     texts=["TRUE"], form="pandas", sep=",", quoting=csv.QUOTE_MINIMAL, columns=1, compression=""
