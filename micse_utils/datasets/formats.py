@@ -252,7 +252,10 @@ class CSV(Reader):
         raw = []  # lines of the row that is being read
 
         def lines() -> Iterator[str]:
-            for line in self.lines(stream):
+            for number, line in enumerate(self.lines(stream), 1):
+                if delimiter == "\t" and '"' in line:
+                    what = "a quote in tab-separated values may be text or may enclose it"
+                    raise self.wrong(number, f"{what}; save the table as .csv or .parquet")
                 raw.append(line)
                 if len(raw) > CELL_LINES:
                     raise csv.Error(f"a quote is still open {CELL_LINES} lines later")
@@ -273,23 +276,13 @@ class CSV(Reader):
             crlf = text.endswith("\r\n") if crlf is None else crlf
             if not crlf and text.endswith("\r\n"):  # pandas leaves such texts unquoted
                 raise self.wrong(line, "a carriage return before the line feed, unlike line 1")
-            if '"' in text:
-                self._check_quotes(line, cells, text, delimiter)
+            for cell in cells if '"' in text else ():
+                if '"' in cell and '"{}"'.format(cell.replace('"', '""')) not in text:
+                    rule = "a cell with quotes must be enclosed in quotes, and those in it doubled"
+                    raise self.wrong(line, f"{rule}, got {shown(text)}")
             yield line, cells
             line += len(raw)
             raw.clear()
-
-    def _check_quotes(self, line: int, cells: list[str], text: str, delimiter: str) -> None:
-        """Reject quotes that do not enclose cells as CSV requires."""
-        if delimiter == "\t":
-            raise self.wrong(
-                line, "a quote in tab-separated values may be part of the text or enclose it; save "
-                "the table as .csv or .parquet"
-            )  # fmt: skip
-        for cell in cells:
-            if '"' in cell and '"{}"'.format(cell.replace('"', '""')) not in text:
-                rule = "a cell with quotes must be enclosed in quotes, and those in it doubled"
-                raise self.wrong(line, f"{rule}, got {shown(text)}")
 
 
 READERS = {

@@ -22,15 +22,7 @@ from hypothesis import strategies as st
 from micse_utils.datasets.tables import open_source
 from micse_utils.datasets.texts import read_sentences
 
-TEXTS = [
-    "one",
-    "two, with a comma",
-    'three "quoted"',
-    "four\nin two lines",
-    "fünf 🙂",
-    "six",
-    "seven",
-]
+TEXTS = ["one", "two, with", 'three "quoted"', "four\nin two lines", "fünf 🙂", "six", "seven"]
 TABLE = pd.DataFrame(
     {"id": range(7), "text": TEXTS, "code": ["007", "08", "", "x", "1e5", "-", "9"]}
 )

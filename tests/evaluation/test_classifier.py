@@ -96,19 +96,6 @@ def test_an_outcome_depends_only_on_its_seed(monkeypatch, four_folds):
     again = evaluate(x, y)
     assert (first.accuracy, first.decays) == (again.accuracy, again.decays)
     np.testing.assert_array_equal(first.guesses, again.guesses)
-    monkeypatch.setattr(classifier, "SEED", 1)
-    other = evaluate(x, y)
-    assert (other.guesses != first.guesses).any()
-
-
-def test_classes_may_have_any_numbers_and_embeddings_any_number_format(four_folds):
-    x, y = clouds(seed=5)
-    whole = (10 * x).astype(int)
-    expected = evaluate(whole.astype(np.float32), y)
-    outcome = evaluate(whole, np.array([7, 3, 12])[y])
-    assert set(outcome.guesses) <= {7, 3, 12}
-    # Classes are numbered in ascending order, so these take other first weights.
-    assert outcome.accuracy == pytest.approx(expected.accuracy, abs=5)
 
 
 @pytest.mark.parametrize(("n", "classes"), [(0, 2), (22, 2), (40, 9)])
