@@ -280,6 +280,10 @@ class CSV(Reader):
                 if '"' in cell and '"{}"'.format(cell.replace('"', '""')) not in text:
                     rule = "a cell with quotes must be enclosed in quotes, and those in it doubled"
                     raise self.wrong(line, f"{rule}, got {shown(text)}")
+            fitting = sum(part.count(delimiter) == len(cells) - 1 for part in raw)
+            if len(cells) > 1 and fitting == len(raw) > 3:  # hardly by chance
+                what = "a cell holds lines that look like rows; close its quote"
+                raise self.wrong(line, f"{what}, or save the table as .parquet")
             yield line, cells
             line += len(raw)
             raw.clear()

@@ -154,6 +154,7 @@ def test_a_file_that_changes_after_it_was_opened_is_rejected(tmp_path):
         ("t.csv", b"text,n\n" + b"a,1\n" * 9_000 + b"a\n", 9_002),
         ("t.csv", b"id,text\n1,no, yes\n", 2),
         ("t.csv", b'text\nx\n"open\n' + b"x\n" * 50 + b'closed"\n', 3),
+        ("t.csv", b'id,text\n1,"open\n2,x\n3,x\n4,closed"\n', 2),
         ("t.csv", b'id,text\n1,"say \\"so\\" now"\n', 2),
         ("t.csv", b'id,text\n1, "quoted after a space"\n', 2),
         ("t.csv", b"id,text\n1,a\rb\n", 2),
