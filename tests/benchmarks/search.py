@@ -15,8 +15,8 @@ from usearch.index import Index
 
 from micse_utils.datasets.texts import load_sentences
 from micse_utils.encoding import encode
+from micse_utils.explore import nearest
 from micse_utils.models import load_model
-from micse_utils.search import nearest
 
 SIZES = (15_000, 125_000)
 QUERIES = 200

@@ -1,0 +1,137 @@
+"""What the pages explore with: exact search by cosine, the speed of a search, names of clusters."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from timeit import repeat
+
+import numpy as np
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
+
+BLOCK = 2**24  # cosines held at a time: 64 MiB of float32
+ROUNDING = 1e-6  # of a cosine in float32; two equal vectors may have 0.9999999
+
+# Left out: links, user names, contractions (don't), and a swear word.
+NOISE = re.compile(r"https?:\S+|@\w+|\w+['’]\w+|\w*fuck\w*")
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese put no spaces between words: pairs of characters.
+# Else three letters or more, in Korean two; to `re` the vowel signs of India are not letters.
+UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff"
+TERM = re.compile(
+    rf"(?=([{UNSPACED}]{{2}}))|(?<!\w)([\uac00-\ud7a3]{{2,}}"
+    rf"|(?:[^\W\d_{UNSPACED}]|[\u0900-\u0dff]){{3,}})(?!\w)"
+)
+
+
+def nearest(queries: np.ndarray, vectors: np.ndarray, count: int = 10) -> np.ndarray:
+    """Find the vectors with the largest dot product with each query; of unit vectors, the cosine.
+
+    Args:
+        queries, vectors: to search for, [n, d], and in, [m, d]; integers and float16 are computed
+            with in float32 or float64.
+        count: how many to find for each query, 1 to m.
+
+    Returns:
+        Rows of `vectors`, [n, count], best first.
+
+    Raises:
+        ValueError: an invalid `count`; NaN or infinity.
+    """
+    if not 1 <= count <= len(vectors):
+        raise ValueError(f"count must be from 1 to {len(vectors)}, got {count}")
+    found = np.empty((len(queries), count), dtype=np.int64)
+    for rows, cosines in _blocks(queries, vectors):
+        best = np.argpartition(cosines, -count, axis=1)[:, -count:]
+        order = np.argsort(-np.take_along_axis(cosines, best, axis=1), axis=1, kind="stable")
+        found[rows] = np.take_along_axis(best, order, axis=1)
+    return found
+
+
+def pairs_above(vectors: np.ndarray, cosine: float) -> tuple[np.ndarray, np.ndarray]:
+    """Find every pair of vectors [n, d] with at least this cosine, but for rounding.
+
+    Returns:
+        Rows of each pair, smaller one first, [pairs, 2], in order, and their cosines, [pairs].
+
+    Raises:
+        ValueError: `cosine` is not from -1 to 1; vectors with NaN or infinity.
+    """
+    if not -1 <= cosine <= 1:
+        raise ValueError(f"cosine must be from -1 to 1, got {cosine}")
+    vectors = _floats(vectors)
+    norms = _finite(np.linalg.norm(vectors, axis=1, keepdims=True))
+    vectors = vectors / np.where(norms == 0, 1, norms)
+    pairs, values = [], []
+    for rows, cosines in _blocks(vectors, vectors):
+        first, second = np.nonzero(np.triu(cosines >= cosine - ROUNDING, rows.start + 1))
+        pairs.append(np.column_stack([first + rows.start, second]))
+        values.append(np.clip(cosines[first, second], -1, 1))
+    return np.concatenate(pairs), np.concatenate(values)
+
+
+def queries_per_second(search: Callable[[np.ndarray], object], queries: np.ndarray) -> float:
+    """Return queries per second in the fastest of five calls: all else only slows a call down."""
+    timer = time.perf_counter
+    return len(queries) / min(repeat(lambda: search(queries), timer=timer, repeat=5, number=1))
+
+
+def _blocks(queries: np.ndarray, vectors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield slices of the queries and their dot products with all vectors."""
+    queries, vectors = _floats(queries), _floats(vectors)
+    size = max(1, BLOCK // len(vectors))
+    for start in range(0, len(queries), size):
+        rows = slice(start, start + size)
+        yield rows, _finite(queries[rows] @ vectors.T)
+
+
+def _finite(products: np.ndarray) -> np.ndarray:
+    """Return sums of products, d times fewer numbers than in the vectors, if all are finite."""
+    if not np.isfinite(products).all():
+        raise ValueError("vectors and queries must be finite, got NaN, infinity or overflow")
+    return products
+
+
+def _floats(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors to multiply: products of integers would wrap, float16 would overflow."""
+    return np.asarray(vectors).astype(np.result_type(vectors, np.float32), copy=False)
+
+
+def terms(text: str) -> list[str]:
+    """Return the words of a text in lower case, or its pairs of characters, without stop words."""
+    found = (pair or word for pair, word in TERM.findall(NOISE.sub("", text.lower())))
+    return [term for term in found if term not in ENGLISH_STOP_WORDS]
+
+
+def cluster_names(
+    texts: Sequence[str], clusters: Sequence[int], *, fewest: int = 1
+) -> dict[int, str]:
+    """Name each cluster by its three most distinctive words (class-based TF-IDF).
+
+    The weight of word w in cluster c is tf(w, c) · log(1 + A / f(w)), with A the mean number of
+    words in a cluster and f(w) the frequency of w over all of them (Grootendorst 2022,
+    arXiv:2203.05794). A word counts once per text.
+
+    Args:
+        texts, clusters: n texts and their cluster numbers; -1 means no cluster.
+        fewest: texts of the cluster that a word of its name must occur in.
+
+    Returns:
+        Names by cluster number, all different: a cluster without words is "cluster 3", and equal
+        names are followed by the number.
+    """
+    clusters = np.asarray(clusters)
+    numbers = np.unique(clusters[clusters >= 0])
+    chosen = [set(terms(text)) for text, c in zip(texts, clusters, strict=True) if c >= 0]
+    if not any(chosen):
+        return {int(number): f"cluster {number}" for number in numbers}
+    counter = CountVectorizer(analyzer=list)
+    members = (numbers[:, None] == clusters[clusters >= 0]).astype(int)
+    counts = members @ counter.fit_transform(chosen)
+    frequency = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    weight = frequency * np.log(1 + counts.sum() / len(counts) / counts.sum(axis=0))
+    weight[counts < fewest] = 0
+    words, names = counter.get_feature_names_out(), {}
+    for number, best, own in zip(numbers.tolist(), weight.argsort(axis=1), counts, strict=True):
+        chosen = [words[w] for w in best[:-4:-1] if own[w] >= fewest]
+        names[number] = ", ".join(chosen) or f"cluster {number}"
+    shared = [*names.values()]
+    return {n: f"{name} ({n})" if shared.count(name) > 1 else name for n, name in names.items()}
