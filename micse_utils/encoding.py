@@ -1,14 +1,13 @@
-"""Encode texts fast: sorted by length, packed by a token budget, returned in their order.
+"""Encode texts fast: each once, sorted by length, packed by a token budget, returned in order."""
 
-The forward pass runs on a twin of the model's transformer, so that the model is never changed and
-several threads can encode with it at once.
-"""
-
+import contextlib
+import copy
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,14 +19,17 @@ from tqdm.auto import tqdm
 
 from micse_utils.checks import check_sequence, check_text, repaired, shown
 from micse_utils.device import pick_dtype
-from micse_utils.twin import forward_of
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
 """Tokens of one batch, padding included, by device: enough to keep it busy, and on a CPU few
 enough to stay in its caches."""
 WINDOW = 4096  # texts that are sorted by length together, and held at a time besides the result
 LONGEST = 128  # tokens kept of a text by default
-FEW = 64  # texts up to which a thread that tokenises ahead, and a bar, cost more than they save
+FEW = 64  # texts up to which a copy in another number format costs more than it saves
+FROM_PADDING = "camembert data2vec-text longformer mpnet roberta roberta-prelayernorm xlm-roberta"
+"""Architectures that count the positions of their tokens from that of the padding."""
+_TRAINING = threading.RLock()
+"""Held while a model in training is in evaluation mode for a call."""
 
 
 def encode(
@@ -39,17 +41,24 @@ def encode(
     out: np.ndarray | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """Embed texts; batching does not change a text's vector.
+    """Embed texts; batching does not change a text's vector, and equal texts get the same one.
+
+    The model runs as it is at this moment. After a call, a child that `fork` makes of this process
+    may hang in its own: start processes with `multiprocessing.get_context("spawn")`.
 
     Args:
-        model: a `SentenceTransformer` that begins with a transformer; it is not changed. Its
-            `default_prompt_name` names the prompt put before each text, if any.
-        texts: n strings, from a list or from any iterable, which is read a window at a time. A
-            lone surrogate is read as U+FFFD. A warning counts the texts that are empty, that are
-            mostly unknown to the tokeniser, or that hold control tokens such as [SEP].
+        model: a `SentenceTransformer` that begins with a transformer. One in training is in
+            evaluation mode during the call. Its `default_prompt_name` names the prompt put before
+            each text, if any.
+        texts: n strings, from a list or from any iterable. One without a length is read a window of
+            4,096 at a time, within which equal texts are encoded once. A lone surrogate is read as
+            U+FFFD. A warning counts the texts that are empty, that are mostly unknown to the
+            tokeniser, or that hold control tokens such as [SEP].
         max_length: tokens kept of each text, special tokens included, by default 128 or the
             model's limit; a warning counts the texts that were cut.
-        dtype: number format of the forward pass; by default `pick_dtype` of the model's device.
+        dtype: number format of the forward pass; by default the model's own for a list of up to 64
+            texts, else `pick_dtype` of its device. For a different one than the model's own, its
+            transformer is copied for this call.
         out: array [n, d] to write into, of any float type, such as a `numpy.memmap` for more
             embeddings than fit in memory.
         progress: show a bar once it takes longer than a second.
@@ -60,57 +69,67 @@ def encode(
 
     Raises:
         ValueError: no texts, `max_length` out of the model's range, `out` of the wrong shape, or a
-            model that gives NaN or infinity.
+            model that gives NaN or infinity, or cannot be converted to `dtype`.
         TypeError: an argument of a wrong type, such as a text that is not a string.
     """
-    if not isinstance(model, SentenceTransformer) or not isinstance(model[0], Transformer):
+    if not isinstance(model, SentenceTransformer):
         raise TypeError(f"model must be a SentenceTransformer (see load_model), got {shown(model)}")
+    if not isinstance(model[0], Transformer):
+        kind = type(model[0]).__name__
+        raise TypeError(f"model must begin with a transformer, got {kind}; use model.encode(texts)")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be a number format such as torch.float32, got {shown(dtype)}")
     if out is not None and getattr(getattr(out, "dtype", None), "kind", None) != "f":
         raise TypeError(f"out must be an array of floats, got {shown(out)}")
-    total = _counted(texts)
+    check_sequence("texts", texts)
+    total = len(texts) if isinstance(texts, Sized) else None
     if out is not None and total not in (None, len(out)):
         raise ValueError(f"out has {len(out)} rows for {total} texts")
     tokenise = _Tokeniser(model, pick_length(model, max_length))
     few = total is not None and total <= FEW
     windows = map(tokenise, _windows(texts)) if few else _prefetch(tokenise, _windows(texts))
-    forward = forward_of(model, dtype or pick_dtype(model.device))
     pieces, seen = [], 0
     with (
         torch.inference_mode(),
+        _evaluating(model),
         tqdm(total=total, desc="encode", unit="text", delay=1, disable=few or not progress) as bar,
     ):
-        for features in windows:
-            vectors = _encode_window(model, forward, features, bar)
-            finite = np.isfinite(vectors).all(axis=1)
-            if not finite.all():
+        transformer = _in_format(model, dtype or (model.dtype if few else pick_dtype(model.device)))
+        for window, features in windows:
+            vectors = _encode_window(model, transformer, features)
+            if not (finite := np.isfinite(vectors).all(axis=1)).all():
                 raise ValueError(
-                    f"the model gives NaN or infinity for texts[{seen + int(np.argmin(finite))}]; "
+                    f"the model gives NaN or infinity for "
+                    f"texts[{window.rows[~finite[window.which]].min()}]; "
                     "its weights are damaged, or too large for this number format"
                 )
-            rows = slice(seen, seen + len(vectors))
+            vectors = vectors[window.which]
+            seen += len(vectors)
             if out is None:
-                pieces.append(vectors)
-            elif out[rows].shape == vectors.shape:
-                out[rows] = vectors
+                pieces.append((window.rows, vectors))
+            elif seen <= len(out) and out.shape[1:] == vectors.shape[1:]:
+                out[window.rows] = vectors
             else:
                 raise ValueError(f"out has shape {out.shape} for texts of shape {vectors.shape}")
-            seen = rows.stop
+            bar.update(len(vectors))
     if not seen:
         raise ValueError("no texts to encode")
     if out is not None and seen < len(out):
         raise ValueError(f"out has {len(out)} rows for {seen} texts; those were written")
     for warning in tokenise.warnings(seen):
         warnings.warn(warning, stacklevel=2)
-    return np.concatenate(pieces) if out is None else out
+    if out is None:
+        out = np.empty((seen, vectors.shape[1]), np.float32)
+        for rows, vectors in pieces:
+            out[rows] = vectors
+    return out
 
 
 def token_limit(model: SentenceTransformer) -> int:
     """Return how many tokens a model can read: its `max_seq_length` or its positions."""
     config = model.transformers_model.config
     positions = getattr(config, "max_position_embeddings", None) or 512
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # they count from the padding
+    if config.model_type in FROM_PADDING.split():
         positions -= config.pad_token_id + 1
     return min(model.get_max_seq_length() or positions, positions)
 
@@ -126,26 +145,62 @@ def pick_length(model: SentenceTransformer, max_length: int | None) -> int:
     return int(length)
 
 
-def _counted(texts: Iterable[str]) -> int | None:
-    """Check the texts of a list, and count them; an iterable has no length, None."""
-    check_sequence("texts", texts)
-    if not isinstance(texts, Sized):
-        return None
-    if not len(texts):
-        raise ValueError("no texts to encode")
-    for position, text in enumerate(texts):
-        check_text("texts", position, text)
-    return len(texts)
+class _Window(NamedTuple):
+    """Distinct texts that are encoded together, and the rows of the result that are theirs."""
+
+    texts: list[str]
+    rows: np.ndarray
+    which: np.ndarray  # of `texts`, for each of `rows`
 
 
-def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the texts, `WINDOW` at a time, as strings that the tokeniser accepts."""
+def _windows(texts: Iterable[str]) -> Iterator[_Window]:
+    """Yield the distinct texts, `WINDOW` at a time, as strings that the tokeniser accepts."""
     source, seen = iter(texts), 0
-    while window := list(islice(source, WINDOW)):
-        for position, text in enumerate(window, start=seen):
+    size = None if isinstance(texts, Sized) else WINDOW
+    while group := list(islice(source, size)):
+        for position, text in enumerate(group, start=seen):
             check_text("texts", position, text)
-        seen += len(window)
-        yield [repaired(text) for text in window]
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(group))}
+        which = np.array([numbers[text] for text in group])
+        order, distinct = np.argsort(which, kind="stable"), list(numbers)
+        for start in range(0, len(distinct), WINDOW):
+            first, last = np.searchsorted(which[order], [start, start + WINDOW])
+            rows = order[first:last]
+            some = [repaired(text) for text in distinct[start : start + WINDOW]]
+            yield _Window(some, rows + seen, which[rows] - start)
+        seen += len(group)
+
+
+@contextlib.contextmanager
+def _evaluating(model: SentenceTransformer) -> Iterator[None]:
+    """Put a model into evaluation mode; threads that encode with one in training take turns."""
+    with _TRAINING:
+        if training := [module for module in model.modules() if module.training]:
+            try:
+                for module in training:
+                    module.training = False
+                yield
+            finally:
+                for module in training:
+                    module.training = True
+            return
+    yield
+
+
+def _in_format(model: SentenceTransformer, dtype: torch.dtype) -> Transformer:
+    """Return the model's transformer itself, or for a different number format a copy."""
+    if dtype == model.dtype:
+        return model[0]
+    try:
+        processor = model[0].processor
+        transformer = copy.deepcopy(model[0], {id(processor): processor}).to(dtype)
+        transformer(model.preprocess(["a"]).to(model.device))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"this model cannot run in {dtype} ({reason}); give dtype={model.dtype}"
+        ) from error
+    return transformer
 
 
 class _Tokeniser:
@@ -163,30 +218,40 @@ class _Tokeniser:
         self.lower = model[0].do_lower_case
         self.empty = self.unknown = self.control = self.cut = 0
 
-    def __call__(self, texts: list[str]) -> dict[str, list[Tensor] | int]:
-        """Return the features of a window: a tensor [tokens] for each text."""
+    def __call__(self, window: _Window) -> tuple[_Window, dict[str, list[Tensor] | int]]:
+        """Return a window with its features: a tensor [tokens] for each text."""
+        texts = window.texts
         if self.prompt:
             texts = [self.prompt + text for text in texts]
         if self.lower:
             texts = [text.lower() for text in texts]
         with self.lock:
             tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length)
+            if tokens.encodings:
+                cut = [bool(encoding.overflowing) for encoding in tokens.encodings]
+            else:  # a tokeniser without a fast version
+                cut = [self._is_cut(*pair) for pair in zip(texts, tokens["input_ids"], strict=True)]
         lengths = np.array([len(ids) for ids in tokens["input_ids"]])
         flat = {name: np.concatenate(values) for name, values in tokens.items()}
-        self._count(flat["input_ids"], lengths, tokens.encodings or [])
+        times = np.bincount(window.which, minlength=len(texts))
+        self.cut += int(times @ cut)
+        self._count(flat["input_ids"], lengths, times)
         features = {name: torch.from_numpy(v).split(lengths.tolist()) for name, v in flat.items()}
-        return features | self.extra
+        return window, features | self.extra
 
-    def _count(self, ids: np.ndarray, lengths: np.ndarray, encodings: list) -> None:
+    def _is_cut(self, text: str, ids: list[int]) -> bool:
+        full = len(ids) >= self.max_length
+        return full and len(self.tokenizer(text, verbose=False)["input_ids"]) > self.max_length
+
+    def _count(self, ids: np.ndarray, lengths: np.ndarray, times: np.ndarray) -> None:
         tokenizer, starts = self.tokenizer, np.cumsum(lengths) - lengths
         added, unknown = tokenizer.num_special_tokens_to_add(), ids == tokenizer.unk_token_id
         control = np.isin(ids, tokenizer.all_special_ids) & ~unknown
         controls = np.add.reduceat(control, starts, dtype=int)
         unknowns = np.add.reduceat(unknown, starts, dtype=int)
-        self.empty += int((lengths == added).sum())
-        self.unknown += int(((lengths > controls) & (2 * unknowns > lengths - controls)).sum())
-        self.control += int((controls > added).sum())
-        self.cut += sum(bool(encoding.overflowing) for encoding in encodings)
+        self.empty += int(times @ (lengths == added))
+        self.unknown += int(times @ ((lengths > controls) & (2 * unknowns > lengths - controls)))
+        self.control += int(times @ (controls > added))
 
     def warnings(self, total: int) -> Iterator[str]:
         """Yield a sentence for each kind of text that was not encoded as users may expect."""
@@ -215,28 +280,28 @@ def _prefetch(function: Callable, items: Iterable) -> Iterator:
 
 
 def _encode_window(
-    model: SentenceTransformer,
-    forward: Callable[[dict], Tensor],
-    features: dict[str, list[Tensor] | int],
-    bar: tqdm,
+    model: SentenceTransformer, transformer: Transformer, features: dict[str, list[Tensor] | int]
 ) -> np.ndarray:
     """Embed the texts of one window: float32, [texts, d]."""
     lengths = np.array([len(ids) for ids in features["input_ids"]])
     filler = {"input_ids": model.tokenizer.pad_token_id or 0}
     order, vectors = [], []
     for rows in _batches(lengths, TOKEN_BUDGET.get(model.device.type, 8192)):
+        # Padded on the right whatever the tokeniser does: on the left, some models count it.
         batch = {
             name: values
             if isinstance(values, int)
             else pad_sequence(
-                [values[row] for row in rows], batch_first=True, padding_value=filler.get(name, 0),
-                padding_side=model.tokenizer.padding_side,
+                [values[row] for row in rows], batch_first=True, padding_value=filler.get(name, 0)
             ).to(model.device, non_blocking=True)
             for name, values in features.items()
-        }  # fmt: skip
-        vectors.append(forward(batch)[:, : model.truncate_dim])
+        }
+        batch = transformer(batch)
+        batch["token_embeddings"] = batch["token_embeddings"].to(model.dtype)
+        for module in list(model)[1:]:
+            batch = module(batch)
+        vectors.append(batch["sentence_embedding"].float()[:, : model.truncate_dim])
         order.append(rows)
-        bar.update(len(rows))
     vectors = torch.cat(vectors).cpu().numpy()  # waits for a GPU once a window, not once a batch
     embeddings = np.empty_like(vectors)
     embeddings[np.concatenate(order)] = vectors

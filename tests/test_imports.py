@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (  # a module imports from its own floor and from those before it
     {"checks", "device", "job", "provenance", "results", "settings", "system"},
     {"sources"},
-    {"datasets", "encoding", "explore", "models", "twin"},
+    {"datasets", "encoding", "explore", "models"},
     {"evaluation"},
     {"plotting", "training"},
     {"cluster"},
