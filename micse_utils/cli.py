@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -183,15 +183,19 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 # --- encode and grid, on Ray
 
 
+SMALL = 20_000  # rows up to which starting Ray takes longer than it saves
+
+
 def encode(options: argparse.Namespace) -> str | None:
-    """Write a table of any size with its embeddings beside it, on Ray."""
-    from micse_utils.cluster.connect import connected, shares
-    from micse_utils.cluster.encode import Recipe, encode_files
+    """Write a table of any size with its embeddings beside it, a large one on Ray."""
+    from micse_utils.cluster import Recipe, connected, encode_files, shares
     from micse_utils.datasets.tables import open_source
     from micse_utils.encoding import WINDOW, pick_length
     from micse_utils.models import load_model
     from micse_utils.sources.choose import absolute
 
+    if "://" in options.output:
+        raise ValueError(f"the output must be a folder on a disk, got {options.output}")
     options.source, options.model = absolute(options.source), absolute(options.model)
     source = open_source(options.input, options.column)
     model = load_model(options.model, source=options.source)
@@ -200,11 +204,16 @@ def encode(options: argparse.Namespace) -> str | None:
         max_length=pick_length(model, options.max_length), block_rows=options.block_rows or WINDOW,
     )  # fmt: skip
     del model  # the workers have their own
-    with connected(options.address):
-        workers, cpus, gpus = shares(options.workers)
-        print(f"workers: {workers}, each with {cpus} CPU cores and {gpus} GPUs")
-        done = encode_files(source, options.output, recipe, workers=workers, cpus=cpus, gpus=gpus)
+    if options.workers or options.address or source.rows > SMALL:
+        with connected(options.address):
+            workers, cpus, gpus = shares(options.workers)
+            print(f"workers: {workers}, each with {cpus} CPU cores and {gpus} GPUs")
+            share = {"workers": workers, "cpus": cpus, "gpus": gpus}
+            done = encode_files(source, options.output, recipe, **share)
+    else:
+        done = encode_files(source, options.output, recipe)
     lines = [
+        f"model: {recipe.provenance}",
         f"{done['rows']:,} rows are in {options.output}, {done['encoded']:,} of them encoded now",
         f"without a text, and so without an embedding: {done['without text']:,}",
     ]
@@ -213,8 +222,7 @@ def encode(options: argparse.Namespace) -> str | None:
             f"{done['blocks with warnings']:,} of {done['blocks']:,} blocks had warnings, "
             f"the first: {done['first warning']}"
         )
-    memory = ", ".join(f"{most:,}" for most in done["worker MiB"]) or "none"
-    return "\n".join([*lines, f"largest memory of each worker, MiB: {memory}"])
+    return "\n".join(lines)
 
 
 def _ray_arguments(parser: argparse.ArgumentParser) -> None:
@@ -224,7 +232,7 @@ def _ray_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", help="file, folder or URL of Parquet, CSV, JSON lines or text")
-    parser.add_argument("output", help="folder or URL for the Parquet files")
+    parser.add_argument("output", help="folder for the Parquet files")
     parser.add_argument("--column", default="text", help="the one with the texts (default: text)")
     parser.add_argument("--into", default="embedding", help="name of the new column")
     parser.add_argument("--model", default="auto", help="a name or folder, as for load_model")
@@ -245,9 +253,10 @@ def grid(options: argparse.Namespace) -> str | None:
     import pandas as pd
 
     from micse_utils import results
-    from micse_utils.cluster.connect import check_room, connected, on_ray
+    from micse_utils.cluster import connected, on_ray
     from micse_utils.datasets.sts import load_lee, load_stsb
     from micse_utils.datasets.texts import load_low_shot
+    from micse_utils.device import pick_device
     from micse_utils.models import keep_first_layers, load_model
     from micse_utils.sources.choose import absolute
     from micse_utils.training.config import default_preset
@@ -262,13 +271,21 @@ def grid(options: argparse.Namespace) -> str | None:
     corpora = load_low_shot(options.sizes, seeds=options.seeds, source=options.source)
     dev, lee = load_stsb("dev", source=options.source), load_lee()
     steps = {} if options.steps is None else {"steps": options.steps}
+
+    def each(train: Callable, runs: list, start: object, *shared: object) -> Iterator[tuple]:
+        def call(run: object) -> dict:
+            return train(run, copy.deepcopy(start).to(pick_device()), *shared)
+
+        for run, found in on_ray(call, runs, cpus=options.cpus, gpus=options.gpus):
+            failed = {"error": f"{type(found).__name__}: {found}", "settings": None}
+            yield run, found if isinstance(found, dict) else failed
+
     with results.claimed(options.results, GRID_FILES), connected(options.address):
-        check_room(options.cpus, options.gpus)
         tables = [
             train_grid(
                 start, corpora, options.results / "runs" / name, sizes=options.sizes,
                 methods=options.methods, seeds=options.seeds, dev=dev, independent=lee,
-                each=on_ray(options.cpus, options.gpus), **steps,
+                each=each, **steps,
             ).assign(start=name)
             for name, start in starts.items()
         ]  # fmt: skip

@@ -11,8 +11,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 from sentence_transformers import SentenceTransformer
 
-from micse_utils.cluster.connect import connected, shares
-from micse_utils.cluster.encode import Recipe, encode_files
+from micse_utils.cluster import Recipe, connected, encode_files, shares
 from micse_utils.datasets.tables import open_source
 from micse_utils.datasets.texts import load_sentences
 from micse_utils.encoding import encode
@@ -41,14 +40,14 @@ def measure(options) -> list[dict]:
                 threading.Thread(target=_kill_a_worker, args=(output, max(1, blocks // 2))).start()
             start = time.perf_counter()
             workers, cpus, gpus = shares()
-            done = encode_files(
+            encode_files(
                 open_source(str(file)), str(output), recipe, workers=workers, cpus=cpus, gpus=gpus,
                 progress=False,
             )  # fmt: skip
             rate = count / (time.perf_counter() - start)
             ids = pa.dataset.dataset(output, format="parquet").to_table(columns=["id"])["id"]
         what = "on Ray, a worker killed" if kill else f"on Ray, {workers} of {cpus} cores"
-        note = f"{len(ids.unique()):,} distinct ids of {len(ids):,}; MiB {done['worker MiB']}"
+        note = f"{len(ids.unique()):,} distinct ids of {len(ids):,}"
         rows.append((what, count, rate, note))
     speeds.append(_alone(model, texts[: sizes[0]]))  # the machine may have changed its mind
     alone = ("encode, one process", sizes[0], sum(speeds) / len(speeds), "before and after")
@@ -65,7 +64,7 @@ def _kill_a_worker(output: Path, blocks: int) -> None:
     """Kill one worker when so many blocks stand."""
     while len(list(output.glob("*.parquet"))) < blocks:
         time.sleep(0.05)
-    workers = [p for p in psutil.process_iter(["name"]) if "MapWorker" in (p.info["name"] or "")]
+    workers = [p for p in psutil.process_iter(["name"]) if "Worker" in (p.info["name"] or "")]
     workers[0].kill()
 
 

@@ -1,5 +1,6 @@
 """Bulk encoding: how much of the time of `encode` is the bare products of the linear layers?"""
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import nn
 from micse_utils.device import pick_dtype
 from micse_utils.encoding import TOKEN_BUDGET, encode
 from micse_utils.models import load_model
-from micse_utils.twin import twin_of
 
 LENGTHS = (32, 128, 512)
 TEXTS = 625  # of 128 tokens, and as many tokens of the other lengths
@@ -36,7 +36,7 @@ def measure(options) -> list[dict]:
 
     rows = []
     for dtype in {pick_dtype(model.device): None, torch.float32: None}:
-        encoder = twin_of(model[0], dtype).model.encoder  # without the pooler, which nothing reads
+        encoder = copy.deepcopy(model.transformers_model.encoder).to(dtype)
         layers = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
         for name, (texts, length) in samples.items():
             tokens = model.tokenizer(texts, truncation=True, max_length=length)["input_ids"]

@@ -1,0 +1,297 @@
+"""Bulk encoding, in the process and on a real Ray of this machine: each row exactly once."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.dataset
+import pytest
+
+from micse_utils import cluster
+from micse_utils.cli import main
+from micse_utils.cluster import (
+    METADATA,
+    RECORD,
+    UNFINISHED,
+    Recipe,
+    Worker,
+    connected,
+    encode_files,
+    on_ray,
+    shares,
+)
+from micse_utils.datasets.tables import Block, open_source
+from micse_utils.encoding import encode
+from micse_utils.models import load_model
+
+TEXTS = ["the cat sat on the mat", "a big red dog ran", "the small blue cat", "dogs and cats"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Seventy rows in two files, every seventh without a text; and as one table."""
+    folder = tmp_path_factory.mktemp("input")
+    texts = [None if n % 7 == 3 else f"{TEXTS[n % len(TEXTS)]} {n}" for n in range(70)]
+    frame = pd.DataFrame({"text": texts, "id": range(70), "more": [[n] for n in range(70)]})
+    frame[:45].to_parquet(folder / "a.parquet", index=False)
+    frame[45:].to_parquet(folder / "b.parquet", index=False)
+    return folder, frame
+
+
+def recipe_of(tiny_bert, **settings):
+    provenance = load_model(tiny_bert).provenance
+    return Recipe(
+        str(tiny_bert), "auto", provenance, **{"max_length": 32, "block_rows": 10} | settings
+    )
+
+
+def encode_all(tiny_bert, folder, output, *, workers=0, **settings):
+    recipe = recipe_of(tiny_bert, **settings)
+    return encode_files(open_source(str(folder)), output, recipe, workers=workers, progress=False)
+
+
+def read(output):
+    return pa.dataset.dataset(sorted(map(str, output.glob("*.parquet")))).to_table()
+
+
+def check_rows(output, frame, tiny_bert):
+    written = read(output)
+    assert written.drop_columns("embedding").to_pydict() == frame.to_dict("list")
+    expected = encode(load_model(tiny_bert), frame["text"].dropna().tolist(), max_length=32)
+    assert written.schema.field("embedding").type == pa.list_(pa.float32(), expected.shape[1])
+    assert written["embedding"].is_valid().to_pylist() == frame["text"].notna().tolist()
+    vectors = np.array(written["embedding"].drop_null().to_pylist())
+    np.testing.assert_allclose(vectors, expected, rtol=2e-2, atol=5e-3)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_row_gets_the_vector_that_encode_gives(table, tiny_bert, tmp_path):
+    folder, frame = table
+    output = tmp_path / "out"
+    record = encode_all(tiny_bert, folder, output)
+    assert record["rows"] == record["encoded"] == 70 and record["without text"] == 10
+    assert record["blocks"] == 8  # five of the first file, three of the second
+    check_rows(output, frame, tiny_bert)
+    assert encode_all(tiny_bert, folder, output) == record | {"encoded": 0}
+    with pytest.raises(ValueError, match="a different half"):
+        encode_all(tiny_bert, folder, output, half=True)
+    with pytest.raises(ValueError, match="has a column 'id' already"):
+        encode_all(tiny_bert, folder, tmp_path / "new", into="id")
+    assert not (tmp_path / "new").exists()
+
+
+def test_files_of_the_user_stay_as_they_are(table, tiny_bert, tmp_path):
+    folder, _ = table
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(FileExistsError, match=r"thesis\.txt"):
+        encode_all(tiny_bert, folder, tmp_path / "mine")
+    assert [path.name for path in contents(tmp_path / "mine")] == ["thesis.txt"]
+
+    output = tmp_path / "out [1] a::b"
+    encode_all(tiny_bert, folder, output)
+    (output / "notes.txt").write_text("mine", encoding="utf-8")
+    first, second, *_ = sorted(output.glob("*.parquet"))
+    for path in (first, output / "mine.parquet", output / "00009-0000000.parquet"):
+        kept = path.read_bytes() if path.exists() else None
+        path.write_bytes(b"mine")
+        before = contents(output)
+        with pytest.raises(ValueError, match=path.name):
+            encode_all(tiny_bert, folder, output)
+        assert contents(output) == before
+        path.write_bytes(kept) if kept else path.unlink()
+    before = contents(output)
+    first.unlink()
+    second.unlink()
+    assert encode_all(tiny_bert, folder, output)["encoded"] == 20
+    after = contents(output)
+    assert after.keys() == before.keys()
+    assert {p.name for p in after if after[p] != before[p]} <= {first.name, second.name, RECORD}
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(tiny_bert, tmp_path, monkeypatch):
+    file = tmp_path / "in.csv"
+    file.write_text("text\n" + "a cat\n" * 30, encoding="utf-8")
+    source = open_source(str(file))
+    for rows in (45, 25):
+        file.write_text("text\n" + "a cat\n" * rows, encoding="utf-8")
+        with pytest.raises(ValueError, match="changed"):
+            encode_files(source, tmp_path / f"{rows}", recipe_of(tiny_bert), progress=False)
+        assert not (tmp_path / f"{rows}" / RECORD).exists()
+
+
+def worker_of(recipe, folder):
+    (folder / UNFINISHED).mkdir(exist_ok=True)
+    return Worker(recipe, "text", folder)
+
+
+def block(texts, name="00000-0000000"):
+    return Block(name, pa.table({"text": pa.array(texts, pa.string())}))
+
+
+def test_half_precision_and_what_the_encoder_said_are_written(tiny_bert, tmp_path):
+    texts = ["the cat", None, "", "the dog ran " * 20]
+    worker = worker_of(recipe_of(tiny_bert, half=True), tmp_path)
+    assert worker.encode_block(block(texts)) == 4
+    written = read(tmp_path)
+    counts = json.loads(written.schema.metadata[METADATA])
+    assert (counts["rows"], counts["without text"]) == (4, 1)
+    assert "1 of 3 texts are empty" in counts["warning"]
+    with warnings.catch_warnings(action="ignore"):
+        expected = encode(load_model(tiny_bert), ["the cat", "", texts[3]], max_length=32)
+    assert written.schema.field("embedding").type == pa.list_(pa.float16(), expected.shape[1])
+    vectors = np.array(written["embedding"].drop_null().to_pylist())
+    np.testing.assert_allclose(vectors, expected, rtol=2e-2, atol=5e-3)
+    assert worker.encode_block(block([None, None], "00000-0000001")) == 2
+    assert len(read(tmp_path)) == 6 and read(tmp_path)["embedding"].null_count == 3
+
+
+def test_an_embedding_that_float16_cannot_hold_is_refused(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "encode", lambda model, texts, **_: np.full((1, 32), 65_600.0))
+    worker_of(recipe_of(tiny_bert), tmp_path).encode_block(block(["the cat"]))
+    with pytest.raises(ValueError, match=r"reach 65,600.*omit --half"):
+        worker_of(recipe_of(tiny_bert, half=True), tmp_path).encode_block(block(["the cat"]))
+
+
+def test_a_worker_with_a_different_model_refuses(tiny_bert, tmp_path):
+    recipe = recipe_of(tiny_bert)
+    other = dataclasses.replace(recipe.provenance, sha256="0" * 64)
+    worker = worker_of(dataclasses.replace(recipe, provenance=other), tmp_path)
+    with pytest.raises(ValueError, match="this machine has"):
+        worker.encode_block(block(["cat"]))
+
+
+def test_ray_that_does_not_start_is_tried_again_and_then_one_sentence(monkeypatch):
+    import ray
+
+    def init(*_, **options):
+        tries.append(options)
+        raise RuntimeError("the raylet died\nlog\nlog")
+
+    tries, waits = [], []
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    with pytest.raises(RuntimeError, match=r"Ray does not start \(the raylet died\); try"):
+        connected().__enter__()
+    assert len(tries) == 3 and waits == sorted(waits) and len(waits) == 2
+
+
+def test_a_small_table_is_encoded_without_ray(tiny_bert, tmp_path):
+    (tmp_path / "in.txt").write_text("a cat\nthe dog\n", encoding="utf-8")
+    code = "import sys; from micse_utils.cli import main; sys.modules['ray'] = None; "
+    code += "sys.exit(main(sys.argv[1:]))"
+    call = ["encode", tmp_path / "in.txt", tmp_path / "out", "--model", tiny_bert]
+    done = subprocess.run([sys.executable, "-c", code, *call], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("model: tiny-bert") and "2 rows are in" in done.stdout
+    assert len(read(tmp_path / "out")) == 2
+
+
+def test_a_kill_costs_a_block_and_no_row(tiny_bert, tmp_path):
+    rows = 2400
+    lines = [f"{n},{TEXTS[n % 4]} {n}" for n in range(rows)]
+    (tmp_path / "in.csv").write_text("\n".join(["id,words", *lines]), encoding="utf-8")
+    command = [sys.executable, "-m", "micse_utils", "encode", tmp_path / "in.csv"]
+    command += [tmp_path / "out", "--column", "words", "--model", tiny_bert, "--block-rows", "20"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def parts():
+        return {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.parquet")}
+
+    while len(parts()) < 5 and running.poll() is None:
+        time.sleep(0.01)
+    assert running.poll() is None, running.communicate()[0]
+    running.kill()
+    running.communicate()
+    there = parts()
+    assert 5 <= len(there) < rows // 20
+    assert main([*map(str, command[3:])]) == 0
+    written = read(tmp_path / "out")
+    assert written["id"].to_pylist() == [str(n) for n in range(rows)]
+    assert written["embedding"].null_count == 0
+    assert there.items() <= parts().items()
+    assert not (tmp_path / "out" / UNFINISHED).exists()
+
+
+def failing(number):
+    if number == 2:
+        raise ValueError("two is wrong")
+    return number, os.getpid()
+
+
+@pytest.mark.slow
+def test_on_ray(table, tiny_bert, tmp_path):
+    """One start of Ray for all: rows, a killed worker, functions, and who may connect."""
+    folder, frame = table
+    with connected():
+        listening = [
+            c.laddr.ip
+            for process in psutil.Process().children(recursive=True)
+            for c in process.net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN
+        ]
+        assert listening and {ip.removeprefix("::ffff:") for ip in listening} <= {
+            "127.0.0.1",
+            "::1",
+        }
+        workers, cpus, _ = shares()
+        assert workers >= 1 and cpus >= 1 and workers * cpus <= psutil.cpu_count()
+        found = dict(on_ray(failing, [1, 2, 3]))
+        assert found[1][0] == 1 and found[3][0] == 3 and found[1][1] != os.getpid()
+        assert "two is wrong" in str(found[2])
+        with pytest.raises(ValueError, match="fit no machine"):
+            next(on_ray(failing, [1], cpus=10_000))
+        encode_all(tiny_bert, folder, tmp_path / "out", workers=1)
+        check_rows(tmp_path / "out", frame, tiny_bert)
+
+        source = open_source(str(folder))
+        recipe = recipe_of(tiny_bert, block_rows=1)
+        kill = iter([False] * 5 + [True])
+
+        class Killing(type(source)):
+            def blocks(self, *arguments):
+                for part in super().blocks(*arguments):
+                    yield part
+                    if next(kill, False):
+                        for process in psutil.Process().children(recursive=True):
+                            with contextlib.suppress(psutil.NoSuchProcess):
+                                if "Worker" in process.name():
+                                    process.kill()
+
+        source = Killing(**vars(source))
+        encode_files(source, tmp_path / "killed", recipe, workers=1, progress=False)
+        assert next(kill, None) is None
+        check_rows(tmp_path / "killed", frame, tiny_bert)
+
+
+def test_the_command_line_says_what_is_wrong_in_a_sentence(tiny_bert, tmp_path, capsys):
+    (tmp_path / "in.csv").write_text("a\n1\n", encoding="utf-8")
+    (tmp_path / "in.txt").write_text("a cat\n", encoding="utf-8")
+    table, lines, out, model = tmp_path / "in.csv", tmp_path / "in.txt", tmp_path / "out", tiny_bert
+    for arguments, reason in [
+        (["encode", tmp_path / "no.csv", out], "does not exist"),
+        (["encode", table, out], 'no column "text"'),
+        (["encode", lines, "s3://bucket/out"], "must be a folder on a disk"),
+        (["encode", lines, out, "--model", model, "--max-length", 65], "from 3 to 64 tokens"),
+        (["encode", lines, out, "--model", model, "--address", "127.0.0.1:1"], "no Ray cluster at"),
+        (["encode", lines, out, "--workers", 0], "must be a whole number from 1, got 0"),
+    ]:
+        try:
+            assert main(list(map(str, arguments))) == 1
+        except SystemExit as stopped:  # wrong usage, by argparse
+            assert stopped.code == 2
+        said = capsys.readouterr().err
+        assert reason in said.splitlines()[-1] and "Traceback" not in said
+    assert not out.exists()
