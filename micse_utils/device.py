@@ -1,5 +1,6 @@
 """Choose device, threads and number format."""
 
+import functools
 import math
 import os
 import sys
@@ -60,15 +61,13 @@ def _omp_threads() -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def share_threads() -> None:
+@functools.cache
+def use_threads() -> None:
     """Let PyTorch, BLAS, Numba and the tokenizers compute with `pick_threads()` threads.
 
-    On import of this module, so that a later `torch.set_num_threads` wins; a number that is not
-    PyTorch's default was chosen earlier, and is kept.
+    `load_model` calls this once in a process, so that a later `torch.set_num_threads` wins.
     """
-    threads = torch.get_num_threads()
-    if threads in (CORES, USABLE, os.cpu_count(), _omp_threads()):
-        threads = pick_threads()
+    threads = pick_threads()
     if numba := sys.modules.get("numba"):
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     else:
@@ -93,6 +92,3 @@ def pick_dtype(device: torch.device | str) -> torch.dtype:
         if any(units.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")):
             return torch.bfloat16
     return torch.float32
-
-
-share_threads()

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers.utils import logging as transformers_logging
 
 from micse_utils.checks import shown
-from micse_utils.device import pick_device
+from micse_utils.device import pick_device, use_threads
 from micse_utils.encoding import token_limit
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import folder_at
@@ -75,6 +75,7 @@ def load_model(
             architecture; a tokenizer that is missing or of a different model.
         HubError, FetchError: the hub, or the package index, does not have it.
     """
+    use_threads()
     device = device or pick_device()
     if not isinstance(name, (str, Path)):
         raise TypeError(f"name must be the name of a model or a folder, got {shown(name)}")

@@ -152,16 +152,18 @@ def test_the_users_choice_wins(large):
 
 ASK = """
 import micse_utils.device
+micse_utils.device.use_threads()
+LATER
 from threadpoolctl import threadpool_info
 blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 print(torch.get_num_threads(), *blas, numba.get_num_threads())
 """
 
 
-def numbers(*before, imports="import numpy, numba, torch; ", **variables):
+def numbers(*before, imports="import numpy, numba, torch; ", later="", **variables):
     """Threads of PyTorch, BLAS and Numba in a process of its own that imports the package."""
     environment = {k: v for k, v in os.environ.items() if k not in CHOICES} | variables
-    command = [*before, sys.executable, "-c", imports + ASK]
+    command = [*before, sys.executable, "-c", imports + ASK.replace("LATER", later)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return [int(number) for number in done.stdout.split()]
 
@@ -173,12 +175,10 @@ def test_all_libraries_take_the_number():
     assert numbers(MICSE_THREADS="1") == [1, 1, 1]
 
 
-def test_a_number_set_by_the_program_is_kept():
-    """More than there are cores, which PyTorch never takes by itself."""
+def test_a_number_set_later_is_kept():
     many = psutil.cpu_count() + 3
-    chosen = f"import numpy, numba, torch; torch.set_num_threads({many});"
-    assert numbers(imports=chosen, CPU_LIMIT="1")[0] == many
-    assert numbers(imports=chosen, OMP_NUM_THREADS="1")[0] == many
+    later = f"torch.set_num_threads({many}); micse_utils.device.use_threads()"
+    assert numbers(later=later, CPU_LIMIT="1")[0] == many
 
 
 @pytest.mark.skipif(not shutil.which("taskset"), reason="needs taskset")
