@@ -192,7 +192,7 @@ def encode(options: argparse.Namespace) -> str | None:
     from micse_utils.datasets.tables import open_source
     from micse_utils.encoding import WINDOW, pick_length
     from micse_utils.models import load_model
-    from micse_utils.sources.choose import absolute
+    from micse_utils.sources.locate import absolute
 
     if "://" in options.output:
         raise ValueError(f"the output must be a folder on a disk, got {options.output}")
@@ -258,7 +258,7 @@ def grid(options: argparse.Namespace) -> str | None:
     from micse_utils.datasets.texts import load_low_shot
     from micse_utils.device import pick_device
     from micse_utils.models import keep_first_layers, load_model
-    from micse_utils.sources.choose import absolute
+    from micse_utils.sources.locate import absolute
     from micse_utils.training.config import default_preset
     from micse_utils.training.grid import train_grid
 

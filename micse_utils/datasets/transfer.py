@@ -3,15 +3,16 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from micse_utils.checks import whole
-from micse_utils.datasets.tasks import load_task, load_tasks, senteval_path
+from micse_utils.checks import shown, whole
+from micse_utils.datasets.sts import load_tasks
 from micse_utils.datasets.texts import drawn_rows, load_rated
-from micse_utils.provenance import Provenance, sha256_of
+from micse_utils.provenance import Provenance
+from micse_utils.sources.locate import locate
+from micse_utils.sources.senteval_archive import senteval_need
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,20 @@ def load_transfer(
         task: one of `TRANSFER_TASKS` or, from the package, of `PACKAGED_TRANSFER`.
         source, revision: as for `load_sts`; the same values are refused.
     """
-    official = {name: partial(_task_from_folder, task=name) for name in TRANSFER_TASKS}
-    packaged = {name: partial(_rated, *place) for name, place in PACKAGED_TRANSFER.items()}
-    return load_task(
-        "labelled sentences", task, source, revision, official=official, packaged=packaged
-    )
+    if task in PACKAGED_TRANSFER:
+        artifact, file = PACKAGED_TRANSFER[task]
+        corpus = load_rated(file, artifact)
+        test = np.zeros(len(corpus), dtype=bool)
+        return Classification(corpus.texts, [], corpus.labels, test, corpus.provenance)
+    if task not in TRANSFER_TASKS:
+        known = ", ".join((*TRANSFER_TASKS, *PACKAGED_TRANSFER))
+        raise ValueError(f"task must be one of {known}, got {shown(task)}")
+    names = TWO_FILES[task] if task in TWO_FILES else TRAIN_TEST[task]
+    need = senteval_need("labelled sentences", task, *names)
+    files, provenance, reason = locate(need, source, revision)
+    loaded = _read_task(task, files, provenance)
+    print(f"{need.kind}: {provenance}{reason}")
+    return loaded
 
 
 def load_transfer_tasks(
@@ -121,16 +131,7 @@ def load_transfer_tasks(
     return load_tasks(tasks, source, load, official=TRANSFER_TASKS, packaged=PACKAGED_TRANSFER)
 
 
-def _rated(artifact: str, file: str) -> Classification:
-    corpus = load_rated(file, artifact)
-    test = np.zeros(len(corpus), dtype=bool)
-    return Classification(corpus.texts, [], corpus.labels, test, corpus.provenance)
-
-
-def _task_from_folder(folder: Path, task: str) -> Classification:
-    relative = TWO_FILES[task] if task in TWO_FILES else TRAIN_TEST[task]
-    files = [senteval_path(folder, name) for name in relative]
-    provenance = Provenance(task, "folder", files[0].parent.name, sha256=sha256_of(files))
+def _read_task(task: str, files: list[Path], provenance: Provenance) -> Classification:
     if task in TWO_FILES:
         rows = [(line, "", label) for label, file in enumerate(files) for line in _lines(file)]
         test, dev = np.zeros(len(rows), dtype=bool), None

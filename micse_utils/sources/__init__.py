@@ -1,4 +1,4 @@
 """Where models and data come from: a folder, the hub, or a pinned package.
 
-`choose` takes the first that has them; `hub` and `packaged` fetch.
+`locate` finds the first that has them; `hub` and `packaged` fetch.
 """

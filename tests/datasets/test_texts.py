@@ -55,7 +55,7 @@ def test_the_users_own_folder_comes_before_hub_and_package(tweet_eval, monkeypat
     ("file", "content", "message"),
     [
         ("train_labels.txt", b"2\n0\n", "3 lines but train_labels.txt has 2; one is cut"),
-        ("train_labels.txt", b"2\nfive\n1\n", "train_labels.txt, line 2: label must .* got 'five'"),
+        ("train_labels.txt", b"2\nfive\n1\n", 'train_labels.txt, line 2: label must .* got "five"'),
         ("train_text.txt", b"good\n\xff\xfe\n", r"train_text.txt is not UTF-8 \(byte 5\)"),
     ],
 )
@@ -66,7 +66,7 @@ def test_inconsistent_files_are_rejected_with_file_and_line(tweet_eval, file, co
 
 
 def test_a_missing_split_is_rejected_with_the_files_found(tweet_eval):
-    with pytest.raises(FileNotFoundError, match=r"no val_text.txt.*only train_labels.txt"):
+    with pytest.raises(FileNotFoundError, match=r"no val_text.txt in"):
         load_tweets(tweet_eval, split="validation")
     with pytest.raises(ValueError, match='validation or test, got "dev"'):
         load_tweets(tweet_eval, split="dev")
@@ -124,7 +124,7 @@ def test_sentences_come_from_the_users_file_without_blank_lines(tmp_path):
 
 
 def test_folders_without_sentences_are_rejected(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"neither sentences.txt nor wiki1m"):
+    with pytest.raises(FileNotFoundError, match=r"no sentences.txt or wiki1m"):
         load_sentences(tmp_path)
     (tmp_path / "sentences.txt").write_text("\n \n", encoding="utf-8")
     with pytest.raises(ValueError, match="holds no sentences"):

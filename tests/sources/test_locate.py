@@ -1,4 +1,4 @@
-from micse_utils.sources.choose import absolute
+from micse_utils.sources.locate import absolute
 
 
 def test_a_folder_named_on_the_command_line_means_the_same_from_anywhere(tmp_path, monkeypatch):
