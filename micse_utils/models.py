@@ -37,7 +37,8 @@ TRAINED_POOLING = [
 ]
 
 CONFIGURATION = [
-    "*.json", "*.txt", "*.model", "*.codes", "*.spm", "*.vocab", "*.tiktoken", "[0-9]_*/*",
+    "*.json", "*.txt", "*.model", "*.codes", "*.spm", "*.vocab", "*.tiktoken", "*.tokenizer",
+    "[0-9]_*/*",
 ]  # fmt: skip
 WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]  # in order of preference
 CONFIGURED = [["config.json"], ["modules.json"]]
