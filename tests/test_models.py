@@ -131,7 +131,7 @@ def test_a_model_requested_by_name_is_not_whatever_the_folder_holds(
     ("arguments", "message"),
     [
         ({"name": "./nowhere"}, "there is no model folder ./nowhere"),
-        ({"source": "cloud"}, 'an existing folder, got "cloud"'),
+        ({"source": "cloud"}, 'a folder that exists, got "cloud"'),
         (
             {"name": "bert-base-uncased", "source": "package"},
             "no package carries bert-base-uncased",

@@ -80,11 +80,8 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
     if task == "SICKRelatedness":
         read, files = _read_sick, ["SICK/SICK_test_annotated.txt"]
     else:
-        read, names = (
-            _read_subsets,
-            [f"{kind}.{n}" for n in YEARS[task] for kind in ("input", "gs")],
-        )
-        files = [f"STS/{task}-en-test/STS.{name}.txt" for name in names]
+        read, kinds, folder = _read_subsets, ("input", "gs"), f"STS/{task}-en-test"
+        files = [f"{folder}/STS.{kind}.{subset}.txt" for subset in YEARS[task] for kind in kinds]
     return _load(senteval_need(KIND, task, *files), read, source, revision)
 
 

@@ -64,7 +64,7 @@ def locate(need: Need, source: str | Path, revision: str | None = None) -> Found
     """
     if not is_source(source):
         raise ValueError(
-            f"source must be auto, hub, package or an existing folder, got {shown(source)}"
+            f"source must be auto, hub, package or a folder that exists, got {shown(source)}"
         )
     if source == "hub":
         return _on_hub(need, revision)

@@ -90,7 +90,7 @@ def test_a_missing_task_is_reported(tmp_path, monkeypatch):
             load_transfer("MR", source=source, revision="0" * 40)
     with pytest.raises(ValueError, match="no package carries MR"):
         load_transfer("MR", source="package")
-    with pytest.raises(ValueError, match='an existing folder, got "nowhere"'):
+    with pytest.raises(ValueError, match='a folder that exists, got "nowhere"'):
         load_transfer("MR", source="nowhere")
     with pytest.raises(ValueError, match=r'one of MR, CR, .* tweets.* got "SST5"'):
         load_transfer("SST5")
