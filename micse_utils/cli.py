@@ -86,23 +86,39 @@ _count, _size, _seed = _whole(1), _whole(LowShotConfig.batch_size), _whole(0)
 
 def train(options: argparse.Namespace) -> str | None:
     """Train an encoder on a file of unlabelled sentences."""
+    import copy
+
+    from micse_utils.datasets.sts import load_stsb
     from micse_utils.datasets.texts import read_sentences
+    from micse_utils.evaluation.gain import report_training
     from micse_utils.models import keep_first_layers, load_model
     from micse_utils.results import output_folder
+    from micse_utils.sources.choose import absolute
     from micse_utils.training.trainer import train_low_shot
 
     names = {field.name for field in fields(LowShotConfig)} - {"method"}
     settings = {name: value for name, value in vars(options).items() if name in names}
     sentences = read_sentences(options.file, column=options.column).texts
     output_folder(options.output)
-    model = load_model(options.model, source=options.source, pooling="cls")
+    start = untouched = load_model(options.model, source=options.source)
+    if options.pooling not in (None, untouched.provenance.pooling):
+        start = load_model(options.model, source=options.source, pooling=options.pooling)
     if options.layers is not None:
-        keep_first_layers(model, options.layers)
+        start = keep_first_layers(copy.deepcopy(start), options.layers)
+    dev = load_stsb("dev")
     trained = train_low_shot(
-        sentences, model, options.method, output=options.output, preset=options.preset,
-        overwrite=options.overwrite, **settings,
+        sentences, copy.deepcopy(start), options.method, output=options.output, dev=dev,
+        preset=options.preset, overwrite=options.overwrite, **settings,
     )  # fmt: skip
-    return f"{trained}. Model: {options.output / 'model'}" if process()[0] == 0 else None
+    if process()[0] > 0:
+        return None
+    found_at = {"name": absolute(options.model), "source": absolute(options.source)}
+    if untouched.provenance.source in ("hub", "package"):
+        found_at |= {"source": untouched.provenance.source}
+    return report_training(
+        options.output, untouched, start, trained.model, best_step=trained.best_step, dev=dev,
+        **found_at, revision=untouched.provenance.revision, sha256=untouched.provenance.sha256,
+    )  # fmt: skip
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +127,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--model", default="start", help="what to start from: a name or folder")
     parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
+    parser.add_argument("--pooling", help="cls or mean (default: the model's own)")
     parser.add_argument("--layers", type=_count, help="keep only so many of the first layers")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     parser.add_argument("--preset", choices=PRESETS, help="recipe (default: by model and size)")
@@ -135,33 +152,29 @@ def score(options: argparse.Namespace) -> str | None:
     """Score an encoder on the STS or the transfer tasks, or on section triplets."""
     import torch
 
+    from micse_utils.evaluation.gain import load_untouched
     from micse_utils.evaluation.report import report
     from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
     from micse_utils.evaluation.triplets import evaluate_triplets
+    from micse_utils.job import job
     from micse_utils.models import load_model
-    from micse_utils.results import claimed, output_folder
 
     name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.")
     name += f"-{options.pooling}" if options.pooling else ""
-    settings = {
-        "source": options.source,
-        "dtype": None if options.fast else torch.float32,
-        "seed": options.seed,
-    }
-    folder = output_folder(options.output or Path("results/senteval", name))
+    settings = {"dtype": None if options.fast else torch.float32, "seed": options.seed}
+    evaluate = {"sts": evaluate_sts, "transfer": evaluate_transfer, "triplets": evaluate_triplets}
+    if options.tasks != "triplets":
+        settings["source"] = options.source
+    if options.tasks == "transfer":
+        settings |= {"classifier": options.classifier, "limit": options.limit}
     # A folder with the tasks need not hold the model.
     place = options.source if options.source in ("hub", "package") else "auto"
-    with claimed(folder, [f"{options.tasks}.{kind}" for kind in ("csv", "json", "md")]):
-        model = load_model(options.model, source=place, pooling=options.pooling)
-        if options.tasks == "sts":
-            table = evaluate_sts(model, **settings)
-        elif options.tasks == "triplets":
-            settings["source"] = "package"
-            table = evaluate_triplets(model, dtype=settings["dtype"], seed=options.seed)
-        else:
-            settings |= {"classifier": options.classifier, "limit": options.limit}
-            table = evaluate_transfer(model, **settings)
-        return report(table, model, folder, options.tasks, settings)
+    folder = options.output or Path("results/senteval", name)
+    with job(folder, {"scores of": options.model, "pooling": options.pooling}) as work:
+        models = [load_model(options.model, source=place, pooling=options.pooling)]
+        models += load_untouched(models[0], options.model)
+        scored = [(model, evaluate[options.tasks](model, **settings)) for model in models]
+        return report(scored, work.folder, options.tasks, settings)
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """Write what `micse score` reports: a table as in papers, and a block for the model card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,37 +26,36 @@ KINDS = {
 }
 """Task and metric of a kind of tasks, as the hub names them."""
 
+Scored = tuple[SentenceTransformer, pd.DataFrame]
+
 
 def report(
-    table: pd.DataFrame,
-    model: SentenceTransformer,
-    folder: Path,
-    name: str,
-    settings: Mapping[str, object],
+    scored: Sequence[Scored], folder: Path, name: str, settings: Mapping[str, object]
 ) -> str:
-    """Return scores as papers print them, beside the published ones; write them in three formats.
-
-    For a model from a folder, the block for its model card follows.
+    """Return scores as papers print them, beside the published ones; write them to a folder.
 
     Args:
-        table: what `evaluate_sts`, `evaluate_transfer` or `evaluate_triplets` returned.
-        model: as `load_model` returns it.
-        folder: gets `name.csv`, `name.json` (with provenance) and `name.md`.
+        scored: models as `load_model` returns them, each with its table from `evaluate_sts`,
+            `evaluate_transfer` or `evaluate_triplets`: the one in question, and perhaps, for
+            comparison, the untouched one that it was trained from.
+        folder: gets `name.csv`, `name.json` (with provenance), `name.md` and `name.yaml`, a block
+            for the head of a model card.
         name: `sts`, `transfer` or `triplets`.
         settings: what decided the scores.
     """
+    model, table = scored[0]
     provenance = model.provenance
-    label = f"{provenance.name}, {provenance.pooling}"
-    pooled = _pooled(table).set_index("task")
-    if name == "sts":
-        other = other_data(pooled["pairs"])
-        rows = {label: score_row(pooled["spearman"], other)}
-    elif name == "triplets":
-        other, rows = {}, {label: score_row(pooled["accuracy"])}
-    else:
-        other = other_data(pooled["sentences"], settings["limit"])
-        label += f", classifier: {settings['classifier']}"
-        rows = {label: score_row(pooled["accuracy"], other)}
+    pooled = _pooled(table)
+    sizes = pooled.get("pairs", pooled.get("sentences", {}))
+    other = other_data(sizes, settings.get("limit"))
+    rows = {}
+    for number, (each, scores) in enumerate(scored):
+        label = (
+            f"{'untouched: ' if number else ''}{each.provenance.name}, {each.provenance.pooling}"
+        )
+        if "classifier" in settings:
+            label += f", classifier: {settings['classifier']}"
+        rows[label] = score_row(_scores(scores), other)
     published = published_for(provenance) if name == "sts" else None
     if published:
         rows[f"published ({published.source})"] = score_row(published.scores)
@@ -74,15 +73,15 @@ def report(
             lines.append(f"likely reasons: {REASONS}")
     save_table(folder, name, table)
     write_text(folder / f"{name}.md", text)
+    write_text(folder / f"{name}.yaml", card_block(table, provenance.name, name))
     record = {
         "scores": records(table),
         "model": asdict(provenance),
+        "untouched": [{"model": asdict(m.provenance), "scores": records(t)} for m, t in scored[1:]],
         "settings": {key: str(value) for key, value in settings.items()},
         "versions": versions(),
     }
     write_json(folder / f"{name}.json", record)
-    if provenance.source == "folder":  # the user's own model, which has a card of its own
-        lines.append(card_block(table, provenance.name, name))
     return "\n".join([*lines, f"results: {folder}"])
 
 
@@ -91,14 +90,19 @@ def card_block(table: pd.DataFrame, model_name: str, name: str) -> str:
     task, metric = KINDS[name]
     results = [
         EvalResult(
-            task_type=task, dataset_type=row["task"].lower(), dataset_name=row["task"],
-            metric_type=metric, metric_value=round(row[metric.partition("_")[0]], 2),
+            task_type=task, dataset_type=of.lower(), dataset_name=of, metric_type=metric,
+            metric_value=round(score, 2),
         )
-        for row in _pooled(table).to_dict("records")
+        for of, score in _scores(table).items()
     ]  # fmt: skip
     return ModelCardData(model_name=model_name, eval_results=results).to_yaml()
 
 
 def _pooled(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of whole tasks, without those of their subsets."""
-    return table[table["subset"] == "all"] if "subset" in table else table
+    """Return the rows of whole tasks by name, without those of their subsets."""
+    whole = table[table["subset"] == "all"] if "subset" in table else table
+    return whole.set_index("task")
+
+
+def _scores(table: pd.DataFrame) -> pd.Series:
+    return _pooled(table)["spearman" if "spearman" in table else "accuracy"]

@@ -75,9 +75,9 @@ class LowShotConfig:
                 )
         for name, most in {"ami_weight": inf, "temperature": inf, "learning_rate": 1}.items():
             value = getattr(self, name)
-            allowed = 0 if name == "ami_weight" else 1e-12
-            if type(value) not in (int, float) or not allowed <= value < most:
-                raise ValueError(f"{name} must be a number above 0, got {shown(value)}")
+            least = (0, "from") if name == "ami_weight" else (1e-12, "above")
+            if type(value) not in (int, float) or not least[0] <= value < most:
+                raise ValueError(f"{name} must be a number {least[1]} 0, got {shown(value)}")
         if not isinstance(self.bf16, bool):
             raise ValueError(f"bf16 must be True or False, got {shown(self.bf16)}")
 
@@ -88,9 +88,12 @@ PRESETS = {
     "1%": LowShotConfig(epochs=50, ami_weight=1e-4),
     "0.1%": LowShotConfig(epochs=500, ami_weight=1e-3),
     "0.01%": LowShotConfig(epochs=2500, ami_weight=1e-3, eval_steps=250),
-    # The kit's for the packaged six-layer encoder: for the whole, and for its first four layers.
-    # Found by tests/benchmarks/recipe_search.py with 64 sentences that no reported run uses.
+    # The kit's for the packaged six-layer encoder: as shipped, read at [CLS], and of its first four
+    # layers. Found on STS-B dev with sentences that no reported run uses.
     "packaged": LowShotConfig(
+        ami_weight=0.1, min_layer=2, max_layer=6, learning_rate=1e-5, steps=60, eval_steps=20
+    ),
+    "packaged-cls": LowShotConfig(
         ami_weight=1.0, min_layer=2, max_layer=6, learning_rate=1e-4, steps=20, eval_steps=5
     ),
     "packaged-raw": LowShotConfig(
@@ -107,13 +110,14 @@ DUPLICATES = 0.05
 def default_preset(model: "SentenceTransformer", sentences: int) -> str:
     """Return the name of the preset for a model and a number of distinct sentences.
 
-    The kit's own for encoders of six and of four layers. All others get the paper's, which has
-    one for 100, 1 000, 10 000 and 100 000 sentences: the largest of these that is not more.
-    A recipe belongs to the nominal size, so 999 sentences are still the split of 1 000.
+    The kit's own for encoders of six layers, by their pooling, and of four. All others get the
+    paper's, which has one for 100, 1 000, 10 000 and 100 000 sentences: the largest of these that
+    is not more. A recipe belongs to the nominal size: 999 sentences are the split of 1 000.
     """
     layers = model.transformers_model.config.num_hidden_layers
     if layers in (4, 6):
-        return "packaged" if layers == 6 else "packaged-raw"
+        cls = any(getattr(module, "pooling_mode", None) == "cls" for module in model)
+        return "packaged-raw" if layers == 4 else "packaged-cls" if cls else "packaged"
     large_enough = (name for size, name in SPLITS.items() if sentences >= (1 - DUPLICATES) * size)
     return next(large_enough, "0.01%")
 
@@ -127,12 +131,10 @@ def configure(preset: str | LowShotConfig, **settings: object) -> LowShotConfig:
     """
     if isinstance(preset, str):
         if preset not in PRESETS:
-            raise ValueError(f"preset={shown(preset)} is none of {', '.join(PRESETS)}")
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {shown(preset)}")
         preset = PRESETS[preset]
     if not isinstance(preset, LowShotConfig):
-        raise TypeError(
-            f"preset={shown(preset)} is neither one of {', '.join(PRESETS)} nor settings"
-        )
+        raise TypeError(f"preset must be a name or a LowShotConfig, got {shown(preset)}")
     known = [field.name for field in fields(LowShotConfig)]
     if unknown := settings.keys() - set(known):
         raise TypeError(f"{min(unknown)} is no setting; there are {', '.join(known)}")

@@ -1,11 +1,15 @@
 """Watch a training: development pairs, AMI, a bar; stop it if the loss becomes NaN."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
+from accelerate import PartialState
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
@@ -15,12 +19,13 @@ from transformers import TrainerCallback
 from micse_utils.datasets.sts import Pairs
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation.metrics import alignment, uniformity, unit
-from micse_utils.results import write_atomically
+from micse_utils.provenance import sha256_of
+from micse_utils.results import write_json
 from micse_utils.settings import process
 from micse_utils.training.losses import MiCSELoss
 
-HEAD = "head.safetensors"
-"""Weights of the training-only head in a checkpoint; written last, so it marks a whole one."""
+HEAD, SUMS = "head.safetensors", "sums.json"
+"""In a checkpoint: weights of the training-only head, and the SHA-256 of all files, the last."""
 FIGURES = ("spearman", "alignment", "uniformity", "ami")
 """What is measured at every evaluation."""
 LARGEST_NORM = 1.0
@@ -88,14 +93,31 @@ class DevelopmentEvaluator(BaseEvaluator):
     def _encode(self, model: SentenceTransformer) -> np.ndarray:
         # The same modules in a frame of their own: the trainer makes that of `model` bfloat16.
         plain = SentenceTransformer(modules=list(model), device=str(model.device))
-        while_training, plain.max_seq_length = plain.max_seq_length, None
-        longest = min(LONGEST, token_limit(plain))
-        try:
+        with reading(plain, None):
             return encode(
-                plain, self.sentences, max_length=longest, dtype=torch.float32, progress=False
-            )
-        finally:
-            plain.max_seq_length = while_training
+                plain, self.sentences, max_length=min(LONGEST, token_limit(plain)),
+                dtype=torch.float32, progress=False,
+            )  # fmt: skip
+
+
+@contextlib.contextmanager
+def reading(model: SentenceTransformer, tokens: int | None) -> Iterator[None]:
+    """Let a model read so many tokens of a sentence; afterwards as many as before."""
+    usual, model.max_seq_length = model.max_seq_length, tokens
+    try:
+        yield
+    finally:
+        model.max_seq_length = usual
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files below a folder, once they are on the disk."""
+    sums = {}
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        with file.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        sums[file.relative_to(folder).as_posix()] = sha256_of([file])
+    return sums
 
 
 class Monitor(TrainerCallback):
@@ -141,13 +163,15 @@ class Monitor(TrainerCallback):
         self.bar.set_postfix({n: f"{v:.2f}" for n, v in shown.items() if v is not None})
 
     def on_save(self, args, state, control, **kwargs) -> None:
-        """Add the head to the checkpoint, which holds only the encoder."""
+        """Add the head to the checkpoint, which holds only the encoder, and the sums of its files.
+
+        Without sums it is unfinished.
+        """
+        PartialState().wait_for_everyone()  # each process writes its own random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_atomically(
-                folder / HEAD,
-                lambda path: safetensors.torch.save_file(self.loss.head.state_dict(), path),
-            )
+            safetensors.torch.save_file(self.loss.head.state_dict(), folder / HEAD)
+            write_json(folder / SUMS, sums_of(folder))
 
 
 class Selection(TrainerCallback):

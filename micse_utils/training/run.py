@@ -5,9 +5,8 @@ import dataclasses
 import hashlib
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from zipfile import is_zipfile
 
 import pandas as pd
 import safetensors.torch
@@ -21,37 +20,30 @@ from sentence_transformers import (
 from transformers import PrinterCallback
 
 from micse_utils.datasets.sts import Pairs
+from micse_utils.job import Job, job
 from micse_utils.models import PACKAGED, quiet
 from micse_utils.provenance import Provenance, sha256_of, versions
-from micse_utils.results import (
-    claimed,
-    json_or_none,
-    note_written,
-    records,
-    write_atomically,
-    write_json,
-)
+from micse_utils.results import json_or_none, records, write_json
 from micse_utils.settings import process
 from micse_utils.training.batches import Batches
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.losses import MiCSELoss
 from micse_utils.training.monitor import (
     HEAD,
+    SUMS,
     DevelopmentEvaluator,
     Monitor,
     Selection,
     TrainingDivergedError,
     history_of,
+    reading,
+    sums_of,
 )
 
-SETTINGS, RECORD = "run.json", "training.json"
-"""Files of a run: what it is to do, and how it went."""
-WRITES = (SETTINGS, RECORD, "model", "last", ".model", "checkpoints")
-"""What a run writes into its folder."""
-START = "start.safetensors"
-"""Weights before training, beside the checkpoints."""
-OWN = r"\.model/.+|checkpoints/(checkpoint-\d+/.+|start\.json|\.?start[^/]*\.safetensors)"
-"""Files of a run whose names are not known before: of checkpoints, and of a half-saved model."""
+RECORD = "training.json"
+"""How a finished run went, and the SHA-256 of its weights."""
+START = "start"
+"""The encoder before training, beside the checkpoints."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,125 +99,125 @@ class Run:
         """Describe the run, to compare it with the one that the folder holds."""
         self.checkpoints = self.folder / "checkpoints"
         self.start = getattr(self.model, "provenance", None) or _of_weights(self.model)
-        self.provenance = {
-            "config": dataclasses.asdict(self.config),
+        self.settings = {
+            **dataclasses.asdict(self.config),
             "base_model": str(self.start),
             "sentences": len(self.sentences),
             "sentences_sha256": hashlib.sha256("\n".join(self.sentences).encode()).hexdigest(),
             "dev": str(self.dev.provenance),
+            "keep_last": self.keep_last,
         }
 
-    @contextlib.contextmanager
-    def claim(self, overwrite: bool) -> Iterator[None]:
-        """Lock the folder for this run; refuse or overwrite the files of a different run."""
-        if process()[0] > 0:  # the first process does it for all
-            yield
-            return
-        with claimed(self.folder, WRITES, OWN):
-            file = self.folder / SETTINGS
-            if file.exists() and (differing := self._differing(json_or_none(file))):
-                if not overwrite:
-                    raise ValueError(
-                        f"{self.folder} holds another run, with other {differing}: name another "
-                        "output folder, or overwrite it (--overwrite)"
-                    )
-                (self.folder / RECORD).unlink(missing_ok=True)
-                for name in ("model", "last", "checkpoints"):
-                    shutil.rmtree(self.folder / name, ignore_errors=True)
-            write_json(file, self.provenance)
-            yield
+    def carry_out(self, overwrite: bool, progress: bool) -> Trained:
+        """Train, resume, or load what is finished, alone in the folder."""
+        replaces = ("model", "trained", "last", "checkpoints") if overwrite else None
+        work = contextlib.nullcontext(Job(self.folder, self.folder / RECORD))
+        if process()[0] == 0:  # the first process does it for all
+            work = job(self.folder, self.settings, record=RECORD, replaces=replaces)
+        with work as state:
+            record = state.record or {}
+            if any(record.get(name) != value for name, value in self.settings.items()):
+                return self._train(state, progress)
+            kept = self.folder / record.get("encoder", "model")
+            if record["weights"] != _weights(kept):
+                raise ValueError(
+                    f"{kept} is damaged, or was changed after training: move it away and train in "
+                    "a new folder, or overwrite it (--overwrite)"
+                )
+            self._load(kept)
+            history = pd.DataFrame(record["history"]).astype({"loss": float, "info_nce": float})
+            return self._trained(history, record["best_step"], kept)
 
-    def _differing(self, earlier: object) -> str:
-        """Name what differs between the settings on file and those of this run."""
-        if not isinstance(earlier, dict) or not isinstance(earlier.get("config"), dict):
-            return f"settings ({SETTINGS} is damaged)"
-        before, now = (each["config"] | each for each in (earlier, self.provenance))
-        return ", ".join(k for k, v in now.items() if k != "config" and before.get(k) != v)
+    def _train(self, state: Job, progress: bool) -> Trained:
+        """Train to the end, from the last complete checkpoint if one exists."""
+        try:
+            # The trainer reads the length from the model.
+            with reading(self.model, self.config.max_length), _quiet():
+                trainer, monitor = self._build(progress)
+                start = self._resume(trainer, monitor)
+        except TrainingDivergedError as error:
+            raise TrainingDivergedError(f"{error}; {self._rescue(trainer)}") from None
+        return self._finish(state, trainer, history_of(start, trainer.state.log_history))
 
-    def finished(self) -> Trained | None:
-        """Return the result of the finished run, or None."""
-        record = json_or_none(self.folder / RECORD)
-        if record is None or any(record.get(k) != v for k, v in self.provenance.items()):
-            return None
-        self._load(self.folder / "model")
-        history = pd.DataFrame(record["history"]).astype({"loss": float, "info_nce": float})
-        return self._trained(history, record["best_step"])
+    def _build(self, progress: bool) -> tuple[SentenceTransformerTrainer, Monitor]:
+        config, steps = self.config, self._steps()
+        # Before the head is made, whose first weights the seed decides, too.
+        transformers.set_seed(config.seed)
+        loss = MiCSELoss(
+            self.model, config.ami_weight if config.method == "micse" else 0,
+            min_layer=config.min_layer, max_layer=config.max_layer, temperature=config.temperature,
+        )  # fmt: skip
+        evaluator = DevelopmentEvaluator(self.dev)
+        monitor = Monitor(loss, self.sentences, config.max_length, steps, progress)
+        self._describe()
+        trainer = _Trainer(
+            self.model, self._arguments(steps, evaluator.primary_metric), loss=loss,
+            train_dataset=Dataset.from_dict({"sentence": self.sentences}), evaluator=evaluator,
+            callbacks=[monitor],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        return trainer, monitor
+
+    def _resume(self, trainer: SentenceTransformerTrainer, monitor: Monitor) -> dict[str, float]:
+        """Train from the last complete checkpoint; return the figures of the start."""
+        if last := self._last_checkpoint():  # the trainer resumes the encoder, optimiser and order
+            monitor.loss.head.load_state_dict(safetensors.torch.load_file(last / HEAD))
+        elif (self.checkpoints / "start.json").exists():  # the model may have been trained since
+            self._load(self.checkpoints / START)
+        start = self._measured_start(trainer.evaluator, monitor)
+        to_beat = start[trainer.evaluator.primary_metric]
+        trainer.add_callback(Selection(self.config.select_from, to_beat))
+        with contextlib.closing(monitor.bar):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        return start
+
+    def _finish(
+        self, state: Job, trainer: SentenceTransformerTrainer, history: pd.DataFrame
+    ) -> Trained:
+        """Save the best encoder and the record, then delete the checkpoints."""
+        best_step = trainer.state.best_global_step or 0
+        if self.keep_last and trainer.is_world_process_zero():
+            self._load(self._last_checkpoint())
+            self._save(self.folder / "last")
+        # The trainer has tried to, too, but only logs what goes wrong, and never saved the start.
+        self._load(self.checkpoints / (f"checkpoint-{best_step}" if best_step else START))
+        trainer.accelerator.wait_for_everyone()  # all have loaded the best checkpoint
+        if trainer.is_world_process_zero():
+            [row] = history[history["step"] == best_step].to_dict("records")
+            figures = {f"dev_{name}": row[name] for name in ("spearman", "alignment", "uniformity")}
+            card = self.model.model_card_data
+            card.set_evaluation_metrics(trainer.evaluator, figures, step=best_step)
+            self._save(self.folder / "model")
+            state.finish({
+                **self.settings, "best_step": best_step, "history": records(history),
+                "weights": _weights(self.folder / "model"), "versions": versions(),
+            })  # fmt: skip
+            shutil.rmtree(self.checkpoints)
+        trainer.accelerator.wait_for_everyone()  # it is in the folder
+        return self._trained(history, best_step, self.folder / "model")
 
     def _load(self, folder: Path) -> None:
         with _quiet():
             weights = SentenceTransformer(str(folder), device="cpu").state_dict()
         self.model.load_state_dict(weights)
 
-    def _trained(self, history: pd.DataFrame, best_step: int) -> Trained:
-        self.model.provenance = Provenance(
-            f"{self.config.method} training of {self.start.name}",
-            "folder",
-            self.folder.name,
-            sha256=sha256_of([self.folder / "model" / "model.safetensors"]),
-            pooling=self.start.pooling,
-        )
-        return Trained(self.model.eval(), history, best_step, self.config, len(self.sentences))
-
-    def train(self, progress: bool) -> Trained:
-        """Train to the end, from the last complete checkpoint if one exists."""
-        config, model = self.config, self.model
-        # Before the head is made, whose first weights the seed decides, too.
-        transformers.set_seed(config.seed)
-        loss = MiCSELoss(
-            model,
-            config.ami_weight if config.method == "micse" else 0,
-            min_layer=config.min_layer,
-            max_layer=config.max_layer,
-            temperature=config.temperature,
-        )
-        steps = self._steps()
-        evaluator = DevelopmentEvaluator(self.dev)
-        monitor = Monitor(loss, self.sentences, config.max_length, steps, progress)
-        # The trainer reads the length from the model; afterwards it reads as much as before.
-        max_seq_length, model.max_seq_length = model.max_seq_length, config.max_length
-        self._describe()
+    def _save(self, folder: Path) -> None:
+        """Save the model to a folder, once it is on the disk."""
+        scratch = self.checkpoints / "model"
+        shutil.rmtree(scratch, ignore_errors=True)
         with _quiet():
-            trainer = SentenceTransformerTrainer(
-                model,
-                self._arguments(steps, evaluator.primary_metric),
-                train_dataset=Dataset.from_dict({"sentence": self.sentences}),
-                loss=loss,
-                evaluator=evaluator,
-                callbacks=[monitor],
-            )
-            trainer.remove_callback(PrinterCallback)
-            last = self._last_checkpoint()
-            if last is not None:  # the trainer itself resumes the encoder, optimiser and order
-                loss.head.load_state_dict(safetensors.torch.load_file(last / HEAD))
-            start = self._start_of_run(lambda: evaluator(model) | {"dev_ami": monitor.ami()})
-            selection = Selection(config.select_from, start[evaluator.primary_metric])
-            trainer.add_callback(selection)
-            try:
-                trainer.train(resume_from_checkpoint=str(last) if last else None)
-            except TrainingDivergedError as error:
-                model.max_seq_length = max_seq_length
-                raise TrainingDivergedError(f"{error}; {self._rescue(trainer)}") from None
-            except RuntimeError as error:
-                # All that PyTorch says if it cannot write the optimiser's state.
-                if "inline_container" not in str(error):
-                    raise
-                raise OSError(
-                    f"no checkpoint could be written to {self.checkpoints}; is the disk full? Make "
-                    "room and run the same command again"
-                ) from error
-            finally:
-                monitor.bar.close()
-                model.max_seq_length = max_seq_length
-        history = history_of(start, trainer.state.log_history)
-        best_step = trainer.state.best_global_step or 0
-        # The trainer has loaded the best checkpoint, unless that is the start: it never saved that.
-        if best_step == 0:
-            model.load_state_dict(safetensors.torch.load_file(self.checkpoints / START))
-        trainer.accelerator.wait_for_everyone()  # all have loaded the best checkpoint
-        if trainer.is_world_process_zero():
-            self._keep(history, best_step, evaluator)
-        trainer.accelerator.wait_for_everyone()  # it stands in the folder
-        return self._trained(history, best_step)
+            self.model.save_pretrained(str(scratch))
+        sums_of(scratch)
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+
+    def _trained(self, history: pd.DataFrame, best_step: int, kept: Path) -> Trained:
+        sha256 = sha256_of([kept / "model.safetensors"])
+        self.model.provenance = Provenance(
+            f"{self.config.method} training of {self.start.name}", "folder", self.folder.name,
+            sha256=sha256, pooling=self.start.pooling,
+        )  # fmt: skip
+        return Trained(self.model.eval(), history, best_step, self.config, len(self.sentences))
 
     def _describe(self) -> None:
         """Fill in what the library's model card cannot know."""
@@ -247,20 +239,14 @@ class Run:
         config, sentences, (rank, processes) = self.config, len(self.sentences), process()
         left_out = sentences % (config.batch_size // processes) == 1
         if rank == 0 and sentences < config.batch_size:
-            print(
-                f"batch_size is {config.batch_size} but only {sentences} sentences were given: "
-                "each step uses all of them"
-            )
+            print(f"batch_size is {config.batch_size}: each step uses all {sentences} sentences")
         elif rank == 0 and left_out:
-            print(
-                f"left out of each epoch, because too few for a batch: 1 of the {sentences} "
-                "sentences, a different one each time"
-            )
+            print("too few for a batch: a different sentence is left out of each epoch")
         steps = total_steps(sentences, config)
         if config.select_from == "authors" and config.eval_steps > steps:
             raise ValueError(
-                f"eval_steps must be at most {steps}, the number of steps, for "
-                f'select_from="authors"; got {config.eval_steps}'
+                f'eval_steps must be at most {steps} for select_from="authors", the number of '
+                f"steps, got {config.eval_steps}"
             )
         return steps
 
@@ -268,116 +254,78 @@ class Run:
         config, device = self.config, self.model.device
         every = min(config.eval_steps, steps)
         return SentenceTransformerTrainingArguments(
-            output_dir=str(self.checkpoints),
-            max_steps=steps,
-            per_device_train_batch_size=config.batch_size // process()[1],
+            output_dir=str(self.checkpoints), seed=config.seed, bf16=config.bf16,
+            use_cpu=device.type == "cpu", dataloader_pin_memory=device.type == "cuda",
+            max_steps=steps, per_device_train_batch_size=config.batch_size // process()[1],
             batch_sampler=Batches,
-            dataloader_pin_memory=device.type == "cuda",
-            learning_rate=config.learning_rate,
             # The authors' optimiser, spelled out so that no new default of the library changes it.
-            optim="adamw_torch",
-            adam_beta1=0.9,
-            adam_beta2=0.999,
-            adam_epsilon=1e-8,
-            weight_decay=0.0,
-            max_grad_norm=0.0,  # `Monitor` clips, the head's gradients included
-            lr_scheduler_type="linear",
-            warmup_steps=0,
-            bf16=config.bf16,
-            seed=config.seed,
-            use_cpu=device.type == "cpu",
-            eval_strategy="steps",
-            eval_steps=every,
-            save_strategy="steps",
-            save_steps=every,
-            # Of 1, the trainer itself keeps two until it ends, then only the best.
-            save_total_limit=2 if self.keep_last else 1,
-            load_best_model_at_end=True,
-            metric_for_best_model=metric,
-            logging_steps=every,
-            disable_tqdm=True,
-            report_to="none",
-        )
+            optim="adamw_torch", adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8,
+            weight_decay=0.0, learning_rate=config.learning_rate, lr_scheduler_type="linear",
+            warmup_steps=0, max_grad_norm=0.0,  # `Monitor` clips, the head's gradients included
+            eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
+            save_total_limit=2, load_best_model_at_end=True, metric_for_best_model=metric,
+            logging_steps=every, disable_tqdm=True, report_to="none",
+        )  # fmt: skip
 
-    def _start_of_run(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Return the scores of the start, and keep its weights: it may be the best checkpoint."""
-        # A run that resumes reads both; the model it was given may have been trained since.
-        note, kept = self.checkpoints / "start.json", self.checkpoints / START
-        if (figures := json_or_none(note)) is not None and kept.is_file():
-            return figures
-        weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        figures = measure()
-        if process()[0] == 0:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, lambda path: safetensors.torch.save_file(weights, path))
-            write_json(note, figures)
+    def _measured_start(
+        self, evaluator: DevelopmentEvaluator, monitor: Monitor
+    ) -> dict[str, float]:
+        """Return the scores of the start, and save it: it may be the best checkpoint."""
+        note = self.checkpoints / "start.json"
+        if (figures := json_or_none(note)) is None:
+            figures = evaluator(self.model) | {"dev_ami": monitor.ami()}
+            if process()[0] == 0:
+                self._save(self.checkpoints / START)
+                write_json(note, figures)
         return figures
 
     def _last_checkpoint(self) -> Path | None:
-        """Return the newest complete checkpoint; delete unfinished ones."""
+        """Return the newest complete checkpoint whose best one is complete, too."""
         found = sorted(
             self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
         )
         whole = [folder for folder in found if _is_whole(folder)]
-        for folder in set(found) - set(whole):
-            shutil.rmtree(folder, ignore_errors=True)
-        return whole[-1] if whole else None
+        for folder in whole[::-1]:
+            best = json_or_none(folder / "trainer_state.json")["best_global_step"]
+            if not best or self.checkpoints / f"checkpoint-{best}" in whole:
+                return folder
+        return None
 
     def _rescue(self, trainer: SentenceTransformerTrainer) -> str:
         """Keep the best checkpoint of a run that diverged; return a sentence about it."""
-        if not trainer.state.best_model_checkpoint:
+        if not (best := trainer.state.best_global_step):
             return "no checkpoint was better than the start"
-        self._load(Path(trainer.state.best_model_checkpoint))
+        self._load(self.checkpoints / f"checkpoint-{best}")
         if trainer.is_world_process_zero():
-            self._save_model()
-        return (
-            f"{self.folder / 'model'} holds the best checkpoint before, of step "
-            f"{trainer.state.best_global_step}"
-        )
+            self._save(self.folder / "model")
+        return f"{self.folder / 'model'} holds the best checkpoint before, of step {best}"
 
-    def _keep(self, history: pd.DataFrame, best_step: int, evaluator: DevelopmentEvaluator) -> None:
-        """Save model and record, then delete the checkpoints."""
-        figures = history.set_index("step").loc[best_step, ["spearman", "alignment", "uniformity"]]
-        figures = {f"dev_{name}": float(value) for name, value in figures.items()}
-        self.model.model_card_data.set_evaluation_metrics(evaluator, figures, step=best_step)
-        self._save_model()
-        if self.keep_last:
-            self._save_model("last", self._last_checkpoint())
-        record = {
-            "best_step": best_step,
-            "history": records(history),
-            **self.provenance,
-            "versions": versions(),
-        }
-        write_json(self.folder / RECORD, record)
-        shutil.rmtree(self.checkpoints)
 
-    def _save_model(self, name: str = "model", checkpoint: Path | None = None) -> None:
-        """Write a folder with the encoder, or with one of its checkpoints."""
-        place, scratch = self.folder / name, self.folder / ".model"
-        shutil.rmtree(scratch, ignore_errors=True)
-        if checkpoint is None:
-            with _quiet():
-                self.model.save_pretrained(str(scratch))
-        else:
-            of_training = shutil.ignore_patterns("*.pt", "*.pth", "*.bin", "trainer_state.json")
-            shutil.copytree(checkpoint, scratch, ignore=of_training)
-        # Listed before they are in place, so that a kill leaves no doubt whose they are.
-        files = [file.relative_to(scratch).as_posix() for file in scratch.rglob("*")]
-        note_written(self.folder, [f"{name}/{file}" for file in files])
-        shutil.rmtree(place, ignore_errors=True)
-        scratch.rename(place)
+class _Trainer(SentenceTransformerTrainer):
+    """The library's trainer, which says what it means if the disk is full."""
+
+    def _save_checkpoint(self, *arguments: object) -> None:
+        try:
+            super()._save_checkpoint(*arguments)
+        except RuntimeError as error:  # as PyTorch calls a file that it cannot write
+            raise OSError(
+                f"no checkpoint could be written to {self.args.output_dir}; is the disk full? Make "
+                "room and run the same command again"
+            ) from error
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint is finished; a power cut may also leave files without their end."""
-    try:
-        for file in checkpoint.glob("*.safetensors"):
-            safetensors.safe_open(file, "pt")
-    except safetensors.SafetensorError:
-        return False
-    # The head is written last.
-    return (checkpoint / HEAD).is_file() and all(map(is_zipfile, checkpoint.glob("*.pt*")))
+    """Tell whether a checkpoint has its sums, and agrees with them; print if it does not."""
+    sums = json_or_none(checkpoint / SUMS)
+    whole = sums == {n: s for n, s in sums_of(checkpoint).items() if n != SUMS}
+    if not whole and process()[0] == 0:
+        print(f"{checkpoint} is unfinished or damaged, and is not used")
+    return whole
+
+
+def _weights(model: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files with the weights of a saved model."""
+    return {name: s for name, s in sums_of(model).items() if name.endswith(".safetensors")}
 
 
 def total_steps(sentences: int, config: LowShotConfig) -> int:
@@ -401,9 +349,7 @@ def _quiet() -> Iterator[None]:
     disable_progress_bars()
     try:
         with quiet(), warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", category=FutureWarning, module="sentence_transformers"
-            )
+            warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         enable_progress_bars()

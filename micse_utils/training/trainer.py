@@ -23,6 +23,7 @@ def train_low_shot(
     method: str = "micse",
     *,
     output: str | Path,
+    pooling: str | None = None,
     preset: str | LowShotConfig | None = None,
     dev: Pairs | None = None,
     overwrite: bool = False,
@@ -39,14 +40,14 @@ def train_low_shot(
         sentences: n sentences. Blank ones and duplicates after tokenising (false negatives) are
             dropped; a line says how many, and how many are cut.
         base_model: what to start from: a model, which is changed in place, or a name or folder
-            for `load_model`, read with [CLS] pooling.
+            for `load_model`.
         method: `micse` or `simcse`.
         output: folder of the run: checkpoints while it goes, `model/` and `training.json` after.
-            Files that the kit did not write stay as they are.
+        pooling: of a start given by name; by default its own (see `load_model`).
         preset: one of `PRESETS`, or a configuration; by default `default_preset`.
         dev: rated pairs that select the checkpoint; by default `load_stsb("dev")`. The start
             counts as a checkpoint: if training only does harm, the start is kept.
-        overwrite: if `output` holds another run, delete that run instead of refusing.
+        overwrite: if `output` holds a different run, delete that run instead of refusing.
         keep_last: also keep the encoder of the last step, in `last/`.
         progress: show a bar with loss, AMI and development figures.
         settings: fields of `LowShotConfig` to override those of the preset.
@@ -56,8 +57,8 @@ def train_low_shot(
 
     Raises:
         ValueError: fewer than two sentences, an unknown preset, an invalid setting, or an
-            `output` that holds another run.
-        FileExistsError: a file in `output` is in the way, or another run writes there.
+            `output` that holds a different run or a damaged model.
+        FileExistsError: `output` holds files and no run, or another process writes there.
         TypeError: a sentence that is not a string, or an unknown setting.
         TrainingDivergedError: the loss became NaN or infinite; `model/` holds the best
             checkpoint before, if there was one.
@@ -68,7 +69,9 @@ def train_low_shot(
     if preset is not None:
         config = configure(preset, method=method, **settings)  # refuse before a model is loaded
     if not isinstance(base_model, SentenceTransformer):
-        base_model = load_model(base_model, pooling="cls")
+        base_model = load_model(base_model, pooling=pooling)
+    elif pooling is not None:
+        raise ValueError("pooling is for a base_model given by name; this one has its own")
     if preset is None:
         preset = default_preset(base_model, len(set(sentences)))
         config = configure(preset, method=method, **settings)
@@ -77,8 +80,7 @@ def train_low_shot(
     least = 2 if processes == 1 else config.batch_size
     if len(sentences) < least:
         raise ValueError(
-            f"training needs {least} sentences or more, got {len(sentences)}: each is told from "
-            "the others of its batch"
+            f"training needs {least} different sentences or more, got {len(sentences)}"
         )
     if config.batch_size % processes or config.batch_size < 2 * processes:
         raise ValueError(
@@ -88,11 +90,10 @@ def train_low_shot(
     if dev is None:
         dev = load_stsb("dev")
     if not isinstance(dev, Pairs):
-        raise TypeError(f"dev={shown(dev)} are no rated pairs; load_stsb gives some")
+        raise TypeError(f"dev must be Pairs (see load_stsb), got {shown(dev)}")
 
     run = Run(expanded(output), base_model, sentences, config, dev, keep_last)
-    with run.claim(overwrite):
-        return run.finished() or run.train(progress)
+    return run.carry_out(overwrite, progress)
 
 
 def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int) -> list[str]:
