@@ -11,12 +11,12 @@ from micse_utils.training.losses import MiCSELoss
 def model_of_depth(tiny_bert, tmp_path_factory):
     """A random sentence encoder with so many layers."""
 
-    def make(layers):
+    def make(layers, pooling="cls"):
         folder = tmp_path_factory.mktemp("deep")
         sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
         BertModel(BertConfig(num_hidden_layers=layers, **sizes)).save_pretrained(folder)
         AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
-        return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(8, "cls")])
+        return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(8, pooling)])
 
     return make
 
@@ -49,8 +49,9 @@ def test_a_recipe_belongs_to_the_nominal_size_of_a_split(model_of_depth):
 
 
 def test_the_packaged_encoder_has_presets_of_its_own(model_of_depth):
-    for layers, name in {4: "packaged-raw", 6: "packaged"}.items():
-        model = model_of_depth(layers)
+    names = {(4, "cls"): "packaged-raw", (6, "cls"): "packaged-cls", (6, "mean"): "packaged"}
+    for (layers, pooling), name in names.items():
+        model = model_of_depth(layers, pooling)
         assert default_preset(model, 1_000) == name
         MiCSELoss(model, min_layer=PRESETS[name].min_layer, max_layer=PRESETS[name].max_layer)
 
