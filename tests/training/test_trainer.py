@@ -406,7 +406,6 @@ def test_the_command_compares_start_and_trained_with_the_untouched_encoder(
 
     assert main(["score", str(run), "--source", "package", "--output", str(tmp_path / "s")]) == 0
     assert "| untouched: tiny-bert, cls | " in capsys.readouterr().out
-    damage(run / "model" / "model.safetensors")
 
 
 @pytest.mark.parametrize(("pooling", "trained"), [(None, "no better"), ("mean", "trained is in")])
