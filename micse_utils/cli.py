@@ -1,4 +1,4 @@
-"""The command `micse`: train, score, encode, and the low-shot grid.
+"""The command `micse`: train, score, encode, and reproduce the low-shot experiment.
 
 Exit status: 0; 1 for an error, reported in a sentence on stderr; 2 for wrong usage; 130 for Ctrl-C.
 Libraries are imported by the command that needs them, so that `--help` answers at once.
@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -23,7 +24,7 @@ EXAMPLES = {
     "train": "micse train my-sentences.txt --output my-encoder --steps 100",
     "score": "micse score all-MiniLM-L6-v2 --tasks sts",
     "encode": "micse encode tweets.csv embeddings/ --column text",
-    "grid": "micse grid results/grid --sizes 64 1000 --seeds 48 49 50",
+    "reproduce": "micse reproduce results/kit --starts centred whole --sizes 64 1000 --seeds 48-52",
 }
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
 """Errors whose message is for users; all others are bugs, with a traceback."""
@@ -193,7 +194,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fast", action="store_true", help="bfloat16, if the hardware has units")
 
 
-# --- encode and grid, on Ray
+# --- encode, on Ray
 
 
 SMALL = 20_000  # rows up to which starting Ray takes longer than it saves
@@ -256,91 +257,140 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     _ray_arguments(parser)
 
 
-GRID_FILES = ("runs.csv", "metrics.json")
+# --- reproduce
+
+STARTS = ("bert", "shipped", "whole", "raw", "centred")
+OBJECTIVES = ("micse", "simcse", "matched", "ami")
+PAPERS_SIZES = [64, 100, 500, 1_000, 5_000, 10_000, 100_000]
+QUICK = {"starts": ["shipped"], "sizes": [64], "seeds": [[48, 49]], "objectives": OBJECTIVES[:2]}
+QUICK_STEPS, QUICK_TASKS = 20, ("STS16", "SICK trial", "Lee")
 
 
-def grid(options: argparse.Namespace) -> str | None:
-    """Train sizes x methods x seeds from each start, on Ray."""
-    import copy
+def reproduce(options: argparse.Namespace) -> str | None:
+    """Train and score miCSE and SimCSE with few sentences: the paper's experiment, or the kit's."""
+    from micse_utils.evaluation.reported import REPORTED
+    from micse_utils.job import job
+    from micse_utils.results import output_folder, save_table
+    from micse_utils.training import experiment as of
 
-    import pandas as pd
-
-    from micse_utils import results
-    from micse_utils.cluster import connected, on_ray
-    from micse_utils.datasets.sts import load_lee, load_stsb
-    from micse_utils.datasets.texts import load_low_shot
-    from micse_utils.device import pick_device
-    from micse_utils.models import keep_first_layers, load_model
-    from micse_utils.sources.locate import absolute
-    from micse_utils.training.config import default_preset
-    from micse_utils.training.grid import train_grid
-
-    options.source, options.model = absolute(options.source), absolute(options.model)
-    options.results = results.output_folder(options.results)
-    model = load_model(options.model, source=options.source, pooling="cls")
-    starts = {"whole encoder": model}
-    if model.transformers_model.config.num_hidden_layers == 6:  # the packaged one: a raw start, too
-        starts["first four layers"] = keep_first_layers(copy.deepcopy(model), 4)
-    corpora = load_low_shot(options.sizes, seeds=options.seeds, source=options.source)
-    dev, lee = load_stsb("dev", source=options.source), load_lee()
-    steps = {} if options.steps is None else {"steps": options.steps}
-
-    def each(train: Callable, runs: list, start: object, *shared: object) -> Iterator[tuple]:
-        def call(run: object) -> dict:
-            return train(run, copy.deepcopy(start).to(pick_device()), *shared)
-
-        for run, found in on_ray(call, runs, cpus=options.cpus, gpus=options.gpus):
-            failed = {"error": f"{type(found).__name__}: {found}", "settings": None}
-            yield run, found if isinstance(found, dict) else failed
-
-    with results.claimed(options.results, GRID_FILES), connected(options.address):
-        tables = [
-            train_grid(
-                start, corpora, options.results / "runs" / name, sizes=options.sizes,
-                methods=options.methods, seeds=options.seeds, dev=dev, independent=lee,
-                each=each, **steps,
-            ).assign(start=name)
-            for name, start in starts.items()
-        ]  # fmt: skip
-        runs = pd.concat(tables, ignore_index=True)
-        table = runs.drop(columns="history")
-        failed = table[table["error"].notna()]
-        results.save_table(options.results, "runs", table)
-        headline = f"{len(runs) - len(failed)} runs, {len(failed)} failed"
-        results.write_metrics(
-            options.results, {"runs": results.records(table)}, headline=headline,
-            model=model.provenance, data=corpora[options.sizes[0], options.seeds[0]].provenance,
-            seed=options.seeds[0], seeds=options.seeds, dev=str(dev.provenance),
-            independent=str(lee.provenance),
-            recipes={
-                name: vars(PRESETS[default_preset(start, max(options.sizes))])
-                for name, start in starts.items()
-            },
-        )  # fmt: skip
-    figures = ["before", "best", "last"]
-    means = runs.groupby(["start", "size", "method"], sort=False)[figures].mean().round(2)
-    lines = [str(means)] + [
-        f"FAILED: {run['start']}, {run['size']}, {run['method']}, {run['seed']}: {run['error']}"
-        for run in failed.to_dict("records")
-    ]
-    return "\n".join([*lines, f"{headline}; results: {options.results}"])
+    usual = QUICK if options.quick else {"starts": ["bert"], "seeds": [range(48, 53)]}
+    starts = options.starts or usual["starts"]
+    papers = "bert" in starts and not options.quick
+    usual = {"sizes": PAPERS_SIZES if papers else [64], "objectives": OBJECTIVES, **usual}
+    sizes, objectives = options.sizes or usual["sizes"], options.objectives or usual["objectives"]
+    seeds = sorted({seed for some in options.seeds or usual["seeds"] for seed in some})
+    chosen = options.settings or of.CHOSEN
+    source = options.source if options.source == "hub" else str(options.source.resolve())
+    if options.search:
+        runs = of.search_plan(starts, [name for name in objectives if name in of.SEARCHED])
+        tasks = ()
+    else:
+        steps = QUICK_STEPS if options.quick else None
+        runs = of.plan(starts, objectives, sizes, seeds, steps=steps, chosen=chosen)
+        tasks = QUICK_TASKS if options.quick else REPORTED
+    folder = output_folder(options.folder).resolve()
+    settings = of.shared_settings(runs, source, tasks)
+    experiment = of.Experiment(folder / "runs", tuple(settings["tasks"]), source)
+    with job(folder, settings) as work, _mapper(options) as (each, at_a_time):
+        done = of.run_experiment(experiment, runs, each, at_a_time=at_a_time)
+        if options.search:
+            table = of.search_table(done)
+            save_table(folder, "search", table)
+            text = table[table["chosen"]].to_string(index=False)
+        else:
+            listed = [starts, sizes, seeds, objectives]
+            names = ("starts", "sizes", "seeds", "objectives")
+            command = [f"--{n} {' '.join(map(str, v))}" for n, v in zip(names, listed, strict=True)]
+            command = " ".join(["micse reproduce", folder.name, *command])
+            text = _report(experiment, runs, done, command + " --quick" * options.quick, chosen)
+        work.finish({"runs": [run.name for run in runs]})
+    failed = sum("diverged" in record for record in done)
+    return f"{text}\n{len(done)} runs, {failed} diverged; results: {folder}"
 
 
-def _grid_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", type=Path, help="folder of the runs and their table")
-    parser.add_argument("--model", default="start", help="what to start from")
-    parser.add_argument("--sizes", type=_size, nargs="+", default=[64, 100, 500, 1000])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--seeds", type=_seed, nargs="+", default=[48, 49, 50, 51, 52])
-    parser.add_argument("--steps", type=_count, help="default: those of the recipe")
-    parser.add_argument("--cpus", type=float, default=2, help="CPU cores of a run")
-    parser.add_argument("--gpus", type=float, default=0, help="GPUs of a run")
-    _ray_arguments(parser)
+def _report(
+    experiment: object, runs: list, done: list[dict[str, object]], command: str, chosen: Path
+) -> str:
+    """Write the tables, the learning curve and the report; return the scores."""
+    from micse_utils.plotting.training import learning_curve
+    from micse_utils.results import save_figure, save_table, write_text
+    from micse_utils.training import report
+
+    folder = experiment.folder.parent
+    untrained = experiment.untrained_of(runs)
+    table = report.runs_table(untrained, done)
+    tables = {"runs": table, "courses": report.courses_table(done)}
+    tables["differences"] = report.differences_table(experiment, done)
+    curve, sizes = None, sorted({run.size for run in runs})
+    if "size" in table:  # not all runs diverged
+        tables["means"] = report.means_table(table)
+        if len(sizes) > 1:
+            task, scores = report.learning_curve_table(table)
+            save_figure(folder, "learning_curve", learning_curve(
+                scores, title="Score against the number of distinct sentences, selected checkpoint",
+                label=task, published=report.published_lines(task),
+            ))  # fmt: skip
+            curve = "learning_curve.png"
+    for name, rows in tables.items():
+        save_table(folder, name, rows)
+    found = {"runs": table, "differences": tables["differences"]}
+    chosen = chosen.name if chosen.parent == folder else "/".join(chosen.parts[-4:])
+    text = report.report(untrained, done, **found, command=command, chosen=chosen, curve=curve)
+    write_text(folder / "report.md", text)
+    return "\n".join(report.scores_markdown(table, size).rstrip() for size in sizes)
+
+
+@contextlib.contextmanager
+def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable, int | None]]:
+    """Yield what carries out runs, and how many at a time (None: as many as a cluster takes)."""
+    from micse_utils.training.experiment import in_processes
+
+    if options.address:
+        from micse_utils.cluster.connect import check_room, connected, on_ray
+
+        with connected(options.address):
+            check_room(options.cpus, options.gpus)
+            yield partial(on_ray, cpus=options.cpus, gpus=options.gpus), None
+    elif options.workers > 1:
+        yield partial(in_processes, workers=options.workers), options.workers
+    else:
+        yield map, 1
+
+
+def _seeds(text: str) -> range:
+    """Read a seed, or a range of them such as 48-52."""
+    first, _, last = text.partition("-")
+    return range(_seed(first), _seed(last or first) + 1)
+
+
+def _folder(text: str) -> Path | str:
+    if text != "hub" and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"must be hub or a folder that exists, got {text}")
+    return text if text == "hub" else Path(text)
+
+
+def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="folder of the runs, tables and report")
+    parser.add_argument(
+        "--starts", nargs="+", choices=STARTS,
+        help="bert: the paper's (default); the others are made from the packaged encoder",
+    )  # fmt: skip
+    parser.add_argument("--sizes", type=_size, nargs="+", help="default: the paper's seven, or 64")
+    parser.add_argument("--seeds", type=_seeds, nargs="+", help="default: 48-52")
+    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, help="default: all")
+    parser.add_argument("--quick", action="store_true", help="a few short runs: does it work here?")
+    parser.add_argument("--search", action="store_true", help="try all settings of the starts")
+    parser.add_argument("--settings", type=Path, help="search.csv that chose (default: recorded)")
+    parser.add_argument("--source", type=_folder, default="hub", help="of bert: hub or a folder")
+    parser.add_argument("--workers", type=_count, default=1, help="runs at a time, on this machine")
+    parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")
+    parser.add_argument("--cpus", type=float, default=2, help="on Ray, CPU cores of a run")
+    parser.add_argument("--gpus", type=float, default=0, help="on Ray, GPUs of a run")
 
 
 COMMANDS = {
     "train": (train, _train_arguments),
     "score": (score, _score_arguments),
     "encode": (encode, _encode_arguments),
-    "grid": (grid, _grid_arguments),
+    "reproduce": (reproduce, _reproduce_arguments),
 }

@@ -55,7 +55,8 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     for name in [name for name in sys.modules if name.startswith("micse_utils.cluster")]:
         monkeypatch.delitem(sys.modules, name)
-    assert main(["grid", str(tmp_path / "out")]) == 1
+    (tmp_path / "in.txt").write_text("a cat\n", encoding="utf-8")
+    assert main(["encode", str(tmp_path / "in.txt"), str(tmp_path / "out")]) == 1
     assert "install the extra" in capsys.readouterr().err
 
 

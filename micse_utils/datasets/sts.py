@@ -29,6 +29,8 @@ YEARS = {
 }
 """Subsets of each year's task, as SentEval names their files."""
 STS_TASKS = (*YEARS, "STSBenchmark", "SICKRelatedness")
+SICK = {"SICKRelatedness": "test_annotated", "SICK trial": "trial"}
+"""SICK's splits that can be scored, as SentEval names their files."""
 PACKAGED_STS = ("Lee", "kit sample")
 """Stand-ins under their own names, from a package and from the kit itself."""
 
@@ -61,7 +63,7 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
     """Load the test pairs of one STS task, all subsets pooled.
 
     Args:
-        task: one of `STS_TASKS` or `PACKAGED_STS`; the latter have only one source.
+        task: one of `STS_TASKS`, `PACKAGED_STS`, which have only one source, or `SICK trial`.
         source: `auto` (folder MICSE_SENTEVAL, then hub), `hub` (SentEval's folder as SimCSE
             published it), or SentEval's folder.
         revision: commit, tag or branch of the hub repository.
@@ -72,13 +74,13 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
     """
     if task in PACKAGED_STS:
         return load_lee() if task == "Lee" else load_sample()
-    if task not in STS_TASKS:
+    if task not in (*STS_TASKS, *SICK):
         known = ", ".join((*STS_TASKS, *PACKAGED_STS))
         raise ValueError(f"task must be one of {known}, got {shown(task)}")
     if task == "STSBenchmark":
         return _load_stsb("test", source, revision)
-    if task == "SICKRelatedness":
-        read, files = _read_sick, ["SICK/SICK_test_annotated.txt"]
+    if task in SICK:
+        read, files = _read_sick, [f"SICK/SICK_{SICK[task]}.txt"]
     else:
         read, kinds, folder = _read_subsets, ("input", "gs"), f"STS/{task}-en-test"
         files = [f"{folder}/STS.{kind}.{subset}.txt" for subset in YEARS[task] for kind in kinds]

@@ -14,6 +14,7 @@ from micse_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK
 
 COLOURS = {
     "miCSE": BLUE, "SimCSE": ORANGE, "SimCSE at miCSE's rate": PINK, "AMI alone": GREEN,
+    "SimCSE at miCSE's settings": PINK,
 }  # fmt: skip
 
 
@@ -208,5 +209,44 @@ def differences(table: pd.DataFrame, *, title: str) -> Figure:
         axes.set_title(name)
         axes.grid(alpha=0.3)
     figure.supxlabel("points, with 95 % interval", fontsize="medium")
+    figure.suptitle(title)
+    return figure
+
+
+def learning_curve(
+    runs: pd.DataFrame, *, title: str, label: str, published: Mapping[str, float] | None = None
+) -> Figure:
+    """Draw scores against the number of sentences: lines of means, seeds as dots; a panel a start.
+
+    Args:
+        runs: `start`, `objective`, `size`, `seed`, `score`; untrained encoders have no size.
+        title: title of the figure.
+        label: label of the scores.
+        published: scores to draw as dotted lines in the panel of `bert`.
+    """
+    trained = runs.dropna(subset="size")
+    starts = list(dict.fromkeys(trained["start"]))
+    figure, panels = plt.subplots(
+        1, len(starts), figsize=(2 + 4 * len(starts), 4.2), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axes, start in zip(panels[0], starts, strict=True):
+        part = trained[trained["start"] == start]
+        for objective, own in part.groupby("objective", sort=False):
+            colour = COLOURS[objective]
+            means = own.groupby("size")["score"].mean()
+            axes.plot(means.index, means, "-", color=colour, label=objective)
+            axes.plot(own["size"], own["score"], "o", color=colour, alpha=0.4, markersize=4)
+        for value in runs.loc[(runs["start"] == start) & runs["size"].isna(), "score"]:
+            axes.axhline(value, color=GREY, linestyle="--", label="untrained")
+        for name, value in (published or {}).items() if start == "bert" else ():
+            axes.axhline(value, color=GREY, linestyle=":", label=name)
+        sizes = sorted(part["size"].unique())
+        axes.set(xscale="log", xlabel="distinct sentences", title=start)
+        axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    panels[0][0].set_ylabel(label)
     figure.suptitle(title)
     return figure

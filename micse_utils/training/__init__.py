@@ -1,5 +1,6 @@
 """Train a sentence encoder on a handful of sentences, as in the paper.
 
 `losses` holds the objective, `ami` its mutual information of `attention`; `config` the recipes,
-`trainer` starts a training, `run` is one with its folder and checkpoints, `grid` many.
+`trainer` starts a training, `run` is one with its folder and checkpoints, `experiment` many, with
+their `report`.
 """

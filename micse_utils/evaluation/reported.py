@@ -1,0 +1,112 @@
+"""The tasks that trained encoders are reported on, with and without the pairs that selected them.
+
+STSBenchmark was cut from the STS tasks of 2012 to 2017, so some of their test pairs are in its
+development file, which selects checkpoints and settings. The field reports all pairs; the fair
+figure leaves those out.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from micse_utils.datasets.sts import STS_TASKS, YEARS, Pairs, load_sts
+from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
+from micse_utils.evaluation.metrics import resampled_accuracy, resampled_sts, unit
+from micse_utils.evaluation.senteval import encode_distinct
+from micse_utils.sources.hub import HubError
+
+REPORTED = (*STS_TASKS, "SICK trial", "Lee", *TRIPLETS)
+"""Nothing is selected on them, but for the leaked pairs."""
+FAIR = " without dev pairs"
+"""Ends the name of a task that leaves out the pairs of the development file."""
+AVERAGES = {
+    "STS12 to STS16" + FAIR: tuple(year + FAIR for year in YEARS),
+    "STS12 to STS16": tuple(YEARS),
+    "the seven STS tasks": STS_TASKS,
+}
+"""Means over tasks, for whoever has all of them; the last is the one that papers print."""
+
+Reported = Mapping[str, Pairs | Triplets]
+
+
+def load_reported(names: Sequence[str] = REPORTED, *, missing_ok: bool = False) -> Reported:
+    """Load reported tasks; with `missing_ok`, print those whose files cannot be had."""
+    found, missing = {}, []
+    for name in names:
+        try:
+            found[name] = load_triplets(name) if name in TRIPLETS else load_sts(name)
+        except (FileNotFoundError, HubError):
+            if not missing_ok:
+                raise
+            missing.append(name)
+    if missing:
+        print(f"not reported, for lack of their files: {', '.join(missing)}")
+    return found
+
+
+def leaked(pairs: Pairs, dev: Pairs) -> np.ndarray:
+    """Return which pairs are in the development file too, in either order; bool, [n].
+
+    Texts are compared as SentEval's files hold them, but for white space.
+    """
+    known = set(map(_key, dev.first, dev.second))
+    return np.array([key in known for key in map(_key, pairs.first, pairs.second)])
+
+
+def _key(first: str, second: str) -> frozenset[str]:
+    return frozenset(" ".join(text.split()) for text in (first, second))
+
+
+def measure(model: SentenceTransformer, tasks: Reported) -> dict[str, np.ndarray]:
+    """Return 1 - cosine of each pair, and the lead of each triplet's positive; float32.
+
+    1 - cosine, as the cosines of a cone are all 1 but for what float32 rounds away.
+    """
+    sides = {
+        name: (t.first, t.second) if isinstance(t, Pairs) else (t.anchor, t.positive, t.negative)
+        for name, t in tasks.items()
+    }
+    texts = {name: itertools.chain(*parts) for name, parts in sides.items()}
+    vectors, row = encode_distinct(model, texts, dtype=torch.float32, progress=False)
+    vectors, measured = unit(vectors), {}
+    for name, parts in sides.items():
+        first, second, *third = (vectors[[row[text] for text in part]] for part in parts)
+        found = (first * (second - third[0] if third else first - second)).sum(axis=1)
+        measured[name] = found.astype(np.float32)
+    return measured
+
+
+def resampled_scores(
+    measured: Mapping[str, np.ndarray], tasks: Reported, dev: Pairs
+) -> dict[str, np.ndarray]:
+    """Return each task's score and its resamples, as `compare_runs` takes them of one run.
+
+    Args:
+        measured: what `measure` returned.
+        tasks: the same tasks.
+        dev: the pairs that select. Tasks that hold some of them are also scored without.
+
+    Returns:
+        Spearman x 100, or per cent of triplets; float64, [1 + resamples].
+    """
+    scores = {}
+    for name, task in tasks.items():
+        if isinstance(task, Triplets):
+            scores[name] = resampled_accuracy(measured[name][None] > 0, task.articles)[0]
+            continue
+        parts = {name: np.full(len(task), True)}
+        if name in YEARS and dev.provenance.name.startswith("STSBenchmark"):
+            parts[name + FAIR] = ~leaked(task, dev)
+        for part, kept in parts.items():
+            sides = (list(itertools.compress(side, kept)) for side in (task.first, task.second))
+            scores[part] = resampled_sts(-measured[name][None, kept], task.gold[kept], *sides)[0]
+    return scores
+
+
+def with_averages(scores: Mapping[str, float]) -> dict[str, float]:
+    """Put the averages of `AVERAGES` before the scores, if all their tasks are there."""
+    whole = {n: parts for n, parts in AVERAGES.items() if all(part in scores for part in parts)}
+    return {n: sum(scores[p] for p in parts) / len(parts) for n, parts in whole.items()} | scores

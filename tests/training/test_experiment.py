@@ -1,0 +1,266 @@
+"""The experiment on a tiny BERT of twelve layers: from the command line to the report."""
+
+import itertools
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import BertConfig, BertModel
+
+from micse_utils import cli
+from micse_utils.cli import main
+from micse_utils.datasets.sts import YEARS, load_sts, load_stsb
+from micse_utils.evaluation.reported import leaked
+from micse_utils.results import json_or_none
+from micse_utils.training import experiment as of
+from micse_utils.training.config import LowShotConfig
+from micse_utils.training.monitor import TrainingDivergedError
+
+WORDS = ["cat", "dog", "mat", "park", "sat", "ran", "red", "blue", "big"]
+TEXTS = [f"the {a} and the {b} {c}" for a, b, c in itertools.permutations(WORDS, 3)]
+SEEDS, OBJECTIVES = (48, 49), ("miCSE", "SimCSE")
+REAL = Path(os.environ.get("MICSE_SENTEVAL") or "none")
+
+
+def pairs_of(first, count=40):
+    """Rated pairs: the more words they share, the higher the score."""
+    for n in range(first, first + count):
+        one, other = TEXTS[n], TEXTS[(7 * n) % len(TEXTS)]
+        yield one, other, len({*one.split()} & {*other.split()}) - (n % 2) / 2
+
+
+def write(file, lines):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def senteval(tmp_path_factory):
+    """SentEval's folder with STS-B dev, STS16, of which five pairs are in it, and SICK trial."""
+    folder = tmp_path_factory.mktemp("senteval")
+    dev = [f"g\tf\ty\t0\t{score}\t{one}\t{other}" for one, other, score in pairs_of(0)]
+    write(folder / "STS/STSBenchmark/sts-dev.csv", dev)
+    for number, subset in enumerate(YEARS["STS16"]):
+        pairs = list(pairs_of(100 + 50 * number)) + list(pairs_of(number, 1))
+        place = folder / "STS/STS16-en-test"
+        write(place / f"STS.input.{subset}.txt", [f"{one}\t{other}" for one, other, _ in pairs])
+        write(place / f"STS.gs.{subset}.txt", [score for *_, score in pairs])
+    sick = [f"{n}\t{a}\t{b}\t{score}\tx" for n, (a, b, score) in enumerate(pairs_of(400))]
+    write(folder / "SICK/SICK_trial.txt", ["pair\tA\tB\tscore\tx", *sick])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert, tmp_path_factory):
+    """A folder with sentences and, as bert-base-uncased, a BERT of twelve tiny layers."""
+    folder = tmp_path_factory.mktemp("source")
+    model = folder / "bert-base-uncased"
+    shutil.copytree(tiny_bert, model)
+    BertModel(BertConfig.from_pretrained(tiny_bert, num_hidden_layers=12)).save_pretrained(model)
+    write(folder / "sentences.txt", TEXTS)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(senteval, monkeypatch):
+    monkeypatch.setenv("MICSE_SENTEVAL", str(senteval))
+    monkeypatch.setenv("MICSE_DEVICE", "cpu")
+    monkeypatch.setattr(cli, "QUICK_STEPS", 3)
+    forget()
+    yield
+    forget()
+
+
+def forget():
+    for cached in (of._dev, of._tasks, of.load_sentences_of):
+        cached.cache_clear()
+
+
+def reproduce(folder, source, *more):
+    call = ["reproduce", folder, "--quick", "--starts", "bert", "--source", source, *more]
+    return main([str(part) for part in call])
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Method and data seed of every training; an entry of `stop` is raised at such a call."""
+    seen, stop, train = [], {}, of.train_low_shot
+
+    def counted(sentences, model, method, **options):
+        at = (len(sentences), method, sum(call[:2] == (len(sentences), method) for call in seen))
+        seen.append(at)
+        if at in stop:
+            raise stop[at]
+        return train(sentences, model, method, **options)
+
+    monkeypatch.setattr(of, "train_low_shot", counted)
+    return seen, stop
+
+
+def test_tables_and_report_are_those_of_the_runs(bert, tmp_path, calls, capsys):
+    out = tmp_path / "out"
+    assert reproduce(out, bert, "--sizes", 64, 100) == 0
+    assert len(calls[0]) == 8  # two sizes, objectives and seeds
+    said = capsys.readouterr()
+    assert "8 runs, 0 of them finished" in said.err and "for the other runs" in said.err
+    runs = pd.read_csv(out / "runs.csv")
+    assert set(runs["task"]) == {
+        "STS-B dev", "STS16", "STS16 without dev pairs", "SICK trial", "Lee",
+    }  # fmt: skip
+    assert runs["checkpoint"].iloc[0] == "untrained"
+    trained = runs[runs["checkpoint"] != "untrained"]
+    counts = trained.groupby(["objective", "size", "seed", "checkpoint", "task"]).size()
+    assert len(counts) == 2 * 2 * 2 * 2 * 5 and (counts == 1).all()
+
+    # By hand: means, differences of means, seeds won, and what the report prints of them.
+    report = (out / "report.md").read_text(encoding="utf-8")
+    differences = pd.read_csv(out / "differences.csv")
+    means = pd.read_csv(out / "means.csv").set_index(["size", "objective", "checkpoint", "task"])
+    untrained = runs[runs["checkpoint"] == "untrained"].set_index("task")["score"]
+    for size, checkpoint, task in itertools.product(
+        (64, 100), ("selected", "last"), untrained.index
+    ):
+        part = trained[
+            (trained["size"] == size) & (trained["checkpoint"] == checkpoint)
+            & (trained["task"] == task)
+        ]  # fmt: skip
+        of_seeds = part.pivot_table("score", "seed", "objective").loc[list(SEEDS)]
+        mine, other = (of_seeds[objective].to_numpy() for objective in OBJECTIVES)
+        for objective, scores in zip(OBJECTIVES, (mine, other), strict=True):
+            assert means.loc[(size, objective, checkpoint, task), "score"] == pytest.approx(
+                scores.mean()
+            )
+            if not task.endswith("pairs"):
+                row = next(
+                    line
+                    for line in report.split(f"### {size} sentences")[1].splitlines()
+                    if line.startswith(f"| bert: {objective}, {checkpoint} ")
+                )
+                assert f" {scores.mean():.2f} " in row
+        if task != "STS-B dev":
+            for less, subtracted in (("SimCSE", other), ("untrained", untrained[task])):
+                [row] = differences[
+                    (differences["size"] == size) & (differences["checkpoint"] == checkpoint)
+                    & (differences["task"] == task) & (differences["objective"] == "miCSE")
+                    & (differences["less"] == less)
+                ].to_dict("records")  # fmt: skip
+                assert row["difference"] == pytest.approx((mine - subtracted).mean(), abs=1e-4)
+                assert row["won"] == (mine - subtracted > 1e-6).sum() and row["seeds"] == 2
+                cell = f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+                assert cell in report
+    assert f"| {untrained['STS16']:.2f} |" in report and "learning_curve.png" in report
+    assert (out / "learning_curve.png").stat().st_size > 5_000
+
+    # Again, with one more size: what is finished is not trained again.
+    earlier = {file.name: file.read_bytes() for file in (out / "runs").glob("*.json")}
+    assert reproduce(out, bert, "--sizes", 64, 100, 500) == 0
+    assert [call[0] for call in calls[0][8:]] == [500] * 4 or len(calls[0]) == 12
+    assert all((out / "runs" / name).read_bytes() == old for name, old in earlier.items())
+
+
+def test_an_interrupted_experiment_resumes_to_the_same_tables(bert, tmp_path, calls):
+    _, stop = calls
+    stop[64, "simcse", 0] = KeyboardInterrupt()
+    assert reproduce(tmp_path / "a", bert) == 130
+    assert len(list((tmp_path / "a" / "runs").glob("bert-*.json"))) == 1
+    stop.clear()
+    assert reproduce(tmp_path / "a", bert) == reproduce(tmp_path / "b", bert) == 0
+    tables = [pd.read_csv(tmp_path / name / "runs.csv") for name in "ab"]
+    pd.testing.assert_frame_equal(*tables)
+    assert not list((tmp_path / "a" / "runs").glob(".bert*"))  # the checkpoints are gone
+
+
+def test_a_run_that_diverges_is_recorded_and_the_others_go_on(bert, tmp_path, calls, capsys):
+    calls[1][64, "micse", 1] = TrainingDivergedError("the loss is nan at step 1")
+    assert reproduce(tmp_path / "out", bert) == 0
+    assert "4 runs, 1 diverged" in capsys.readouterr().out
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "64, 49: the loss is nan at step 1" in report
+    table = pd.read_csv(tmp_path / "out" / "differences.csv").query("less == 'SimCSE'")
+    assert (table["seeds"] == 1).all() and len(table)
+
+
+@pytest.mark.slow
+def test_runs_in_two_processes_are_those_in_turn(bert, tmp_path):
+    assert reproduce(tmp_path / "a", bert) == reproduce(tmp_path / "b", bert, "--workers", 2) == 0
+    tables = [pd.read_csv(tmp_path / name / "runs.csv") for name in "ab"]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_the_papers_own_files_come_from_the_hub(bert, tmp_path, server):
+    files = {path.name: path.read_bytes() for path in (bert / "bert-base-uncased").iterdir()}
+    commit = "1" * 40
+    server.repositories["models/bert-base-uncased"] = {commit: files}
+    split = {
+        f"wiki_subset_1M_{share}percent_seed{seed}.txt": "\n".join(TEXTS[seed : seed + n]).encode()
+        for share, n in (("000.0064", 64), ("000.01", 100)) for seed in SEEDS
+    }  # fmt: skip
+    server.repositories["datasets/sap-ai-research/datasets-for-micse"] = {commit: split}
+    assert reproduce(tmp_path / "out", "hub", "--seeds", "48-49") == 0
+    [record] = map(json_or_none, (tmp_path / "out" / "runs").glob("*-SimCSE-*-64-48-*.json"))
+    assert record["data"].startswith("wiki_subset_1M_000.0064percent_seed48 (hub: sap-ai-research")
+    assert record["sentences"] == 64 and record["config"]["seed"] == 42
+
+
+def test_without_a_hub_one_sentence_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["reproduce", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "micse reproduce: the paper's experiment needs bert-base-uncased and its sentences, from "
+        "the Hugging Face hub or a folder (--source, MICSE_SENTEVAL); without, these work here: "
+        "--starts shipped whole raw centred"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_paper_plan_has_the_authors_recipes():
+    runs = of.plan(["bert"], list(of.OBJECTIVES)[:3], cli.PAPERS_SIZES, range(48, 53))
+    assert len(runs) == 7 * 5 * 2  # SimCSE at miCSE's settings is the paper's SimCSE
+    assert {run.size: run.length for run in runs} == {
+        64: 2500, 100: 5000, 500: 20_000, 1_000: 8_000, 5_000: 39_500, 10_000: 7_850,
+        100_000: 15_630,
+    }  # fmt: skip
+    config = next(run for run in runs if run.size == 100_000 and run.weight).config
+    assert config == LowShotConfig(epochs=10, ami_weight=5e-4)
+
+
+def test_the_kits_plan_has_the_settings_that_the_search_chose():
+    runs = of.plan(["centred"], list(of.OBJECTIVES), [64], [48])
+    found = {run.objective: (run.rate, run.weight, run.temperature) for run in runs}
+    table = pd.read_csv(of.CHOSEN).query("start == 'centred' and stopped")
+    for row in table.itertuples():
+        assert found[row.objective] == (row.rate, row.weight, row.temperature)
+    rate, _, temperature = found["miCSE"]
+    assert found["SimCSE at miCSE's settings"] == (rate, 0, temperature)
+
+
+def test_a_search_chooses_by_the_best_checkpoint_and_never_a_diverged_run():
+    records = []
+    for run, (best, last) in zip(
+        of.search_plan(["raw"], ["simcse"]), [(50, 40), (50, 45), (60, 10)], strict=False
+    ):
+        history = [
+            {"step": step, "spearman": score} for step, score in ((0, 50), (20, best), (40, last))
+        ]
+        history = [
+            row | dict.fromkeys(("info_nce", "ami", "uniformity", "alignment"), 0)
+            for row in history
+        ]
+        steps = {"selected": 20 if best > 50 else 0, "last": 40}
+        records.append(vars(run) | {"history": history, "steps_of": steps})
+    records[2] = vars(of.search_plan(["raw"], ["simcse"])[2]) | {"diverged": "nan"}
+    assert of.search_table(records)["chosen"].tolist() == [False, True, False]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="set MICSE_SENTEVAL to SentEval's folder")
+def test_leaked_pairs_are_as_many_as_counted():
+    dev = load_stsb("dev", source=REAL)
+    found = [
+        (leaked(pairs, dev).sum(), len(pairs))
+        for pairs in (load_sts(y, source=REAL) for y in YEARS)
+    ]
+    assert [count for count, _ in found] == [259, 81, 193, 580, 22]
+    assert sum(total for _, total in found) == 12_544
