@@ -341,7 +341,7 @@ def _report(
 
 
 @contextlib.contextmanager
-def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable, int | None]]:
+def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable | None, int | None]]:
     """Yield what carries out runs, and how many at a time (None: as many as a cluster takes)."""
     from micse_utils.training.experiment import in_processes
 
@@ -350,11 +350,13 @@ def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable, int | None]
 
         with connected(options.address):
             check_room(options.cpus, options.gpus)
-            yield partial(on_ray, cpus=options.cpus, gpus=options.gpus), None
+            room = {"cpus": options.cpus, "gpus": options.gpus}
+            # A function of its own, as Ray takes no method.
+            yield lambda call, runs: on_ray(lambda run: call(run), runs, **room), None
     elif options.workers > 1:
         yield partial(in_processes, workers=options.workers), options.workers
     else:
-        yield map, 1
+        yield None, 1
 
 
 def _seeds(text: str) -> range:

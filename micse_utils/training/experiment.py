@@ -346,8 +346,8 @@ class Experiment:
         return (time.perf_counter() - began) / steps
 
 
-Mapper = Callable[[Callable[[Run], dict[str, object]], Iterable[Run]], Iterable[dict[str, object]]]
-"""Calls a function with each item and yields what it returns, in any order."""
+Mapper = Callable[[Callable[[Run], dict], Iterable[Run]], Iterable[tuple[Run, object]]]
+"""Calls a function with each item; yields each with what the call returned or raised."""
 LONG = 500
 """Steps from which the first ones of a run are timed before it begins."""
 
@@ -355,7 +355,7 @@ LONG = 500
 def run_experiment(
     experiment: Experiment,
     runs: Sequence[Run],
-    each: Mapper = map,
+    each: Mapper | None = None,
     *,
     at_a_time: int | None = 1,
     progress: bool = True,
@@ -363,12 +363,13 @@ def run_experiment(
     """Carry out what is missing of the runs; return the records of all, in their order.
 
     It says how many runs there are, and, after the first run or the first steps of a long one, how
-    long all will take. A run that diverges is recorded as such, and the others go on.
+    long all will take. A run that diverges is recorded as such, and the others go on; one that
+    fails otherwise does not stop those that run beside it, and its error is raised in the end.
 
     Args:
         experiment: where the runs are kept.
         runs: the table.
-        each: how they are made: `map`, one after the other, or several at a time.
+        each: how they are made, several at a time; by default one after the other.
         at_a_time: how many then; None if that is not known.
         progress: show a bar over the runs.
     """
@@ -381,35 +382,43 @@ def run_experiment(
     if long:
         seconds = experiment.seconds_a_step(missing[0])
         print(f"{_hours(seconds * left / at_a_time)} of training, at {seconds:.2f} s a step")
-    began = time.perf_counter()
+    began, failed = time.perf_counter(), None
     with tqdm(total=len(runs), desc="runs", unit="run", disable=not progress) as bar:
         bar.update(len(runs) - len(missing))
-        for number, record in enumerate(each(experiment.carry_out, missing)):
-            if number == 0 and at_a_time and not long:
+        for number, (_, record) in enumerate((each or _in_turn)(experiment.carry_out, missing)):
+            if isinstance(record, BaseException):
+                failed = record
+            elif number == 0 and at_a_time and not long:
                 left -= record["length"] * min(at_a_time, len(missing))  # the others are as far
                 seconds = (time.perf_counter() - began) * left / record["length"] / at_a_time
                 bar.write(f"{_hours(seconds)} for the other runs", file=sys.stdout)
             bar.update()
+    if failed:
+        raise failed
     return [experiment.carry_out(run) for run in runs]
 
 
+def _in_turn(function: Callable[[Run], dict], items: Iterable[Run]) -> Iterator[tuple[Run, dict]]:
+    for item in items:
+        yield item, function(item)
+
+
 def _hours(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return (
-        f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {minutes} min"
-    )
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min"
 
 
 def in_processes(
-    function: Callable[[Run], dict[str, object]], items: Iterable[Run], workers: int
-) -> Iterator[dict[str, object]]:
-    """Yield what a function returns for each item, from processes that share the threads."""
+    function: Callable[[Run], dict], items: Iterable[Run], workers: int
+) -> Iterator[tuple[Run, object]]:
+    """Yield items with what a function returns or raises, from processes that share the threads."""
     threads = max(1, torch.get_num_threads() // workers)
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, spawn, initializer=_use_threads, initargs=(threads,))
     try:
-        for future in as_completed([pool.submit(function, item) for item in items]):
-            yield future.result()
+        pending = {pool.submit(function, item): item for item in items}
+        for future in as_completed(pending):
+            yield pending[future], future.exception() or future.result()
     except BaseException:  # Ctrl-C, too: what they have done so far is in their folders
         for child in multiprocessing.active_children():
             child.terminate()
@@ -453,27 +462,26 @@ def shared_settings(runs: Sequence[Run], source: str, tasks: Sequence[str]) -> d
         FileNotFoundError: the paper's encoder, sentences or development pairs cannot be had; it
             says which starts work without.
     """
-    kinds = {"bert" if run.start == "bert" else "shipped" for run in runs}
     encoders, sentences, missing = {}, {}, []
-    for kind in sorted(kinds):
-        of_kind = [run for run in runs if (run.start == "bert") == (kind == "bert")]
+    papers = [run for run in runs if run.start == "bert"]
+    if len(papers) < len(runs):
+        own = next(run for run in runs if run.start != "bert")
+        encoders["packaged"] = str(load_start("shipped").provenance)
+        sentences["packaged"] = str(load_sentences_of(own.start, own.size, own.seed).provenance)
+    if papers:
         try:
-            encoders[kind] = str(load_start(kind, source).provenance)
+            encoders["bert"] = str(load_start("bert", source).provenance)
         except OSError:
-            if kind != "bert":
-                raise
             missing.append(BERT)
         try:
-            for run in of_kind:
-                corpus = load_sentences_of(kind, run.size, run.seed, source).provenance
-            mark = corpus.sha256 if corpus.revision is None else corpus.revision
-            sentences[kind] = f"{corpus.source}: {corpus.origin}, {mark}"
+            corpora = [load_sentences_of("bert", run.size, run.seed, source) for run in papers]
+            # The commit is that of all files; of a folder there is one file.
+            of_all = corpora[0].provenance.revision or corpora[0].provenance.sha256
+            sentences["bert"] = f"{corpora[0].provenance.origin}, {of_all}"
         except OSError:
-            if kind != "bert":
-                raise
             missing.append("its sentences")
-    if "bert" in kinds and not _dev().provenance.name.startswith("STSBenchmark"):
-        missing.append("STSBenchmark's development pairs")
+        if not _dev().provenance.name.startswith("STSBenchmark"):
+            missing.append("STSBenchmark's development pairs")
     if missing:
         works = " ".join(name for name in STARTS if name != "bert")
         raise FileNotFoundError(
