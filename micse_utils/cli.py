@@ -362,7 +362,10 @@ def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable | None, int 
 def _seeds(text: str) -> range:
     """Read a seed, or a range of them such as 48-52."""
     first, _, last = text.partition("-")
-    return range(_seed(first), _seed(last or first) + 1)
+    seeds = range(_seed(first), _seed(last or first) + 1)
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"must be a seed or a range such as 48-52, got {text}")
+    return seeds
 
 
 def _folder(text: str) -> Path | str:

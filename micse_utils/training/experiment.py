@@ -176,7 +176,17 @@ def plan(
 
 
 def search_plan(starts: Sequence[str], objectives: Sequence[str] = tuple(SEARCHED)) -> list[Run]:
-    """Return the runs of a search: every setting, on sentences that no other run uses."""
+    """Return the runs of a search: every setting, on sentences that no other run uses.
+
+    Raises:
+        ValueError: there is nothing to search: bert has the authors' settings.
+    """
+    starts = [start for start in starts if start != "bert"]
+    if not starts or not objectives:
+        raise ValueError(
+            "a search needs --starts made from the packaged encoder (bert has the authors' "
+            f"settings) and --objectives of {', '.join(SEARCHED)}"
+        )
     return [
         Run(start, OBJECTIVES[short], *setting, SEARCH_SIZE, SEARCH_SEED, STARTS[start].steps)
         for start, short in itertools.product(starts, objectives)
