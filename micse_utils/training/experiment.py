@@ -289,7 +289,7 @@ class Experiment:
             except TrainingDivergedError as error:
                 record["diverged"] = str(error)
         write_json(file, record | {"seconds": time.perf_counter() - began})
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)
         return json_or_none(file)
 
     def _trained(
