@@ -346,10 +346,9 @@ def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable | None, int 
     from micse_utils.training.experiment import in_processes
 
     if options.address:
-        from micse_utils.cluster.connect import check_room, connected, on_ray
+        from micse_utils.cluster import connected, on_ray
 
         with connected(options.address):
-            check_room(options.cpus, options.gpus)
             room = {"cpus": options.cpus, "gpus": options.gpus}
             # A function of its own, as Ray takes no method.
             yield lambda call, runs: on_ray(lambda run: call(run), runs, **room), None
