@@ -169,6 +169,8 @@ def report(
         lines += [
             "- bert: the authors' recipe by nominal size. What differs from theirs: the start and "
             "the last step may be selected, too; the gradient of log p and 1 − ρ² are kept finite."
+            + " **Cut short: see the steps.**"
+            * any(record["steps"] for record in done)
         ]
     lines += ["", "## Settings", "", _settings(done), "## Scores", ""]
     lines += [
