@@ -94,7 +94,7 @@ def train(options: argparse.Namespace) -> str | None:
     from micse_utils.evaluation.gain import report_training
     from micse_utils.models import keep_first_layers, load_model
     from micse_utils.results import output_folder
-    from micse_utils.sources.choose import absolute
+    from micse_utils.sources.locate import absolute
     from micse_utils.training.trainer import train_low_shot
 
     names = {field.name for field in fields(LowShotConfig)} - {"method"}
