@@ -20,6 +20,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from micse_utils.checks import shown
 from micse_utils.results import json_or_none, output_folder, write_json
+from micse_utils.settings import KIT_DATA
 
 MARKER, LOCK, RECORD = ".micse.json", ".micse.lock", "record.json"
 """In a job's folder: the settings of its work, the lock of a run, what the finished work left."""
@@ -86,6 +87,28 @@ def job(
     finally:
         if not existed and {path.name for path in folder.iterdir()} <= {MARKER, LOCK}:
             shutil.rmtree(folder)
+
+
+def page_folder(place: str | Path) -> Path:
+    """Create and mark a notebook's results folder; return its absolute path.
+
+    It is printed if a relative `place` is not in the results folder of this checkout. No lock is
+    taken: while the runner executes the page, it holds the folder's.
+
+    Raises:
+        OSError: it cannot be created or written to.
+        FileExistsError: it holds files, and not the kit's marker.
+        ValueError: it holds different work, such as a trained model.
+    """
+    folder = output_folder(place).resolve()
+    if not Path(place).is_absolute() and folder.parent != KIT_DATA.resolve().parent / "results":
+        if (copy := folder.parent.parent / "micse_utils").is_dir():
+            print(f"this kernel imports {Path(__file__).parent}; changes in {copy} have no effect")
+        print(f"results: {folder}")
+    check_kits(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _mark(folder, {"notebook": folder.name}, (), None)
+    return folder
 
 
 def check_kits(folder: Path) -> None:

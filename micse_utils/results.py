@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from micse_utils.checks import shown
 from micse_utils.provenance import Provenance, versions
-from micse_utils.settings import KIT_DATA, expanded
+from micse_utils.settings import expanded
 from micse_utils.system import hold
 
 WRITTEN, LOCK = ".micse.json", ".micse.lock"
@@ -137,25 +137,6 @@ def output_folder(place: str | Path) -> Path:
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror
         raise OSError(f"{place} cannot be a folder for results ({reason})") from error
-
-
-def page_folder(place: str | Path, *names: str) -> Path:
-    """Create a notebook's folder for files of these names; return its absolute path.
-
-    It is printed if a relative `place` is not in the results folder of this checkout.
-
-    Raises:
-        OSError: it cannot be created or written to.
-        FileExistsError: it holds a file of such a name that the kit did not write.
-    """
-    folder = output_folder(place).resolve()
-    if not Path(place).is_absolute() and folder.parent != KIT_DATA.resolve().parent / "results":
-        if (copy := folder.parent.parent / "micse_utils").is_dir():
-            print(f"this kernel imports {Path(__file__).parent}; changes in {copy} have no effect")
-        print(f"results: {folder}")
-    folder.mkdir(parents=True, exist_ok=True)  # `claimed` would remove its own, still empty
-    with claimed(folder, names):
-        return folder
 
 
 def write_json(path: Path, record: object) -> Path:

@@ -285,18 +285,6 @@ def test_the_topics_account_for_every_tweet_and_the_map_shows_each(results):
     assert (folder / "map.html").read_text(encoding="utf-8").count("anonymous") > 100
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_page_names_all_files_it_writes_before_it_works(name):
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    [call] = re.findall(r"page_folder\(\s*results,([^)]*)\)", code)
-    kinds = {"figure": "png", "table": "csv", "page": "html"}
-    saved = re.findall(r'save_(figure|table|page)\(\s*results, "(\w+)"', code)
-    assert len(saved) == len(re.findall(r"save_(?:figure|table|page)\(", code))
-    written = {f"{file}.{kinds[kind]}" for kind, file in saved} | {"metrics.json"}
-    assert set(re.findall(r'"([^"]+)"', call)) == written
-
-
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(both_results):
     once, again = (folder / TWEETS for folder in both_results)

@@ -14,7 +14,6 @@ from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.results import (
     claimed,
     note_written,
-    page_folder,
     save_figure,
     save_table,
     write_atomically,
@@ -126,34 +125,3 @@ def test_a_link_is_never_the_kits(tmp_path):
         note_written(tmp_path, ["a"])
     with pytest.raises(FileExistsError), claimed(tmp_path, ["a"]):
         pass
-
-
-def test_a_page_rejects_a_foreign_file_and_overwrites_its_own(tmp_path):
-    (tmp_path / "metrics.json").write_text("mine", encoding="utf-8")
-    with pytest.raises(FileExistsError, match=r"metrics\.json"):
-        page_folder(tmp_path, "dots.png", "metrics.json")
-    assert (tmp_path / "metrics.json").read_text(encoding="utf-8") == "mine"
-    folder = page_folder(tmp_path / "new", "metrics.json")
-    (folder / "metrics.json").write_text("the kit's", encoding="utf-8")
-    assert page_folder(tmp_path / "new", "metrics.json") == folder
-
-
-def test_a_results_folder_is_absolute_and_printed_if_unusual(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    folder = page_folder("../elsewhere/01", "metrics.json")
-    assert folder == (tmp_path.parent / "elsewhere" / "01").resolve()
-    assert str(folder) in capsys.readouterr().out
-    page_folder(folder, "metrics.json")
-    assert not capsys.readouterr().out
-
-
-def test_a_page_in_a_copy_says_that_the_copys_own_package_is_not_imported(
-    tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
-    page_folder("../results/01", "metrics.json")
-    assert "micse_utils" not in capsys.readouterr().out
-    (tmp_path / "micse_utils").mkdir()
-    page_folder("../results/01", "metrics.json")
-    assert str(tmp_path / "micse_utils") in capsys.readouterr().out
