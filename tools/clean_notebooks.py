@@ -1,7 +1,13 @@
-"""Clean executed notebooks: remove progress bars, widgets and memory addresses."""
+"""Clean executed notebooks: remove progress bars, widgets and memory addresses.
+
+As `python -m tools.clean_notebooks`: put back the committed version of each notebook whose cells
+are as committed, so that what JupyterLab changed in it, such as outputs, does not make git dirty.
+"""
 
 import html
 import re
+import subprocess
+from pathlib import Path
 
 import nbformat
 
@@ -69,3 +75,25 @@ def _is_noise(output: nbformat.NotebookNode, largest: float) -> bool:
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
+
+
+def restore(checkout: Path) -> list[str]:
+    """Put back the committed version of notebooks with the same cells; return a line on each."""
+    git = ["git", "-C", str(checkout)]
+    listed = [*git, "diff", "--name-only", "--relative", "HEAD", "--", "notebooks/*.ipynb"]
+    lines = []
+    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split():
+        shown = [*git, "show", f"HEAD:./{name}"]
+        committed = subprocess.run(shown, capture_output=True, check=True).stdout.decode("utf-8")
+        cells, kept = (
+            [(c.cell_type, c.source) for c in nbformat.reads(text, as_version=4).cells]
+            for text in ((checkout / name).read_text(encoding="utf-8"), committed)
+        )
+        if cells == kept:
+            (checkout / name).write_text(committed, encoding="utf-8", newline="")
+        lines.append(f"{name}: {'as committed' if cells == kept else 'its cells changed, so kept'}")
+    return lines
+
+
+if __name__ == "__main__":
+    print(*restore(Path(__file__).parent.parent), sep="\n")

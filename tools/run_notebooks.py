@@ -1,14 +1,13 @@
 """Run the notebooks headless: `python -m tools.run_notebooks --help`.
 
-Each notebook is executed by papermill in the environment this very Python belongs to, whatever
-kernels are installed elsewhere, and leaves its results in a folder of its own. With two cores and
-7 GB of memory, training and scoring run beside the others; what measures speed runs last, alone.
+Papermill executes each notebook in the environment of this very Python, whatever kernels are
+installed elsewhere. With two cores and 7 GB of memory, training and scoring run beside the others;
+what measures speed runs last, alone.
 """
 
 import argparse
 import ast
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -22,14 +21,13 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Annotated, Literal
 
 import joblib
 import nbformat
 import papermill
 import psutil
-from filelock import Timeout
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -37,19 +35,10 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from micse_utils.checks import shown
 from micse_utils.datasets.sts import PACKAGED_STS, STS_TASKS
-from micse_utils.provenance import sha256_of
-from micse_utils.results import LOCK as PAGE_LOCK
-from micse_utils.results import (
-    WRITTEN,
-    json_or_none,
-    note_written,
-    output_folder,
-    write_atomically,
-    write_json,
-)
+from micse_utils.job import job
+from micse_utils.results import json_or_none, output_folder, write_atomically
 from micse_utils.settings import expanded, limit, setting
 from micse_utils.sources.locate import absolute, is_source
-from micse_utils.system import hold
 from tools.clean_notebooks import clean, plain_widgets
 
 ROOT = Path(__file__).parent.parent
@@ -58,8 +47,10 @@ FIGURES = NOTEBOOKS / "figures"
 TRAINING = ("04_low_shot_training", "05_senteval")  # half of the work; 5 scores what 4 trained
 TIMED = ("06_semantic_search",)  # measures speed, so nothing runs beside it
 MEMORY_OF_TWO = 7e9  # bytes; the kernels of notebooks 4 and 2 take 5
-RECORD, LOCK = "run.json", ".lock"
-"""In a results folder: the record of its last run, and the lock of a running one."""
+RECORD = "run.json"
+REPORT_SECONDS = 60
+QUICK = {"limit": 500, "triplet_count": 100, "held_out": 50, "same_from": 0.7, "quick": True}
+QUICK |= {"tasks": ["kit sample"], "train_sentences": 64, "transfer_limit": 400}
 
 
 def _existing(source: str) -> str:
@@ -77,28 +68,21 @@ def _distinct(values: list) -> list:
 NAME = Annotated[str, Field(min_length=1)]
 SEED = Annotated[int, Field(ge=0, lt=2**32)]  # as scikit-learn takes them
 TEXTS = Annotated[int, Field(ge=100)]  # enough for 15 neighbours, and five folds of three classes
-BATCH = Annotated[int, Field(ge=64)]
+COUNT, PAIR, BATCH = (Annotated[int, Field(ge=least)] for least in (1, 2, 64))
 SEVERAL = (Field(min_length=1), AfterValidator(_distinct))
 PARAMETERS = {
     "source": Annotated[str, AfterValidator(_existing)],
-    "model_name": NAME,
+    **dict.fromkeys(("model_name", "sentence", "trained_in"), NAME),
+    **dict.fromkeys(("limit", "triplet_count"), TEXTS),
+    **dict.fromkeys(("held_out", "steps", "whole_steps"), COUNT),
+    **dict.fromkeys(("n_neighbors", "min_cluster_size"), PAIR),
+    **dict.fromkeys(("size", "train_sentences"), BATCH),
+    "transfer_limit": Annotated[int, Field(ge=400)],  # enough for SentEval's folds within folds
     "max_length": Annotated[int, Field(ge=3, le=512)],
-    "limit": TEXTS,
-    "triplet_count": TEXTS,
-    "held_out": Annotated[int, Field(ge=1)],
     "same_from": Annotated[float, Field(ge=0, le=1)],
-    "n_neighbors": Annotated[int, Field(ge=2)],
-    "min_cluster_size": Annotated[int, Field(ge=2)],
     "seed": SEED,
-    "size": BATCH,
-    "sentence": NAME,
-    "steps": Annotated[int, Field(ge=1)],
-    "whole_steps": Annotated[int, Field(ge=1)],
     "quick": bool,
     "tasks": Annotated[list[Literal[*STS_TASKS, *PACKAGED_STS]], *SEVERAL],
-    "trained_in": NAME,
-    "train_sentences": BATCH,
-    "transfer_limit": Annotated[int, Field(ge=400)],  # enough for SentEval's folds within folds
 }
 """What a parameter may be, by name: one name means the same in every notebook."""
 
@@ -112,22 +96,25 @@ def main(arguments: list[str] | None = None) -> int:
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
         help="set a parameter of the notebooks that have it, such as: -p source hub",
     )  # fmt: skip
-    parser.add_argument("--results", type=expanded, default=ROOT / "results", help="results folder")
-    parser.add_argument("--force", action="store_true", help="run also what is up to date")
+    parser.add_argument("--results", type=expanded, help="results folder; default: results/")
+    parser.add_argument("--quick", action="store_true", help="few texts, into results/quick/")
+    parser.add_argument(
+        "--force", action="store_true", help="run also what is up to date or was edited"
+    )
     parser.add_argument(
         "--in-place", action="store_true", help="write outputs and figures into notebooks/, too"
     )
     options = parser.parse_args(arguments)
     if not there:
         parser.error(f"no notebooks in {NOTEBOOKS}; run this in a checkout of the kit")
-
     chosen = [Path(name).name.removesuffix(".ipynb") for name in options.notebooks] or there
     if unknown := [name for name in chosen if name not in there]:
         parser.error(f"no notebook {unknown[0]}; there are {', '.join(there)}")
+    place = options.results or ROOT / "results" / ("quick" if options.quick else "")
     try:
-        values = read_parameters(chosen, options.parameters)
-        places = [str(output_folder(options.results).resolve()), *dict(options.parameters).values()]
-        "".join(places).encode()
+        values = read_parameters(chosen, options.parameters, QUICK if options.quick else {})
+        results = output_folder(place).resolve()
+        "".join([str(results), *dict(options.parameters).values()]).encode()
     except UnicodeEncodeError:
         parser.error("names of folders must be UTF-8: a notebook cannot hold others")
     except (OSError, ValueError) as error:
@@ -136,29 +123,18 @@ def main(arguments: list[str] | None = None) -> int:
     _use_own_kernel()
     # Else it reports kernels that Ctrl-C ended, with a traceback.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    run_each = partial(
-        _run_each, options.results.resolve(), values, options.force, options.in_place
-    )
-
-    def is_due(name: str) -> bool:
-        if options.force or options.in_place:
-            return True
-        try:
-            folder = options.results.resolve() / name
-            line = _up_to_date(name, folder, _fingerprint(name, values[name]))
-        except OSError:  # `run` meets it, too, and its line says so
-            return True
-        if line:
-            _say(line)
-        return not line
-
+    again = options.force or options.in_place
+    run_each = partial(_run_each, results, values, options.force, options.in_place)
+    due = [n for n in chosen if again or _reason(results / n, _inputs(n, values[n]))]
     try:
-        due = [name for name in chosen if is_due(name)]
-        done = run_each(due) if options.in_place else _run_two_at_a_time(run_each, due)
+        done = run_each([name for name in chosen if name not in due])
+        done = (run_each(due) if options.in_place else _run_two_at_a_time(run_each, due)) and done
     except KeyboardInterrupt:
         _say("Interrupted. Run the same command again to resume.")
         return 130
-    _say(f"results: {options.results}")
+    if stand_in := _stand_in(results, chosen, values):
+        _say(stand_in)
+    _say(f"Next: look at {place}/*/*.png; make lab to work on, make html to read")
     return 0 if done else 1
 
 
@@ -168,19 +144,23 @@ def _run_each(results: Path, values: dict, force: bool, in_place: bool, names: l
     for name in names:
         folder = results / name
         try:
-            line = run(name, folder, values[name], force=force, in_place=in_place)
+            _say(run(name, folder, values[name], force=force, in_place=in_place))
+            continue
         except PapermillExecutionError as error:
-            reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
-            line = f"{name}: FAILED in {reason}\n  as far as it ran: {_unfinished(folder)}"
-            done = False
-        except OSError as error:
-            line, done = f"{name}: FAILED, {error}", False
+            # Users of make know the setting of a notebook by its variable.
+            reason = f"{error.ename}: {error.evalue}".splitlines()[0]
+            reason = reason.replace('source="', 'SOURCE="')
+            reason = f"in cell {error.exec_count}: {reason}\n  as far as it ran: "
+            reason += str(_unfinished(folder))
         except DeadKernelError:
-            line, done = f"{name}: FAILED, its kernel died; was there enough memory?", False
+            reason = "its kernel died; was there enough memory?"
         except (NoSuchKernel, RuntimeError) as error:  # no kernel came up; none would for the next
             _say(f"{name}: FAILED, {error}; make doctor looks for the reason")
             return False
-        _say(line)
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        _say(f"{name}: FAILED{' ' if reason.startswith('in cell') else ', '}{reason}")
+        done = False
     return done
 
 
@@ -215,28 +195,39 @@ def _run_beside(run_each: Callable[[list[str]], bool], names: list[str]) -> None
     sys.exit(0 if run_each(names) else 1)
 
 
-def read_parameters(notebooks: list[str], given: list[tuple[str, str]]) -> dict[str, dict]:
-    """Return for each notebook the given parameters that it has, parsed and validated.
+def read_parameters(
+    notebooks: list[str], given: list[tuple[str, str]], defaults: dict | None = None
+) -> dict[str, dict]:
+    """Return for each notebook the parameters that it has: of `defaults`, and the given ones.
 
     Raises:
         ValueError: a value is not what `PARAMETERS` says, or no notebook has the parameter.
     """
-    cells = {name: papermill.inspect_notebook(_verbatim(_path(name))) for name in notebooks}
-    names = {key for cell in cells.values() for key in cell} - {"results"}
+    lines = {name: _parameter_lines(name) for name in notebooks}
+    names = {key for line in lines.values() for key in line} - {"results"}
     if "results" in dict(given):
         raise ValueError("-p results: the folder is set by --results, for all notebooks")
     if unknown := [key for key, _ in given if key not in names]:
         raise ValueError(f"no parameter {unknown[0]}; there are {', '.join(sorted(names))}")
     values = {}
-    for name, cell in cells.items():
+    for name, line in lines.items():
+        values[name] = {k: v for k, v in (defaults or {}).items() if k in line}
         try:
-            values[name] = {k: read_parameter(k, t, cell[k]) for k, t in given if k in cell}
+            values[name] |= {k: read_parameter(k, t, line[k]) for k, t in given if k in line}
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return values
 
 
-def read_parameter(name: str, text: str, cell: dict[str, str]) -> object:
+def _parameter_lines(name: str) -> dict[str, str]:
+    """Return the lines of a notebook's cell tagged `parameters`, by the names they assign."""
+    cells = nbformat.read(_path(name), as_version=4).cells
+    source = next(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    found = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return {node.targets[0].id: source.splitlines()[node.lineno - 1] for node in found}
+
+
+def read_parameter(name: str, text: str, line: str) -> object:
     """Parse a parameter from the command line: a number, a list, or the text itself.
 
     A folder that exists is resolved here, because notebooks run in a different one.
@@ -244,8 +235,8 @@ def read_parameter(name: str, text: str, cell: dict[str, str]) -> object:
     Args:
         name: one that is not in `PARAMETERS` may be anything.
         text: as it was written.
-        cell: its `default` and `help` (the comment) as `papermill.inspect_notebook` returns them.
-            If they speak of None or "auto", these are accepted, too.
+        line: of the notebook, with default and comment. If the default is "auto", or the line
+            speaks of None, these are accepted, too.
 
     Raises:
         ValueError: it must be something else.
@@ -256,9 +247,9 @@ def read_parameter(name: str, text: str, cell: dict[str, str]) -> object:
     if name not in PARAMETERS:
         return value
     kind = PARAMETERS[name]
-    if cell["default"] == '"auto"':
+    if '= "auto"' in line:
         kind |= Literal["auto"]
-    if may_be_none := "None" in cell["default"] + cell["help"]:
+    if may_be_none := "None" in line:
         kind |= None
     try:
         return TypeAdapter(kind).validate_python(value, strict=True)
@@ -282,109 +273,91 @@ def _literal(text: str) -> object:
 def run(
     name: str, folder: Path, parameters: dict, *, force: bool = False, in_place: bool = False
 ) -> str:
-    """Execute one notebook; return a line with its name, seconds and headline figure.
-
-    It is up to date, and not executed, if `run.json` in the folder has the SHA-256 of the same
-    cells, package, data and parameters, and of every file that the run wrote.
+    """Execute one notebook, if it is not up to date; return a line with its headline figure.
 
     Args:
         name: the notebook's file name without suffix.
         folder: results folder, which gets the executed notebook beside what its cells write.
         parameters: values for its cell tagged `parameters`.
-        force: execute it also if it is up to date.
+        force: execute it also if it is up to date, or if the executed page was edited.
         in_place: write the outputs into the notebook itself and its figures beside it, too.
 
     Raises:
-        PapermillExecutionError: a cell failed; the notebook as far as it ran is kept, and what an
-            earlier run left is not touched by this function.
+        PapermillExecutionError: a cell failed; the notebook as far as it ran is kept.
+        FileExistsError: the folder is not the kit's, or a person edited the executed page.
     """
-    inputs = _fingerprint(name, parameters)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        alone = hold(folder / LOCK, timeout=1)
-    except Timeout:  # such as a call whose `make` alone was killed
-        _say(f"{name}: another process is running it; waiting for its end")
-        alone = hold(folder / LOCK, timeout=-1)
-    with alone:  # that process may have brought it up to date
-        line = None if force or in_place else _up_to_date(name, folder, inputs)
-        return line or _run(name, folder, parameters, inputs, in_place)
-
-
-def _up_to_date(name: str, folder: Path, inputs: str) -> str | None:
-    """Return the line of a notebook whose last run had these inputs and left its files intact."""
-    earlier = _record(folder)
-    if earlier["fingerprint"] != inputs or not _intact(earlier, folder):
-        return None
-    return f"{name}: up to date ({earlier['seconds']:.0f} s): {_headline(folder)}"
-
-
-def _run(name: str, folder: Path, parameters: dict, inputs: str, in_place: bool) -> str:
-    """Execute a notebook and keep its results; return the line of `run`."""
-    executed, earlier = folder / f"{name}.ipynb", _record(folder)
-    # Not the kit's, unless the run changes them; kept for the next call if this one is killed.
-    others = {n: at for n, at in _changes(folder).items() if n not in earlier["files"]}
-    others = earlier.get("others", others)
-    # The cells refuse to overwrite what the kit did not write.
-    if folder.joinpath(RECORD).exists():
-        note_written(folder, earlier["files"])
-    write_json(folder / RECORD, {**earlier, "others": others})
-    opening = nbformat.read(_path(name), as_version=4).cells[0].source
-    _say(f"{name}: running, {expected_time(opening)}")
-    start = time.perf_counter()
-    try:
-        _execute(name, folder, parameters)
-    except DeadKernelError:
-        raise
-    except RuntimeError as error:
-        _say(f"{name}: {error}; trying once more")
-        _execute(name, folder, parameters)
-    seconds = time.perf_counter() - start
-    notebook = nbformat.read(_unfinished(folder), as_version=4)
-    plain_widgets(notebook)
-    if executed.is_file() and sha256_of([executed]) != earlier["files"].get(executed.name):
-        aside = _put_aside(executed)
-        others[aside.name] = aside.stat().st_mtime_ns
-        _say(f"{name}: the edited {executed.name} is now {aside.name}")
-    write_atomically(executed, lambda path: nbformat.write(notebook, path))
-    _unfinished(folder).unlink()
-
-    files = sorted(n for n, at in _changes(folder).items() if others.get(n) != at)
-    if in_place:
-        clean(notebook)
-        write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
-        for figure in (n for n in files if n.endswith(".png") and "/" not in n):
-            shutil.copy(folder / figure, FIGURES / f"{name[:2]}_{figure}")
-    record = {"fingerprint": inputs, "seconds": seconds}
-    record["files"] = {file: sha256_of([folder / file]) for file in files}
-    write_json(folder / RECORD, record)
+    inputs, page = _inputs(name, parameters), folder / f"{name}.ipynb"
+    with job(folder, {"notebook": name}, record=RECORD, wait=True) as work:
+        # Another process may have run it meanwhile.
+        reason = "--force" if force else "--in-place" if in_place else _reason(folder, inputs)
+        if not reason:
+            return f"{name}: up to date ({work.record['seconds']:.0f} s): {_headline(folder)}"
+        if not force and _is_edited(page):
+            raise FileExistsError(f"{page} was edited: rename it to keep it, or use --force")
+        opening = nbformat.read(_path(name), as_version=4).cells[0].source
+        _say(f"{name}: running ({reason}), {expected_time(opening)}")
+        work.file.unlink(missing_ok=True)  # from here on the results are of different runs
+        start, began = time.perf_counter(), time.time()
+        try:
+            _execute(name, folder, parameters)
+        except DeadKernelError:
+            raise
+        except RuntimeError as error:
+            _say(f"{name}: {error}; trying once more")
+            _execute(name, folder, parameters)
+        seconds = time.perf_counter() - start
+        notebook = nbformat.read(_unfinished(folder), as_version=4)
+        plain_widgets(notebook)
+        notebook.metadata["micse"] = {"sources": _sources(notebook)}
+        write_atomically(page, lambda path: nbformat.write(notebook, path))
+        _unfinished(folder).unlink()
+        made = [p for p in folder.rglob("*") if p.is_file() and p.stat().st_mtime >= began - 1]
+        files = sorted(p.relative_to(folder).as_posix() for p in made if p.name[0] != ".")
+        if in_place:
+            clean(notebook)
+            write_atomically(_path(name), lambda path: nbformat.write(notebook, path))
+            for figure in (n for n in files if n.endswith(".png") and "/" not in n):
+                shutil.copy(folder / figure, FIGURES / f"{name[:2]}_{figure}")
+        work.finish({"inputs": inputs, "seconds": seconds, "files": files})
     return f"{name}: {seconds:.0f} s: {_headline(folder)}"
 
 
 def _execute(name: str, folder: Path, parameters: dict) -> None:
-    """Let papermill execute a notebook.
+    """Let papermill execute a notebook; a line a minute says where it is.
 
     Raises:
         PapermillExecutionError: a cell failed.
         DeadKernelError: the kernel died in a cell.
         RuntimeError, NoSuchKernel: no kernel came up.
     """
-    papermill.execute_notebook(
-        _verbatim(_path(name)),
-        _verbatim(_unfinished(folder)),
-        {**parameters, "results": str(folder)},
-        kernel_name="python3",
-        extra_arguments=["--log-level=CRITICAL"],  # the kernel's own chatter; errors still raise
-        cwd=NOTEBOOKS,
-        progress_bar=False,
-        log_output=False,
-    )
+    ended = Event()
+    Thread(target=_report, args=(name, _unfinished(folder), ended), daemon=True).start()
+    try:
+        papermill.execute_notebook(
+            _verbatim(_path(name)),
+            _verbatim(_unfinished(folder)),
+            {**parameters, "results": str(folder)},
+            kernel_name="python3",
+            extra_arguments=["--log-level=CRITICAL"],  # its own chatter; errors still raise
+            cwd=NOTEBOOKS,
+            progress_bar=False,
+            log_output=False,
+        )
+    finally:
+        ended.set()
 
 
-def _put_aside(executed: Path) -> Path:
-    """Rename an executed notebook that a person has edited; return its new path."""
-    names = (f".previous{end}.ipynb" for end in itertools.chain([""], itertools.count(2)))
-    places = (executed.with_suffix(name) for name in names)
-    return executed.rename(next(place for place in places if not place.exists()))
+def _report(name: str, page: Path, ended: Event) -> None:
+    """Print minutes and section of a running notebook until it ends."""
+    start = time.monotonic()
+    while not ended.wait(REPORT_SECONDS):
+        heading = ""
+        for cell in (json_or_none(page) or {}).get("cells", []):
+            if cell["cell_type"] == "markdown":
+                heading = (re.findall(r"(?m)^#+ (.*)", "".join(cell["source"])) or [heading])[-1]
+            if cell["metadata"].get("papermill", {}).get("status") == "running":
+                break
+        _say(f"{name}: {(time.monotonic() - start) / 60:.0f} min, in {heading!r}")
 
 
 def expected_time(opening: str) -> str:
@@ -392,24 +365,62 @@ def expected_time(opening: str) -> str:
     return re.search(r"\*\*Time\*\* ([^,;(\n]*)", opening)[1].strip()
 
 
-def _record(folder: Path) -> dict:
-    """Return the record of a folder's last run; an empty one if it is missing or damaged."""
-    record, empty = json_or_none(folder / RECORD), {"fingerprint": None, "seconds": 0, "files": {}}
-    return record if isinstance(record, dict) and record.keys() >= empty.keys() else empty
+def _reason(folder: Path, inputs: dict[str, object]) -> str | None:
+    """Return why a notebook has to be run; None if its last run finished with these inputs."""
+    record = json_or_none(folder / RECORD)
+    if not isinstance(record, dict) or "inputs" not in record:
+        return "no finished run yet"
+    changed = [key for key, value in inputs.items() if record["inputs"].get(key) != value]
+    missing = [name for name in record["files"] if not (folder / name).is_file()]
+    if changed:
+        return f"changed: {', '.join(changed)}"
+    return f"{missing[0]} is missing" if missing else None
 
 
-def _intact(record: dict, folder: Path) -> bool:
-    """Return whether a run's files are unchanged; there may be other files beside them."""
-    places = {folder / name: checksum for name, checksum in record["files"].items()}
-    return all(place.is_file() and sha256_of([place]) == s for place, s in places.items())
+def _inputs(name: str, parameters: dict) -> dict[str, object]:
+    """Return what decides a notebook's results: cells, parameters, settings, package and data."""
+    settings = {k: v for k, v in os.environ.items() if k.startswith("MICSE_") and v}
+    settings.pop("MICSE_STATIC", None)  # always set here
+    digest = hashlib.sha256()
+    places = [*ROOT.glob("micse_utils/**/*.py"), *ROOT.glob("data/**/*")]
+    for file in sorted([*(p for p in places if p.is_file()), ROOT / "requirements.lock"]):
+        digest.update(file.read_bytes())
+    return {
+        "its cells": _sources(nbformat.read(_path(name), as_version=4)),
+        "parameters": parameters,
+        "MICSE_ variables": settings,
+        "the package or its data": digest.hexdigest(),
+    }
 
 
-def _changes(folder: Path) -> dict[str, int]:
-    """Return when each file of results was changed, by its path in the folder."""
-    own = {RECORD, WRITTEN, _unfinished(folder).name}
-    own |= {f"{lock}{end}" for lock in (LOCK, PAGE_LOCK) for end in ("", ".marker")}
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in own]
-    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
+def _sources(notebook: nbformat.NotebookNode) -> str:
+    """Hash the cells of a notebook without their outputs."""
+    cells = json.dumps([[cell.cell_type, cell.source] for cell in notebook.cells])
+    return hashlib.sha256(cells.encode()).hexdigest()
+
+
+def _is_edited(page: Path) -> bool:
+    """Return whether an executed page has cells that its run did not write."""
+    try:
+        notebook = nbformat.read(page, as_version=4)
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return notebook.metadata.get("micse", {}).get("sources") != _sources(notebook)
+
+
+def _stand_in(results: Path, names: list[str], values: dict[str, dict]) -> str | None:
+    """Return a line if figures are of a stand-in for miCSE."""
+    metrics = {name: json_or_none(results / name / "metrics.json") for name in names}
+    models = {n: m["provenance"]["model"] for n, m in metrics.items() if m}
+    of = [n for n, model in models.items() if model["source"] == "package"]
+    if not of:
+        return None
+    which = "every number above" if len(of) == len(names) else f"every number of {', '.join(of)}"
+    asked = all(values[name].get("source") == "package" for name in of)
+    reason = "as source=package asks for" if asked else "the hub was unreachable"
+    return f"Note: {which} is of {models[of[0]]['name']}, not miCSE ({reason})."
 
 
 def _path(name: str) -> Path:
@@ -423,18 +434,6 @@ def _verbatim(path: Path) -> str:
 
 def _unfinished(folder: Path) -> Path:
     return folder / f"{folder.name}.unfinished.ipynb"
-
-
-def _fingerprint(name: str, parameters: dict) -> str:
-    """Hash what decides a notebook's results: cells, package, parameters, settings."""
-    cells = [[c.cell_type, c.source] for c in nbformat.read(_path(name), as_version=4).cells]
-    settings = {k: v for k, v in os.environ.items() if k.startswith("MICSE_") and v}
-    settings.pop("MICSE_STATIC", None)  # always set here
-    digest = hashlib.sha256(json.dumps([cells, parameters, settings], sort_keys=True).encode())
-    places = [*ROOT.glob("micse_utils/**/*.py"), *ROOT.glob("data/**/*")]
-    for file in sorted([*(p for p in places if p.is_file()), ROOT / "requirements.lock"]):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _headline(folder: Path) -> str:

@@ -1,8 +1,10 @@
 """Executed notebooks as they are committed and shown."""
 
+import subprocess
+
 import nbformat
 
-from tools.clean_notebooks import clean, plain_widgets
+from tools.clean_notebooks import clean, plain_widgets, restore
 
 
 def test_progress_bars_become_text_and_leave_the_committed_page():
@@ -42,3 +44,26 @@ def test_an_input_box_becomes_its_text_and_the_table_that_it_shows():
     typed, answered = notebook.cells[0].outputs
     assert typed.data == {"text/plain": "Search: who?"}
     assert answered.data == {"text/html": table}
+
+
+def test_a_notebook_that_was_only_opened_is_as_committed_again_and_an_edited_one_is_kept(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    pages = [tmp_path / "notebooks" / f"0{number}.ipynb" for number in (1, 2)]
+    for page in pages:
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x")]), page)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "Begin"]):
+        subprocess.run([*git, *command], check=True)
+    committed = pages[0].read_bytes()
+    for page in pages:
+        notebook = nbformat.read(page, as_version=4)
+        notebook.metadata["language_info"] = {"name": "python", "version": "3.99"}
+        notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="1")]
+        notebook.cells[0].source = "x" if page == pages[0] else "y"
+        nbformat.write(notebook, page)
+    edited = pages[1].read_bytes()
+    assert restore(tmp_path) == [
+        "notebooks/01.ipynb: as committed",
+        "notebooks/02.ipynb: its cells changed, so kept",
+    ]
+    assert (pages[0].read_bytes(), pages[1].read_bytes()) == (committed, edited)
