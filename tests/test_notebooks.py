@@ -28,7 +28,7 @@ from micse_utils.datasets.texts import load_sentences
 from micse_utils.datasets.triplets import load_triplets
 from micse_utils.models import load_model
 from micse_utils.sources.packaged import fetch
-from tools.run_notebooks import NOTEBOOKS, _fingerprint, main
+from tools.run_notebooks import NOTEBOOKS, _inputs, main
 
 LIMIT = 1_500
 LABELLED = 400  # texts of each transfer task
@@ -62,8 +62,8 @@ def both_results(tmp_path_factory, foreign_kernel):
         said, complaints = process.communicate()
         assert process.returncode == 0, said + complaints
         for name in names:
-            began, line = [line for line in said.splitlines() if line.startswith(f"{name}: ")]
-            assert re.search(r": running, .*(minute|second)", began)
+            began, *_, line = [line for line in said.splitlines() if line.startswith(f"{name}: ")]
+            assert re.search(r": running \(no finished run yet\), .*(minute|second)", began)
             assert line.endswith(metrics(folder, name)["headline"])
     return once, again
 
@@ -514,12 +514,12 @@ def test_what_stands_is_not_made_again_until_something_changes(results):
 
 
 def test_another_parameter_or_setting_makes_a_notebook_run_again(monkeypatch):
-    before = _fingerprint("01_similarity", {"limit": 1})
-    assert _fingerprint("01_similarity", {"limit": 1}) == before
-    assert _fingerprint("01_similarity", {"limit": 2}) != before
-    assert _fingerprint("02_tweet_clustering", {"limit": 1}) != before
+    before = _inputs("01_similarity", {"limit": 1})
+    assert _inputs("01_similarity", {"limit": 1}) == before
+    assert _inputs("01_similarity", {"limit": 2}) != before
+    assert _inputs("02_tweet_clustering", {"limit": 1}) != before
     monkeypatch.setenv("MICSE_DATA", "elsewhere")
-    assert _fingerprint("01_similarity", {"limit": 1}) != before
+    assert _inputs("01_similarity", {"limit": 1}) != before
 
 
 @pytest.mark.slow
