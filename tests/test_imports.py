@@ -74,9 +74,10 @@ def test_neither_modules_nor_rooms_import_in_a_circle():
 
 
 @pytest.mark.parametrize("module", [m for m in PACKAGE if room(m) == "plotting"])
-def test_plotting_imports_nothing_of_ours_but_its_own_style(module):
+def test_plotting_imports_only_its_own_style_and_the_ground(module):
     style = "micse_utils.plotting.style"
-    allowed = {"micse_utils.checks"} if module == style else {style}
+    ground = {"micse_utils.checks", "micse_utils.settings"}
+    allowed = ground if module == style else {style, *ground}
     assert {module_of(name) for name in IMPORTS[module]} <= allowed
 
 

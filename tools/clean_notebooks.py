@@ -14,6 +14,9 @@ import nbformat
 LARGEST_OUTPUT = 300_000
 """Characters; an output with more (an interactive map) stays in the results, not on the page."""
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+KEPT = ("tags", "jupyter", "jp-MarkdownHeadingCollapsed")
+"""What a cell's metadata keep: tags, and what is folded in."""
+LEFT_OUT = "(left out here because of its size: run the cell to see it)"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 BAR = re.compile(r"\[\d\d:\d\d.*\]$")  # ends in "[00:14<00:00, 281text/s]"
@@ -50,27 +53,28 @@ def clean(notebook: nbformat.NotebookNode, *, largest: float = LARGEST_OUTPUT) -
 
     Args:
         notebook: changed in place.
-        largest: characters of an output that may stay.
+        largest: characters of an output that may stay; a longer one becomes a line that says so.
     """
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in _tags(c)]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in notebook.cells:
-        cell.metadata = {k: cell.metadata[k] for k in ("tags", "jupyter") if cell.metadata.get(k)}
+        cell.metadata = {k: cell.metadata[k] for k in KEPT if cell.metadata.get(k)}
     for count, cell in enumerate(code, start=1):
-        cell.outputs = [output for output in cell.outputs if not _is_noise(output, largest)]
+        cell.outputs = [output for output in cell.outputs if not _is_bar(output)]
         for output in cell.outputs:
+            if len(output.get("data", {}).get("text/html", "")) > largest:
+                output.data = {"text/plain": LEFT_OUT}
             if " at 0x" in output.get("data", {}).get("text/plain", ""):
                 del output.data["text/plain"]  # an address in memory; the table is there, too
         for item in (cell, *(o for o in cell.outputs if "execution_count" in o)):
             item.execution_count = count
 
 
-def _is_noise(output: nbformat.NotebookNode, largest: float) -> bool:
-    """Return whether an output is a progress bar, or too large for a page."""
+def _is_bar(output: nbformat.NotebookNode) -> bool:
+    """Return whether an output is a progress bar."""
     data = output.get("data", {})
-    is_bar = list(data) == ["text/plain"] and BAR.search(data["text/plain"])
-    return bool(is_bar) or len(data.get("text/html", "")) > largest
+    return list(data) == ["text/plain"] and bool(BAR.search(data["text/plain"]))
 
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:

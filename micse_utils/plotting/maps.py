@@ -137,7 +137,8 @@ def interactive_map(
     tooltips = '<div style="max-width:24em"><b>@label</b><br>@text</div>'
     page = figure(
         title=title, tools="pan,wheel_zoom,box_zoom,reset,hover", active_scroll="wheel_zoom",
-        tooltips=tooltips, width=860, height=600, output_backend="webgl",
+        tooltips=tooltips, sizing_mode="stretch_width", height=600, output_backend="webgl",
+        toolbar_location="above",
     )  # fmt: skip
     table = pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "text": texts, "label": labels})
     for name, rows in table.groupby("label", sort=True):

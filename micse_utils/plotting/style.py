@@ -1,5 +1,6 @@
 """Shared style of the figures: colours for colour-blind readers, fonts, tables of text."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -17,7 +18,7 @@ SERIES = (BLUE, ORANGE, GREEN, PINK)
 
 
 def text_table(table: pd.DataFrame, **formats: str) -> Styler:
-    """Return a table to read: left-aligned, without row numbers.
+    """Return a table to read: left-aligned, without row numbers; equal tables have equal HTML.
 
     Args:
         table: what is shown.
@@ -26,7 +27,8 @@ def text_table(table: pd.DataFrame, **formats: str) -> Styler:
     left = {"text-align": "left"}
     headers = {"selector": "th", "props": list(left.items())}  # pandas sets only cells by itself
     # A reader's own text may hold tags; they are text here.
-    shown = table.style.hide(axis="index").format(formats, escape="html")
+    uuid = hashlib.sha256(table.to_csv().encode(errors="replace")).hexdigest()[:8]
+    shown = table.style.set_uuid(uuid).hide(axis="index").format(formats, escape="html")
     shown = shown.format_index(escape="html", axis="columns")
     return shown.set_properties(**left).set_table_styles([headers])
 
