@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, fonts, literal
+from micse_utils.plotting.style import BLUE, ORANGE, SERIES, describe, fonts, literal, sheet
 
-MARKERS = "osD^"
+MARKERS = "osD^v"
 
 
 def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str) -> Figure:
@@ -21,28 +20,22 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
             points of the first format are labelled with their effort.
         exact: queries per second of exact searches, by name; they have a recall of 1.
     """
-    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
+    figure, axes = sheet(8, 4.8)
     groups = sweep.groupby("format", sort=False)
     for colour, marker, (name, rows) in zip(SERIES, MARKERS, groups, strict=False):
         axes.plot(rows["recall"], rows["per_second"], color=colour, marker=marker, label=name)
     for row in sweep[sweep["format"] == sweep["format"].iloc[0]].itertuples():
-        axes.annotate(
-            row.effort, (row.recall, row.per_second), textcoords="offset points",
-            xytext=(-14, -20), ha="right", color=SERIES[0],
-            arrowprops={"arrowstyle": "-", "color": SERIES[0], "shrinkA": 0},
-        )  # fmt: skip
+        style = {"arrowprops": {"arrowstyle": "-", "color": SERIES[0], "shrinkA": 0}}
+        style |= {"textcoords": "offset points", "xytext": (-14, -20), "ha": "right"}
+        axes.annotate(row.effort, (row.recall, row.per_second), color=SERIES[0], **style)
     for fill, (name, rate) in zip(("black", "white"), exact.items(), strict=False):
         style = {"color": "black", "markerfacecolor": fill, "markersize": 13}
         axes.plot([1], [rate], "*", label=name, clip_on=False, zorder=3, **style)
     axes.set_yscale("log")
     axes.margins(x=0.1, y=0.12)
     _numbers(axes)
-    axes.set(
-        xlabel="recall@10 (numbers at the points: candidates kept)",
-        ylabel="queries per second, one at a time",
-        title=title,
-    )
-    axes.grid(alpha=0.3, which="both")
+    describe(axes, title, ylabel="queries per second, one at a time")
+    axes.set_xlabel("recall@10 (numbers at the points: candidates kept)")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -53,15 +46,14 @@ def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
     Args:
         sizes: columns `format`, `vector` and `links` (bytes), and `recall` (0 to 1).
     """
-    figure, axes = plt.subplots(figsize=(8, 0.6 * len(sizes) + 1.6), layout="constrained")
-    axes.barh(sizes["format"], sizes["vector"], color=BLUE, label="vector")
-    bars = axes.barh(
-        sizes["format"], sizes["links"], left=sizes["vector"], color=ORANGE, label="links"
-    )
+    figure, axes = sheet(8, 0.6 * len(sizes) + 1.6)
+    names, vector, links = sizes["format"], sizes["vector"], sizes["links"]
+    axes.barh(names, vector, color=BLUE, label="vector")
+    bars = axes.barh(names, links, left=vector, color=ORANGE, label="links")
     axes.bar_label(bars, [f"recall@10 {value:.3f}" for value in sizes["recall"]], padding=5)
-    axes.set_xlim(0, 1.25 * (sizes["vector"] + sizes["links"]).max())
+    axes.set_xlim(0, 1.25 * (vector + links).max())
     axes.invert_yaxis()
-    axes.set(xlabel="bytes per vector in the index", title=title)
+    describe(axes, title, grid=None, xlabel="bytes per vector in the index")
     axes.legend(loc="lower right")
     return figure
 
@@ -74,21 +66,17 @@ def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
             as `exact, in one batch`: one colour for what stands before the comma, one style of
             line for what stands behind.
     """
-    figure, axes = plt.subplots(figsize=(8, 4.4), layout="constrained")
+    figure, axes = sheet(8, 4.4)
     names = times.columns.drop("vectors")
-    searches, ways = (
-        list(dict.fromkeys(part)) for part in zip(*names.str.split(", "), strict=True)
-    )
-    for name in names:
-        search, way = name.split(", ")
-        number, dashes = searches.index(search), ("-", "--")[ways.index(way)]
-        style = {"color": SERIES[number], "marker": MARKERS[number], "linestyle": dashes}
+    parts = names.str.split(", ", expand=True)
+    numbers, dashes = (pd.factorize(parts.get_level_values(level))[0] for level in (0, 1))
+    for name, number, dash in zip(names, numbers, dashes, strict=True):
+        style = {"color": SERIES[number], "marker": MARKERS[number], "linestyle": ("-", "--")[dash]}
         axes.loglog(times["vectors"], times[name], label=name, **style)
     axes.set_xticks(times["vectors"], [f"{count:,}" for count in times["vectors"]])
     axes.minorticks_off()
     _numbers(axes)
-    axes.set(xlabel="vectors searched in", ylabel="milliseconds per query", title=title)
-    axes.grid(alpha=0.3, color=GREY)
+    describe(axes, title, xlabel="vectors searched in", ylabel="milliseconds per query")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -106,17 +94,13 @@ def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
     Args:
         hits: columns `query`, `rank` (from 1) and `cosine`.
     """
-    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    markers = "osD^v"
+    figure, axes = sheet(8, 4.6)
     for index, (query, rows) in enumerate(hits.groupby("query", sort=False)):
-        style = {"marker": markers[index % 5], "color": SERIES[index % 4]}
+        style = {"marker": MARKERS[index % 5], "color": SERIES[index % 4]}
         axes.plot(rows["rank"], rows["cosine"], label=literal(query), **style)
-    axes.set(xlabel="rank of the sentence found", ylabel="cosine similarity")
+    describe(axes, title, xlabel="rank of the sentence found", ylabel="cosine similarity")
     lowest, highest = hits["cosine"].min(), hits["cosine"].max()
     axes.set_ylim(min(0, lowest), 1.05 * highest)  # from 0, so that no small drop looks steep
     axes.set_xticks(sorted(hits["rank"].unique()))
-    axes.set_title(literal(title), family=fonts([title]))
-    axes.grid(alpha=0.3)
-    prop = {"family": fonts(hits["query"])}
-    figure.legend(loc="outside lower center", ncols=2, prop=prop)
+    figure.legend(loc="outside lower center", ncols=2, prop={"family": fonts(hits["query"])})
     return figure

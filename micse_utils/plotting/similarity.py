@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from micse_utils.plotting.style import SERIES, fonts, literal
+from micse_utils.plotting.style import SERIES, describe, fonts, literal, sheet
 
 
 def similarity_heatmap(
@@ -21,7 +20,7 @@ def similarity_heatmap(
         groups: n group names; sentences of one group stand together.
     """
     n = len(sentences)
-    figure, axes = plt.subplots(figsize=(11, 5.6), layout="constrained")
+    figure, axes = sheet(11, 5.6)
     once = np.tril(np.ones((n, n), dtype=bool))
     image = axes.imshow(np.ma.masked_array(similarity, ~once), cmap="cividis", vmin=0, vmax=1)
     for row, column in np.argwhere(once):
@@ -34,8 +33,7 @@ def similarity_heatmap(
     labels = [f"{literal(sentence)}  {i + 1}" for i, sentence in enumerate(sentences)]
     axes.set_yticks(range(n), labels, family=fonts(sentences))
     axes.set_xticks(range(n), range(1, n + 1))
-    axes.set_xlabel("sentence number (in the cells: cosine × 100)")
-    axes.set_title(literal(title), family=fonts([title]))
+    describe(axes, title, grid=None, xlabel="sentence number (in the cells: cosine × 100)")
     axes.tick_params(length=0)
     figure.colorbar(image, label="cosine similarity", extend="min")  # some are below 0
     return figure
@@ -53,27 +51,19 @@ def similarity_by_group(
         series: column that names what is compared, such as the pooling; one colour each.
     """
     groups, names = list(table[group].unique()), list(table[series].unique())
-    figure, axes = plt.subplots(figsize=(8, 0.75 * len(groups) + 1.4), layout="constrained")
+    figure, axes = sheet(8, 0.75 * len(groups) + 1.4)
     for index, name in enumerate(names):
         offset = (index - (len(names) - 1) / 2) * 0.28
         chosen = table[table[series] == name]
         for row, kind in enumerate(groups):
-            values = chosen.loc[chosen[group] == kind, value]
-            height = np.full(len(values), row + offset)
-            label = name if row == 0 else None
-            axes.plot(
-                values, height, "o", color=SERIES[index], alpha=0.6, markersize=7, label=label
-            )
-            axes.plot(
-                [values.mean()] * 2,
-                [row + offset - 0.12, row + offset + 0.12],
-                color=SERIES[index],
-                lw=3,
-            )
+            values, place = chosen.loc[chosen[group] == kind, value], row + offset
+            style = {"color": SERIES[index], "label": None if row else name}
+            axes.plot(values, [place] * len(values), "o", alpha=0.6, markersize=7, **style)
+            bar = [place - 0.12, place + 0.12]
+            axes.plot([values.mean()] * 2, bar, color=SERIES[index], lw=3)
     axes.set_yticks(range(len(groups)), groups)
     axes.invert_yaxis()
-    axes.set(xlabel="cosine similarity (bar: mean)", title=title)
-    axes.grid(axis="x", alpha=0.3)
+    describe(axes, title, grid="x", xlabel="cosine similarity (bar: mean)")
     if len(names) > 1:
         axes.legend(title=series, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -81,16 +71,13 @@ def similarity_by_group(
 
 def similarity_distributions(scores: dict[str, np.ndarray], *, title: str) -> Figure:
     """Draw the distribution of the cosines of random pairs, one outline per name."""
-    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    figure, axes = sheet(8, 3.6)
     bins = np.linspace(min(s.min() for s in scores.values()), 1, 60)
     for colour, (name, values) in zip(SERIES, scores.items(), strict=False):
         axes.hist(values, bins, density=True, histtype="stepfilled", alpha=0.25, color=colour)
         axes.hist(values, bins, density=True, histtype="step", color=colour, lw=2, label=name)
         axes.axvline(np.mean(values), color=colour, linestyle="--")
-    axes.set(
-        xlabel="cosine similarity of two random sentences (dashed: mean)",
-        ylabel="density",
-        title=title,
-    )
+    means = "cosine similarity of two random sentences (dashed: mean)"
+    describe(axes, title, grid=None, xlabel=means, ylabel="density")
     axes.legend()
     return figure

@@ -1,11 +1,15 @@
-"""Shared style of the figures: colours for colour-blind readers, fonts, tables of text."""
+"""Shared style: colours for colour-blind readers, panels, labels, fonts, tables of text."""
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager, get_font
 from pandas.io.formats.style import Styler
 
@@ -31,6 +35,44 @@ def text_table(table: pd.DataFrame, **formats: str) -> Styler:
     shown = table.style.set_uuid(uuid).hide(axis="index").format(formats, escape="html")
     shown = shown.format_index(escape="html", axis="columns")
     return shown.set_properties(**left).set_table_styles([headers])
+
+
+def sheet(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: object
+) -> tuple[Figure, Axes | np.ndarray]:
+    """Return a figure whose layout leaves room for all labels, and its axes."""
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+
+
+def panels(
+    names: Collection[str], title: str, *, columns: int = 2, shared: bool = True, grid: str = "both"
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with a panel for each name, and the panels; `shared`: of one scale."""
+    count, rows = len(names), -(-len(names) // columns)
+    options = {"sharex": shared, "sharey": shared, "squeeze": False}
+    figure, drawn = sheet(4.4 * columns, 3.3 * rows + 0.6, rows, columns, **options)
+    for axes in drawn.flat[count:]:
+        axes.remove()
+    for axes in drawn.flat[max(0, count - columns) : count]:
+        axes.tick_params(labelbottom=True)
+    for axes, name in zip(drawn.flat, names, strict=False):
+        describe(axes, name, grid=grid)
+    figure.suptitle(title)
+    return figure, drawn.flat[:count]
+
+
+def describe(axes: Axes, title: str, *, grid: str | None = "both", **labels: object) -> None:
+    """Set the title, which may hold any characters, and labels; draw a faint grid."""
+    axes.set_title(literal(title), family=fonts([title]))
+    axes.set(**labels)
+    if grid:
+        axes.grid(axis=grid, alpha=0.3)
+
+
+def intervals(axes: Axes, places: object, rows: pd.DataFrame, value: str, **style: object) -> None:
+    """Draw dots at a column's values, with bars from the columns `low` to `high`."""
+    reach = np.array([rows[value] - rows["low"], rows["high"] - rows[value]])
+    axes.errorbar(rows[value].to_numpy(), places, xerr=reach, capsize=3, **style)
 
 
 def literal(text: str) -> str:

@@ -10,7 +10,17 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from micse_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK
+from micse_utils.plotting.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    describe,
+    intervals,
+    panels,
+    sheet,
+)
 
 COLOURS = {
     "miCSE": BLUE, "SimCSE": ORANGE, "SimCSE at miCSE's rate": PINK, "AMI alone": GREEN,
@@ -20,7 +30,7 @@ COLOURS = {
 
 def objective_diagram() -> Figure:
     """Draw miCSE: a sentence, two dropout passes, what each term compares, and the loss."""
-    figure, axes = plt.subplots(figsize=(10, 4.2), layout="constrained")
+    figure, axes = sheet(10, 4.2)
     axes.set(xlim=(0, 10), ylim=(0, 4))
     axes.axis("off")
 
@@ -38,10 +48,8 @@ def objective_diagram() -> Figure:
         for end, output in ((y / 2 + 2, "attention"), (y / 2, "[CLS]")):
             arrow((3.5, y), (4.4, end))
             box(5.2, end, f"{output}, {view}")
-    for y, term, asks, colour in (
-        (3, "AMI", "alike?", BLUE),
-        (1, "InfoNCE", "same sentence?", ORANGE),
-    ):
+    terms = ((3, "AMI", "alike?", BLUE), (1, "InfoNCE", "same sentence?", ORANGE))
+    for y, term, asks, colour in terms:
         arrow((6.1, y + 0.5), (6.6, y), colour)
         arrow((6.1, y - 0.5), (6.6, y), colour)
         box(7.4, y, f"{term}:\n{asks}", colour)
@@ -62,17 +70,17 @@ def attention_views(
         tokens: names of queries and keys.
         title: title of the figure.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
+    figure, both = sheet(10, 5, 1, 2, sharey=True)
     scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
-    for axes, view, name in zip(panels, (first, second), ("first", "second"), strict=True):
+    for axes, view, name in zip(both, (first, second), ("first", "second"), strict=True):
         image = axes.imshow(view, cmap="cividis", norm=scale)
         rows, columns = np.nonzero(view == 0)
         axes.plot(columns, rows, "x", color="white", markersize=7, markeredgewidth=2)
         axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right")
         axes.set_yticks(range(len(tokens)), tokens)
         axes.set_xlabel(f"{name} view: token attended to")
-    panels[0].set_ylabel("attending token")
-    figure.colorbar(image, ax=panels, label="attention probability", shrink=0.7)
+    both[0].set_ylabel("attending token")
+    figure.colorbar(image, ax=both, label="attention probability", shrink=0.7)
     figure.suptitle(title)
     return figure
 
@@ -89,12 +97,8 @@ def agreement(axes: Axes, first: np.ndarray, second: np.ndarray) -> tuple[float,
     ends = np.exp([min(first.min(), second.min()) - 0.4, 0.4])
     axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
     axes.loglog(np.exp(first), np.exp(second), "o", color=BLUE, alpha=0.5, markersize=5)
-    axes.set(
-        xlabel="attention probability, first view",
-        ylabel="attention probability, second view",
-        title=f"ρ = {rho:.3f}, I = {information:.2f} nats",
-    )
-    axes.grid(alpha=0.3)
+    found, probability = f"ρ = {rho:.3f}, I = {information:.2f} nats", "attention probability"
+    describe(axes, found, xlabel=f"{probability}, first view", ylabel=f"{probability}, second view")
     return rho, information
 
 
@@ -103,13 +107,9 @@ def quantiles(axes: Axes, values: np.ndarray) -> None:
     expected = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
     axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="normal")
     axes.plot(expected, np.sort((values - values.mean()) / values.std()), ".", color=BLUE)
-    axes.set(
-        xlabel="quantile of a normal distribution",
-        ylabel="log-probability, standardised",
-        title="Are they Gaussian?",
-    )
+    labels = {"xlabel": "quantile of a normal distribution"}
+    describe(axes, "Are they Gaussian?", ylabel="log-probability, standardised", **labels)
     axes.legend()
-    axes.grid(alpha=0.3)
 
 
 def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
@@ -120,50 +120,39 @@ def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
         different: correlation of two different sentences of one length, [layers, heads].
         title: title of the figure.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    names = ("One dot a head", "Two views of one sentence")
+    figure, (left, right) = panels(names, title, shared=False)
     line = np.linspace(0, 0.995, 200)
     left.plot(line, -0.5 * np.log(1 - line**2), color=GREY, label="I = −½ log(1 − ρ²)")
-    for rho, name, colour in (
-        (same, "two views of one sentence", BLUE),
-        (different, "two sentences", ORANGE),
-    ):
+    for rho, name, colour in ((same, names[1].lower(), BLUE), (different, "two sentences", ORANGE)):
         rho = np.abs(rho.ravel())
         left.plot(rho, -0.5 * np.log(1 - rho**2), "o", color=colour, alpha=0.6, label=name)
-    left.set(
-        xlabel="correlation ρ of log-attention",
-        ylabel="mutual information I, nats",
-        title="One dot a head",
-    )
+    left.set(xlabel="correlation ρ of log-attention", ylabel="mutual information I, nats")
     left.legend()
-    left.grid(alpha=0.3)
     image = right.imshow(-0.5 * np.log(1 - same**2), cmap="cividis", aspect="auto")
-    right.set_xticks(range(same.shape[1]))
-    right.set_yticks(range(len(same)))
-    right.set(xlabel="head", ylabel="layer", title="Two views of one sentence")
+    right.grid(visible=False)
+    layers, heads = map(range, same.shape)
+    right.set(xlabel="head", ylabel="layer", xticks=heads, yticks=layers)
     figure.colorbar(image, ax=right, label="I, nats")
-    figure.suptitle(title)
     return figure
 
 
 def courses(
-    histories: pd.DataFrame, panels: Mapping[str, str], *, title: str, by: str = "objective"
+    histories: pd.DataFrame, columns: Mapping[str, str], *, title: str, by: str = "objective"
 ) -> Figure:
     """Draw figures over the steps of training, one line per run; the panels' scales differ.
 
     Args:
-        histories: one row an evaluation: `by`, `seed`, `step` and the columns of `panels`. Names
+        histories: one row an evaluation: `by`, `seed`, `step` and `columns`. Names
             of objectives may begin with "your ": those lines are thick.
-        panels: two to four columns to draw, with the labels of their axes.
+        columns: two to four columns to draw, with the labels of their axes.
         title: title of the figure.
         by: column that gives the colours.
     """
-    columns = 3 if len(panels) == 3 else 2
-    rows = -(-len(panels) // columns)
-    size = {"figsize": (4.2 * columns, 3.2 * rows + 0.8), "layout": "constrained"}
-    figure, grid = plt.subplots(rows, columns, **size)
+    figure, grid = panels([""] * len(columns), title, columns=2 + len(columns) % 2, shared=False)
     names = list(dict.fromkeys(histories[by]))
     spare = dict(zip(names, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(names))), strict=True))
-    for axes, (column, label) in zip(grid.flat, panels.items(), strict=True):
+    for axes, (column, label) in zip(grid, columns.items(), strict=True):
         for (name, _), run in histories.groupby([by, "seed"], sort=False):
             run = run.dropna(subset=[column])
             yours = str(name).startswith("your ")
@@ -173,11 +162,9 @@ def courses(
             style = {"color": colour, "lw": 4 if yours else 1.2, "alpha": 1 if yours else 0.7}
             axes.plot(run["step"], run[column], label=name, **style)
         axes.set(xlabel="training step", ylabel=label)
-        axes.grid(alpha=0.3)
-    handles, labels = grid.flat[0].get_legend_handles_labels()
+    handles, labels = grid[0].get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
     figure.legend(shown.values(), shown, loc="outside lower center", ncols=min(len(shown), 3))
-    figure.suptitle(title)
     return figure
 
 
@@ -188,28 +175,12 @@ def differences(table: pd.DataFrame, *, title: str) -> Figure:
         table: `task`, `difference`, `low`, `high`, and `panel`.
         title: title of the figure.
     """
-    names = list(dict.fromkeys(table["panel"]))
-    rows = (len(names) + 1) // 2
-    size = {"figsize": (10, 3.4 * rows + 0.5), "layout": "constrained", "squeeze": False}
-    figure, panels = plt.subplots(rows, 2, sharey=True, sharex=True, **size)
-    for axes in panels.flat[len(names) :]:
-        axes.remove()
-    for axes, name in zip(panels.flat, names, strict=False):
+    figure, grid = panels(names := list(dict.fromkeys(table["panel"])), title)
+    for axes, name in zip(grid, names, strict=True):
         part = table[table["panel"] == name].iloc[::-1]
-        lengths = [part["difference"] - part["low"], part["high"] - part["difference"]]
-        axes.errorbar(
-            part["difference"].to_numpy(),
-            part["task"],
-            xerr=np.array(lengths),
-            fmt="o",
-            color=BLUE,
-            capsize=4,
-        )
+        intervals(axes, part["task"], part, "difference", fmt="o", color=BLUE)
         axes.axvline(0, color=GREY, linestyle="--")
-        axes.set_title(name)
-        axes.grid(alpha=0.3)
     figure.supxlabel("points, with 95 % interval", fontsize="medium")
-    figure.suptitle(title)
     return figure
 
 
