@@ -46,7 +46,7 @@ QUICK = {
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MINUTE = 60_000  # milliseconds
-WIDTH, HEIGHT, TALL = 1400, 1000, 14_000  # of the window; of one that shows a whole notebook
+WIDTH, HEIGHT, TALL = 1400, 1000, 20_000  # of the window; of one that shows a whole notebook
 # What a cell's output may not be: an error, a warning, a widget without its kernel.
 WRONG = ", ".join(
     f'[data-mime-type="application/vnd.jupyter.{kind}"]' for kind in ("error", "stderr")
