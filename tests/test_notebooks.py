@@ -7,20 +7,21 @@ from the kit's own `encode`.
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from notebook_runner import NAMES, SCORING, SEARCH, TRAINING, TWEETS, metrics, options, run, start
+from notebook_runner import NAMES, SCORING, SEARCH, TRAINING, TWEETS, metrics, options, run
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict, cross_val_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from micse_utils.datasets.sts import load_lee, load_sample
@@ -28,49 +29,58 @@ from micse_utils.datasets.texts import load_sentences
 from micse_utils.datasets.triplets import load_triplets
 from micse_utils.models import load_model
 from micse_utils.sources.packaged import fetch
-from tools.run_notebooks import NOTEBOOKS, _inputs, main
+from tools.run_notebooks import NOTEBOOKS
 
+LIBRARY = "03_sentence_transformers"
 LIMIT = 1_500
 LABELLED = 400  # texts of each transfer task
 TRIPLETS = 300  # of each kind
 SAME_FROM = 0.7  # a cosine that some pairs of so few sentences have
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+PARAMETERS = {
+    "01_similarity": {},
+    TWEETS: {"limit": LIMIT},
+    LIBRARY: {"limit": LIMIT, "triplet_count": TRIPLETS},
+    TRAINING: {"steps": 4, "whole_steps": 3},
+    SCORING: {"transfer_limit": LABELLED},
+    SEARCH: {"limit": LIMIT, "same_from": SAME_FROM},
+}
+SIDE_BY_SIDE = [["01_similarity", LIBRARY, SEARCH], [TWEETS], [TRAINING, SCORING]]
+
+
+def about(*names):
+    """Mark a test as one of the results of notebooks, which it takes as `name`."""
+    return lambda test: pytest.mark.slow(pytest.mark.parametrize("name", names)(test))
 
 
 @pytest.fixture(scope="session")
-def both_results(tmp_path_factory, foreign_kernel):
-    """Every notebook run once from the package, and the one with most chance in it run twice.
+def results(request, tmp_path_factory, foreign_kernel):
+    """The notebooks that selected tests are about, each run once, from the package.
 
-    All at the same time, so with one thread each, and under a foreign kernel of the same name.
+    At the same time, so with one thread each, and under a foreign kernel of the same name.
     """
-    once, again = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("again")
-    limit = {"limit": LIMIT}
-    search = limit | {"same_from": SAME_FROM, "triplet_count": TRIPLETS}
-    training = {"steps": 4, "whole_steps": 3, "transfer_limit": LABELLED}
-    calls = [
-        (once, ["01_similarity", "03_sentence_transformers", SEARCH], search),
-        (once, [TWEETS], limit),
-        (again, [TWEETS], limit),
-        (once, [TRAINING, SCORING], training),
-    ]
-    environment = {**foreign_kernel, "OMP_NUM_THREADS": "1", "MICSE_SENTEVAL": ""}
-    processes = [
-        start(*names, *options(source="package", **values), results=folder, **environment)
-        for folder, names, values in calls
-    ]
-    for process, (folder, names, _) in zip(processes, calls, strict=True):
-        said, complaints = process.communicate()
-        assert process.returncode == 0, said + complaints
-        for name in names:
-            began, *_, line = [line for line in said.splitlines() if line.startswith(f"{name}: ")]
-            assert re.search(r": running \(no finished run yet\), .*(minute|second)", began)
-            assert line.endswith(metrics(folder, name)["headline"])
-    return once, again
+    folder = tmp_path_factory.mktemp("results")
+    tests = [item for item in request.session.items if "results" in item.fixturenames]
+    wanted = {test.callspec.params["name"] for test in tests}
+    wanted |= {TRAINING} if SCORING in wanted else set()  # its encoders are scored
+
+    def run_all(names):
+        for name in (name for name in names if name in wanted):
+            parameters = options(source="package", **PARAMETERS[name])
+            environment = {**foreign_kernel, "OMP_NUM_THREADS": "1", "MICSE_SENTEVAL": ""}
+            status, said, complaints = run(name, *parameters, results=folder, **environment)
+            assert status == 0, said + complaints
+            assert metrics(folder, name)["headline"] in said
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(run_all, SIDE_BY_SIDE))
+    return folder
 
 
-@pytest.fixture(scope="session")
-def results(both_results):
-    return both_results[0]
+@pytest.fixture
+def figures(results, name):
+    """The figures of one notebook."""
+    return metrics(results, name)["figures"]
 
 
 def unit(vectors):
@@ -85,47 +95,50 @@ def guesses(classifier, inputs, labels):
 
 def packaged_tweets():
     """Texts and classes of the packaged tweets, read anew from the file."""
-    table = pd.read_csv(
-        fetch("tweets") / "tweets_GroundTruth.txt", sep="\t", header=None, quoting=3
-    )
-    return table[2].str.replace("&amp;", "&"), np.select(
-        [table[1] < -0.5, table[1] < 0.5], [0, 1], 2
-    )
+    place = fetch("tweets") / "tweets_GroundTruth.txt"
+    table = pd.read_csv(place, sep="\t", header=None, quoting=3)
+    classes = np.select([table[1] < -0.5, table[1] < 0.5], [0, 1], 2)
+    return table[2].str.replace("&amp;", "&").to_numpy(), classes
 
 
-def accuracy(embeddings, labels):
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    return cross_val_score(LogisticRegression(max_iter=1000), embeddings, labels, cv=folds).mean()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_every_result_says_what_made_it(results, name):
+@about(*NAMES)
+def test_a_result_says_what_made_it_and_its_page_is_clean(results, name):
     made = metrics(results, name)["provenance"]
     assert (made["model"]["name"], made["model"]["sha256"]) == ("all-MiniLM-L6-v2", MINILM)
     assert "miCSE" not in json.dumps(made["model"])  # a stand-in goes by its own name
     assert re.fullmatch("[0-9a-f]{64}", made["data"]["sha256"])
     assert made["versions"]["torch"].startswith("2.")
-
-
-@pytest.mark.slow
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_an_executed_notebook_is_clean(results, name):
     notebook = nbformat.read(results / name / f"{name}.ipynb", as_version=4)
     check_page(notebook)
     check_exercises(notebook)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_committed_notebook_is_executed_and_clean(name):
+def test_a_committed_notebook_is_executed_clean_and_explained(name):
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     check_page(notebook)
     check_exercises(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert "widgets" not in notebook.metadata
     assert len(json.dumps(notebook)) < 2_000_000
+    [parameters] = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    assert all("  # " in line for line in parameters.source.splitlines())
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for part in ("You will learn", "**Time**", "**Needs**", "What to remember", "Your turn"):
+        assert part in prose
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", prose):
+        assert (NOTEBOOKS / target).is_file()
+    code = "\n".join(cell.source for cell in cells)
+    assert code.count(".style.") == code.count(".set_uuid(")  # random ids would change each time
+
+    # Before it works, the page names all files that it writes.
+    [call] = re.findall(r"page_folder\(\s*results,([^)]*)\)", code)
+    kinds = {"figure": "png", "table": "csv", "page": "html"}
+    saved = re.findall(r'save_(figure|table|page)\(\s*results, "(\w+)"', code)
+    assert len(saved) == len(re.findall(r"save_(?:figure|table|page)\(", code))
+    written = {f"{file}.{kinds[kind]}" for kind, file in saved} | {"metrics.json"}
+    assert set(re.findall(r'"([^"]+)"', call)) == written
 
 
 def check_page(notebook):
@@ -145,9 +158,11 @@ def check_page(notebook):
 def check_exercises(notebook):
     """One to three exercises, each with its solution below in their order: folded, and run."""
     solutions = [cell for cell in notebook.cells if "solution" in cell.metadata.get("tags", [])]
-    *_, closing = notebook.cells[: -len(solutions) - 1]
+    *_, closing, heading = notebook.cells[: -len(solutions) - 1]
     assert notebook.cells[-len(solutions) - 1 : -1] == solutions
-    assert ".ipynb)" in notebook.cells[-1].source
+    assert heading.source.startswith("## Solutions\n")
+    assert heading.metadata["jp-MarkdownHeadingCollapsed"]  # also after all cells ran
+    assert re.match(r"## .*\n\n.*\.ipynb\)", notebook.cells[-1].source)  # ends what is folded in
     exercises = re.findall(r"(?m)^(\d)\. ", closing.source.split("## Your turn")[1])
     assert re.search(r"folded in below; (it runs|they run) with the notebook", closing.source)
     assert exercises == list("123"[: len(solutions)])
@@ -164,20 +179,8 @@ def shown(output):
     return any((output.get("text", "").strip(), *output.get("data", {}).values()))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_parameters_are_explained_and_links_lead_somewhere(name):
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    [parameters] = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    assert all("  # " in line for line in parameters.source.splitlines())
-    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    for part in ("You will learn", "**Time**", "**Needs**", "What to remember", "Your turn"):
-        assert part in prose
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", prose):
-        assert (NOTEBOOKS / target).is_file()
-
-
-@pytest.mark.slow
-def test_similarity_agrees_with_bare_transformers(results, encoder):
+@about("01_similarity")
+def test_similarity_agrees_with_bare_transformers(figures, encoder):
     table = pd.read_csv(NOTEBOOKS.parent / "data" / "sentences.csv")
 
     def tokens_of(sentence):
@@ -185,23 +188,19 @@ def test_similarity_agrees_with_bare_transformers(results, encoder):
         with torch.inference_mode():
             return encoder.transformers_model(**tokens).last_hidden_state[0].numpy()
 
-    hidden = [tokens_of(sentence) for sentence in table["sentence"]]
-    similarity = unit([h.mean(axis=0) for h in hidden])
-    similarity = similarity @ similarity.T
-
-    figures = metrics(results, "01_similarity")["figures"]
+    vectors = unit([tokens_of(sentence).mean(axis=0) for sentence in table["sentence"]])
+    similarity = vectors @ vectors.T
     np.testing.assert_allclose(figures["similarity"], similarity, atol=1e-5)
     originals = np.flatnonzero(table["relation"] == "original")
-    assert figures["mean_cosine"]["negation"] == pytest.approx(
-        similarity[originals, originals + 2].mean(), abs=1e-5
-    )
     other = table["theme"].to_numpy()[originals, None] != table["theme"].to_numpy()
+    negated = similarity[originals, originals + 2].mean()
+    assert figures["mean_cosine"]["negation"] == pytest.approx(negated, abs=1e-5)
     unrelated = similarity[originals][other].mean()
     assert figures["mean_cosine"]["other scene"] == pytest.approx(unrelated, abs=1e-5)
 
     sample = load_sample("other words")
     first, second = (
-        unit([h[0] for h in map(tokens_of, side)]) for side in (sample.first, sample.second)
+        unit([tokens_of(text)[0] for text in side]) for side in (sample.first, sample.second)
     )
     cosines = first @ second.T
     own, apart = np.diag(cosines), cosines[~np.eye(len(cosines), dtype=bool)]
@@ -211,28 +210,40 @@ def test_similarity_agrees_with_bare_transformers(results, encoder):
 
 
 @pytest.fixture(scope="session")
-def tweet_embeddings(encoder):
-    """The library's own embeddings of the sample that the notebook draws, and its classes."""
+def tweets(encoder):
+    """The sample that the notebook draws: texts, the library's own embeddings, classes."""
     texts, labels = packaged_tweets()
     rows = np.sort(np.random.default_rng(0).choice(4200, LIMIT, replace=False))
-    return unit(encoder.encode(texts[rows].tolist())), labels[rows]
+    return texts[rows], unit(encoder.encode(texts[rows].tolist())), labels[rows]
 
 
-@pytest.mark.slow
-def test_sentiment_figures_agree_with_scikit_learn_on_the_librarys_embeddings(
-    results, tweet_embeddings
-):
-    embeddings, labels = tweet_embeddings
-
-    figures = metrics(results, TWEETS)["figures"]
+@about(TWEETS)
+def test_sentiment_figures_agree_with_scikit_learn_and_a_bootstrap(figures, tweets):
+    texts, embeddings, labels = tweets
     assert (figures["tweets"], figures["available"]) == (LIMIT, 4200)
     assert figures["largest_class"] == pytest.approx(np.bincount(labels).max() / LIMIT, abs=2e-3)
-    expected = accuracy(embeddings, labels)
-    assert figures["accuracy"]["logistic regression"] == pytest.approx(expected, abs=0.01)
-    assert expected > figures["largest_class"] + 0.1
+    regression = LogisticRegression(C=3, max_iter=1000)
+    words = make_pipeline(TfidfVectorizer(sublinear_tf=True), regression)
+    found = {
+        "words (TF-IDF)": guesses(words, texts, labels),
+        "logistic regression": guesses(LogisticRegression(max_iter=1000), embeddings, labels),
+    }
+    for name, guess in found.items():
+        accuracy = (guess == labels).mean()
+        assert figures["accuracy"][name] == pytest.approx(accuracy, abs=0.01)
+        per_mood = [(guess[labels == mood] == mood).mean() for mood in range(3)]
+        recall = figures["recall"][name]
+        assert recall["macro recall"] == pytest.approx(np.mean(per_mood), abs=0.02)
+        assert recall["neutral"] == pytest.approx(per_mood[1], abs=0.04)
+    assert accuracy > figures["largest_class"] + 0.1
+    by_words, by_encoder = (guess == labels for guess in found.values())
+    lead = by_encoder.astype(int) - by_words
+    draws = np.random.default_rng(1).integers(LIMIT, size=(2_000, LIMIT))
+    low, high = np.quantile(lead[draws].mean(axis=1), [0.025, 0.975])
+    expected = {"mean": lead.mean(), "low": low, "high": high}
+    assert figures["gain_over_words"] == pytest.approx(expected, abs=0.015)
 
-    distance = 1 - embeddings @ embeddings.T
-    classes = np.eye(3)[labels]
+    distance, classes = 1 - embeddings @ embeddings.T, np.eye(3)[labels]
     total, count = distance @ classes, classes.sum(axis=0)
     own = (total * classes).sum(axis=1) / (count[labels] - 1)
     nearest = np.where(classes == 1, np.inf, total / count).min(axis=1)
@@ -240,56 +251,19 @@ def test_sentiment_figures_agree_with_scikit_learn_on_the_librarys_embeddings(
     assert figures["silhouette"]["moods, embeddings"] == pytest.approx(silhouette, abs=2e-3)
 
 
-@pytest.mark.slow
-def test_the_lead_over_words_agrees_with_a_bootstrap(results, tweet_embeddings):
-    embeddings, labels = tweet_embeddings
-    texts, _ = packaged_tweets()
-    rows = np.sort(np.random.default_rng(0).choice(4200, LIMIT, replace=False))
-    words = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=3, max_iter=1000)
-    )
-    by_words = guesses(words, texts[rows].to_numpy(), labels)
-    by_encoder = guesses(LogisticRegression(max_iter=1000), embeddings, labels)
-    figures = metrics(results, TWEETS)["figures"]
-    for name, found in (("words (TF-IDF)", by_words), ("logistic regression", by_encoder)):
-        per_mood = [(found[labels == mood] == mood).mean() for mood in range(3)]
-        recall = figures["recall"][name]
-        assert recall["macro recall"] == pytest.approx(np.mean(per_mood), abs=0.02)
-        assert recall["neutral"] == pytest.approx(per_mood[1], abs=0.04)
-    lead = (by_encoder == labels).astype(int) - (by_words == labels)
-    draws = np.random.default_rng(1).integers(LIMIT, size=(2_000, LIMIT))
-    low, high = np.quantile(lead[draws].mean(axis=1), [0.025, 0.975])
-    expected = {"mean": lead.mean(), "low": low, "high": high}
-    assert figures["gain_over_words"] == pytest.approx(expected, abs=0.015)
-
-
-@pytest.mark.slow
-def test_clusters_belong_to_the_map(results):
-    figures = metrics(results, TWEETS)["figures"]
+@about(TWEETS)
+def test_clusters_belong_to_the_map_and_topics_account_for_every_tweet(results, figures, name):
     assert figures["silhouette"]["clusters, on the map"] > 0.3
     assert abs(figures["silhouette"]["clusters, embeddings"]) < 0.1
     assert figures["clusters_of_embeddings"] < figures["clusters"]
     assert len(figures["agreement"]) == 3
     assert all(pair["all"] < pair["in both"] for pair in figures["agreement"])
-
-
-@pytest.mark.slow
-def test_the_topics_account_for_every_tweet_and_the_map_shows_each(results):
-    folder = results / TWEETS
-    topics = pd.read_csv(folder / "topics.csv")
-    figures = metrics(results, TWEETS)["figures"]
+    topics = pd.read_csv(results / name / "topics.csv")
     assert topics["tweets"].sum() == LIMIT
     named = topics[topics["topic"] != "no cluster"]
     assert len(named) == figures["clusters"] >= 3
     assert named["tweets"].sum() / LIMIT == pytest.approx(1 - figures["in_no_cluster"])
-    assert (folder / "map.html").read_text(encoding="utf-8").count("anonymous") > 100
-
-
-@pytest.mark.slow
-def test_the_same_seed_gives_the_same_figures(both_results):
-    once, again = (folder / TWEETS for folder in both_results)
-    for file in ("metrics.json", "topics.csv", "topics.png", "moods.png"):
-        assert (once / file).read_bytes() == (again / file).read_bytes()
+    assert (results / name / "map.html").read_text(encoding="utf-8").count("anonymous") > 100
 
 
 @pytest.fixture(scope="session")
@@ -299,10 +273,9 @@ def wikipedia(encoder):
     return sentences, unit(encoder.encode(sentences))
 
 
-@pytest.mark.slow
-def test_search_and_mining_agree_with_brute_force(results, wikipedia, encoder):
+@about(LIBRARY)
+def test_search_and_mining_agree_with_brute_force(figures, wikipedia, encoder):
     sentences, embeddings = wikipedia
-    figures = metrics(results, "03_sentence_transformers")["figures"]
     assert len(figures["best_hit"]) == 4
     for query, hit in figures["best_hit"].items():
         scores = embeddings @ unit(encoder.encode([query]))[0]
@@ -331,59 +304,47 @@ def test_search_and_mining_agree_with_brute_force(results, wikipedia, encoder):
         assert figures["random_pairs"][pooling] == pytest.approx(pairs.mean(), abs=0.02)
 
 
-@pytest.fixture(scope="session")
-def found(results):
-    """What each index of the notebook found with each effort, by row of the corpus."""
+@pytest.fixture
+def searched(results, wikipedia):
+    """What each index found, by row; its queries; embeddings; the queries' cosines with all."""
     table = pd.read_csv(results / SEARCH / "found.csv").set_index(["format", "effort", "query"])
-    return {key: rows.droplevel([0, 1]) for key, rows in table.groupby(level=[0, 1])}
-
-
-@pytest.fixture(scope="session")
-def searched(found, wikipedia):
-    """Embeddings of all sentences, and the cosines of each query with those in the index."""
+    found = {key: rows.droplevel([0, 1]) for key, rows in table.groupby(level=[0, 1])}
     asked = found["float32", 64].index.to_numpy()
     _, embeddings = wikipedia
     cosines = embeddings[asked] @ embeddings.T
-    cosines[:, asked] = -1
-    return asked, cosines, embeddings
+    cosines[:, asked] = -1  # they are not in the index
+    return found, asked, embeddings, cosines
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["float32", "float16", "int8"])
-def test_recall_of_the_index_is_that_against_brute_force(results, found, searched, name):
+@about(SEARCH)
+def test_recall_and_bytes_of_the_index_are_those_against_brute_force(figures, searched):
     """Embeddings in float32 differ a little from the notebook's, so its recall lies in a range.
 
     At least: what was found and is among the ten nearest. At most: what is nearly as near.
     """
-    asked, cosines, _ = searched
-    figures = metrics(results, SEARCH)["figures"]
+    found, asked, embeddings, cosines = searched
     assert (figures["sentences"], figures["queries"]) == (LIMIT - LIMIT // 5, LIMIT // 5)
     tenth = np.sort(cosines, axis=1)[:, -10, None]
-    for effort, recall in figures["recall"][name].items():
-        rows = found[name, int(effort)]
+    for (kind, effort), rows in found.items():
+        recall = figures["recall"][kind][str(effort)]
         assert rows.index.tolist() == asked.tolist() and not np.isin(rows, asked).any()
         of_found = np.take_along_axis(cosines, rows.to_numpy(), axis=1)
         lower, upper = (of_found >= tenth).mean(), (of_found >= tenth - 0.01).mean()
-        assert lower - 0.005 <= recall <= upper + 0.005, effort
-    few, *_, many = figures["recall"][name].values()
-    assert 0.8 < few < many and many > 0.98
+        assert lower - 0.005 <= recall <= upper + 0.005, (kind, effort)
+    for few, *_, many in (by_effort.values() for by_effort in figures["recall"].values()):
+        assert 0.8 < few < many and many > 0.98
 
-
-@pytest.mark.slow
-def test_half_and_quarter_the_numbers_take_half_and_a_quarter_of_the_memory(results, searched):
-    _, _, embeddings = searched
-    figures = metrics(results, SEARCH)["figures"]
-    size = figures["bytes"]
-    full = 4 * figures["sentences"] * embeddings.shape[1]
+    size, full = figures["bytes"], 4 * figures["sentences"] * embeddings.shape[1]
     assert full < size["float32"] < 1.25 * full  # the links take the rest
     assert size["float32"] - size["float16"] == pytest.approx(full / 2, rel=0.01)
     assert size["float32"] - size["int8"] == pytest.approx(full * 3 / 4, rel=0.01)
 
 
-@pytest.mark.slow
-def test_near_duplicates_and_the_search_box_find_what_brute_force_finds(results, searched, encoder):
-    asked, _, embeddings = searched
-    figures = metrics(results, SEARCH)["figures"]
+@about(SEARCH)
+def test_near_duplicates_and_the_search_box_find_what_brute_force_finds(
+    results, figures, searched, encoder
+):
+    _, asked, embeddings, _ = searched
     kept = np.setdiff1d(np.arange(LIMIT), asked)
     cosines = np.triu(embeddings[kept] @ embeddings[kept].T, k=1)
     pairs = figures["pairs"]
@@ -408,10 +369,12 @@ def spearman(model, pairs):
     return 100 * evaluator(model)["spearman_cosine"]
 
 
-@pytest.mark.slow
-def test_training_helped_and_its_figures_are_those_of_the_library(results):
+@about(TRAINING)
+def test_training_helped_and_its_figures_are_those_of_the_library(results, figures):
     """[CLS] learns from every start; the loop written by hand learns, too."""
-    figures = metrics(results, TRAINING)["figures"]
+    view = figures["view"]
+    assert 0.5 < view["rho"] < 1
+    assert view["information"] == pytest.approx(-0.5 * np.log(1 - view["rho"] ** 2))
     pairs = load_sample()
     before = spearman(load_model(source="package", pooling="cls", device="cpu"), pairs)
     assert figures["by_hand"]["before"] == pytest.approx(figures["lee"]["before"])
@@ -431,16 +394,8 @@ def test_training_helped_and_its_figures_are_those_of_the_library(results):
         assert spearman(model, pairs) == pytest.approx(shown, abs=0.01)
 
 
-@pytest.mark.slow
-def test_the_page_explains_mutual_information_by_a_figure_that_is_right(results):
-    view = metrics(results, TRAINING)["figures"]["view"]
-    assert 0.5 < view["rho"] < 1
-    assert view["information"] == pytest.approx(-0.5 * np.log(1 - view["rho"] ** 2))
-
-
-@pytest.mark.slow
-def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, encoder):
-    figures = metrics(results, SCORING)["figures"]
+@about(SCORING)
+def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, figures, encoder):
     lee = load_lee()
     texts = [*dict.fromkeys([*lee.first, *lee.second])]
     row = {text: index for index, text in enumerate(texts)}
@@ -451,9 +406,8 @@ def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, encode
         return 100 * spearmanr((vectors[first] * vectors[second]).sum(axis=1), lee.gold)[0]
 
     measured = {name: scores["Lee"] for name, scores in figures["sts"].items()}
-    assert measured["all-MiniLM-L6-v2, mean"] == pytest.approx(
-        score(encoder.encode(texts)), abs=0.1
-    )
+    shipped = score(encoder.encode(texts))
+    assert measured["all-MiniLM-L6-v2, mean"] == pytest.approx(shipped, abs=0.1)
     for name, method in (("SimCSE", "simcse"), ("miCSE", "micse")):
         folder = results / TRAINING / "trained" / method / "model"
         vectors = SentenceTransformer(str(folder), device="cpu").encode(texts)
@@ -470,61 +424,35 @@ def test_the_scores_are_those_of_the_library_and_of_scikit_learn(results, encode
     assert figures["transfer"]["all-MiniLM-L6-v2, mean"]["tweets"] > share + 5
 
 
-@pytest.mark.slow
-def test_the_figures_on_the_committed_pages_are_those_of_the_package(results, tweet_embeddings):
+@about(*NAMES)
+def test_the_headline_of_a_committed_page_is_that_of_the_package(figures, name):
     """The pages are run with default parameters, so with more texts than the tests take."""
-    headlines = {}
-    for name in NAMES:
-        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-        [cell] = [c for c in notebook.cells if c.source.rstrip().endswith("print(headline)")]
-        headlines[name] = [float(n) for n in re.findall(r"-?\d+\.\d+", cell.outputs[-1].text)]
-
-    start, *trained = headlines[TRAINING]
-    assert start == pytest.approx(metrics(results, TRAINING)["figures"]["lee"]["before"], abs=0.06)
-    assert max(trained) > start + 5
-    sts = metrics(results, SCORING)["figures"]["sts"]
-    untrained = [sts[f"all-MiniLM-L6-v2, {pooling}"]["Lee"] for pooling in ("mean", "cls")]
-    assert headlines[SCORING][:2] == pytest.approx(untrained, abs=0.1)
-
-    shown, majority = headlines[TWEETS]
-    _, labels = packaged_tweets()
-    assert majority == pytest.approx(100 * np.bincount(labels).max() / len(labels), abs=0.06)
-    assert shown == pytest.approx(100 * accuracy(*tweet_embeddings), abs=4)
-
-    relations = metrics(results, "01_similarity")["figures"]["mean_cosine"]
-    measured = [relations["paraphrase"], relations["other scene"]]
-    assert headlines["01_similarity"] == pytest.approx(measured, abs=0.006)
-    random_pairs = metrics(results, "03_sentence_transformers")["figures"]["random_pairs"]
-    assert headlines["03_sentence_transformers"] == pytest.approx(
-        list(random_pairs.values()), abs=0.02
-    )
-    # Among fewer vectors it is easier to find the right ones.
-    found = [rows["64"] for rows in metrics(results, SEARCH)["figures"]["recall"].values()]
-    assert headlines[SEARCH] == pytest.approx(found, abs=0.05)
-    assert headlines[SEARCH][2] < headlines[SEARCH][0] <= found[0] + 0.005
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    [cell] = [c for c in notebook.cells if c.source.rstrip().endswith("print(headline)")]
+    first, *others = map(float, re.findall(r"-?\d+\.\d+", cell.outputs[-1].text))
+    if name == TRAINING:
+        assert first == pytest.approx(figures["lee"]["before"], abs=0.06)
+        assert max(others) > first + 5
+    elif name == TWEETS:
+        labels = packaged_tweets()[1]
+        assert others == pytest.approx([100 * np.bincount(labels).max() / len(labels)], abs=0.06)
+        assert first == pytest.approx(100 * max(figures["accuracy"].values()), abs=4)
+    elif name == SEARCH:  # among fewer vectors it is easier to find the right ones
+        found = [rows["64"] for rows in figures["recall"].values()]
+        assert [first, *others] == pytest.approx(found, abs=0.05)
+        assert others[1] < first <= found[0] + 0.005
+    elif name == LIBRARY:
+        assert [first, *others] == pytest.approx(list(figures["random_pairs"].values()), abs=0.02)
+    elif name == SCORING:
+        lee = [scores["Lee"] for scores in figures["sts"].values()]
+        assert [first, others[0]] == pytest.approx(lee[:2], abs=0.1)
+    else:
+        cosines = [figures["mean_cosine"][kind] for kind in ("paraphrase", "other scene")]
+        assert [first, *others] == pytest.approx(cosines, abs=0.006)
 
 
-@pytest.mark.slow
-def test_what_stands_is_not_made_again_until_something_changes(results):
-    name = "01_similarity"
-    before = (results / name / "metrics.json").stat().st_mtime_ns
-    _, said, _ = run(name, "-p", "source", "package", results=results)
-    assert f"{name}: up to date" in said
-    assert (results / name / "metrics.json").stat().st_mtime_ns == before
-
-
-def test_another_parameter_or_setting_makes_a_notebook_run_again(monkeypatch):
-    before = _inputs("01_similarity", {"limit": 1})
-    assert _inputs("01_similarity", {"limit": 1}) == before
-    assert _inputs("01_similarity", {"limit": 2}) != before
-    assert _inputs("02_tweet_clustering", {"limit": 1}) != before
-    monkeypatch.setenv("MICSE_DATA", "elsewhere")
-    assert _inputs("01_similarity", {"limit": 1}) != before
-
-
-@pytest.mark.slow
-def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
-    name = "01_similarity"
+@about("01_similarity")
+def test_a_failing_notebook_is_one_line_and_loses_nothing(results, name, tmp_path):
     shutil.copytree(results / name, tmp_path / name)
     status, said, complaints = run(name, "-p", "model_name", "./nowhere", results=tmp_path)
     assert status == 1
@@ -533,27 +461,3 @@ def test_a_failing_notebook_is_one_line_and_loses_nothing(results, tmp_path):
     assert "Traceback" not in said + complaints
     assert metrics(tmp_path, name) == metrics(results, name)
     assert (tmp_path / name / f"{name}.unfinished.ipynb").is_file()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["07_nothing"], "no notebook 07_nothing; there are 01_similarity"),
-        (["-p", "sorce", "hub"], "no parameter sorce; there are held_out, limit"),
-        (
-            ["01_similarity", "-p", "seed", "7"],
-            "no parameter seed; there are max_length, model_name, source",
-        ),
-        (["-p", "results", "mine"], "the folder is set by --results"),
-        (
-            ["-p", "seed", "7", "-p", "limit", "many"],
-            "02_tweet_clustering: limit must be a valid integer, or be 'auto', or be None; got ",
-        ),
-    ],
-)
-def test_a_wrong_call_is_one_sentence(tmp_path, capsys, arguments, message):
-    with pytest.raises(SystemExit) as stopped:
-        main(["--results", str(tmp_path), *arguments])
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
