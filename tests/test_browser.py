@@ -40,7 +40,8 @@ FOLDER = ROOT / "results" / "browser"
 QUICK = {
     "source": "package",
     "limit": 1_500,
-    "quick": True,
+    "steps": 1,
+    "whole_steps": 1,
     "transfer_limit": 400,
     "trained_in": "04_low_shot_training/trained",
 }
@@ -127,10 +128,10 @@ def run_all(page):
             const texts = prompts.map(prompt => prompt.textContent.trim());
             return texts.some(text => /\\d/.test(text)) && !texts.includes("[*]:");
         }""",
-        timeout=10 * MINUTE,
+        timeout=20 * MINUTE,
     )
     # Cells that are folded in and out of sight have no prompt; the kernel knows of them.
-    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=10 * MINUTE)
+    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=20 * MINUTE)
 
 
 def save(page, path):

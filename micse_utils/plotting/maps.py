@@ -5,14 +5,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from micse_utils.plotting.style import BLUE, DEFAULT, GREY, ORANGE, fonts, literal
+from micse_utils.plotting.style import BLUE, DEFAULT, GREY, ORANGE, describe, fonts, literal, sheet
 
 
 def prepare_umap() -> None:
@@ -39,11 +38,16 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         points: positions, [n, 2].
         labels: n cluster names; `noise` marks the texts of no cluster, drawn in grey.
         noise: name of the texts without a cluster.
-        title: title of the figure.
     """
     names = [name for name in dict.fromkeys(labels) if name != noise]
     if len(names) < 3:  # too few to choose colours by
-        return _plain_map(points, np.asarray(labels), [*names, noise], title)
+        figure, axes = sheet(10, 8)
+        for colour, name in zip((GREY, BLUE, ORANGE), [noise, *names], strict=False):
+            chosen = points[np.asarray(labels) == name]
+            axes.scatter(*chosen.T, s=8, color=colour, label=literal(name))
+        describe(axes, title, grid=None, frame_on=False, xticks=[], yticks=[])
+        axes.legend(prop={"family": fonts(names)})
+        return figure
 
     import datamapplot  # here, because it takes ten seconds that the other figures do not need
 
@@ -100,16 +104,6 @@ def _write_names(axes: Axes, names: list[tuple[np.ndarray, str]]) -> None:
         text.set_position(place)
 
 
-def _plain_map(points: np.ndarray, labels: np.ndarray, names: list[str], title: str) -> Figure:
-    figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
-    for colour, name in zip((BLUE, ORANGE, GREY)[-len(names) :], names, strict=True):
-        axes.scatter(*points[labels == name].T, s=8, color=colour, label=literal(name))
-    axes.set_title(literal(title), family=fonts([title]))
-    axes.set_axis_off()
-    axes.legend(prop={"family": fonts(names)})
-    return figure
-
-
 def interactive_map(
     points: np.ndarray,
     texts: Sequence[str],
@@ -127,7 +121,6 @@ def interactive_map(
         texts: n texts, shown on hover.
         labels: n class names; a click in the legend hides a class.
         colours: colour of each class, as hexadecimal.
-        title: title of the page.
     """
     from bokeh.embed import file_html
     from bokeh.models import ColumnDataSource

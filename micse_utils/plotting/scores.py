@@ -14,8 +14,7 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
 
     All panels have the same scale, so that intervals can be compared.
 
-    Args:
-        scores: columns `encoder`, `task`, `spearman`, `low`, `high`, all x 100.
+    `scores`: columns `encoder`, `task`, `spearman`, `low`, `high`, all x 100.
     """
     encoders, tasks = list(scores["encoder"].unique()), list(scores["task"].unique())
     size, shared = (2.6 + 2.8 * len(tasks), 0.32 * len(encoders) + 1.6), {"squeeze": False}
@@ -37,8 +36,7 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
 def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
     """Draw Spearman of each subset, of all pairs pooled, and the means, one panel per task.
 
-    Args:
-        scores: what `evaluate_sts` returned for tasks that have subsets.
+    `scores`: what `evaluate_sts` returned for tasks that have subsets.
     """
     tasks = list(scores["task"].unique())
     counts = [(scores["task"] == task).sum() for task in tasks]
@@ -112,8 +110,7 @@ def cosines_by_band(
 def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
     """Draw alignment against uniformity of encoders, with Spearman (Wang & Isola 2020, fig. 3).
 
-    Args:
-        table: columns `encoder`, `alignment`, `uniformity`, `spearman`.
+    `table`: columns `encoder`, `alignment`, `uniformity`, `spearman`.
     """
     figure, axes = sheet(8, 5)
     style = {"color": BLUE, "alpha": 0.6, "markersize": 10, "mec": "black"}

@@ -43,8 +43,7 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
 def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
     """Draw bytes per vector of each index as stacked bars: the vector itself and its links.
 
-    Args:
-        sizes: columns `format`, `vector` and `links` (bytes), and `recall` (0 to 1).
+    `sizes`: columns `format`, `vector` and `links` (bytes), and `recall` (0 to 1).
     """
     figure, axes = sheet(8, 0.6 * len(sizes) + 1.6)
     names, vector, links = sizes["format"], sizes["vector"], sizes["links"]
@@ -61,10 +60,9 @@ def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
 def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
     """Draw milliseconds per query against the number of vectors, on logarithmic axes.
 
-    Args:
-        times: column `vectors`, and one column of milliseconds for each way to search, named such
-            as `exact, in one batch`: one colour for what stands before the comma, one style of
-            line for what stands behind.
+    `times`: column `vectors`, and one column of milliseconds for each way to search, named such
+    as `exact, in one batch`: one colour for what stands before the comma, one style of
+    line for what stands behind.
     """
     figure, axes = sheet(8, 4.4)
     names = times.columns.drop("vectors")
@@ -91,8 +89,7 @@ def _numbers(axes: Axes) -> None:
 def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
     """Draw the cosine of each query's hits by rank, one line per query.
 
-    Args:
-        hits: columns `query`, `rank` (from 1) and `cosine`.
+    `hits`: columns `query`, `rank` (from 1) and `cosine`.
     """
     figure, axes = sheet(8, 4.6)
     for index, (query, rows) in enumerate(hits.groupby("query", sort=False)):

@@ -68,7 +68,6 @@ def attention_views(
     Args:
         first, second: attention probabilities, [query, key]; 0 where dropped.
         tokens: names of queries and keys.
-        title: title of the figure.
     """
     figure, both = sheet(10, 5, 1, 2, sharey=True)
     scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
@@ -118,7 +117,6 @@ def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
     Args:
         same: correlation of two views of one sentence, [layers, heads].
         different: correlation of two different sentences of one length, [layers, heads].
-        title: title of the figure.
     """
     names = ("One dot a head", "Two views of one sentence")
     figure, (left, right) = panels(names, title, shared=False)
@@ -146,7 +144,6 @@ def courses(
         histories: one row an evaluation: `by`, `seed`, `step` and `columns`. Names
             of objectives may begin with "your ": those lines are thick.
         columns: two to four columns to draw, with the labels of their axes.
-        title: title of the figure.
         by: column that gives the colours.
     """
     figure, grid = panels([""] * len(columns), title, columns=2 + len(columns) % 2, shared=False)
@@ -171,9 +168,7 @@ def courses(
 def differences(table: pd.DataFrame, *, title: str) -> Figure:
     """Draw differences with their intervals, one line per task, two panels in a row.
 
-    Args:
-        table: `task`, `difference`, `low`, `high`, and `panel`.
-        title: title of the figure.
+    `table`: `task`, `difference`, `low`, `high`, and `panel`.
     """
     figure, grid = panels(names := list(dict.fromkeys(table["panel"])), title)
     for axes, name in zip(grid, names, strict=True):

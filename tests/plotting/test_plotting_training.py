@@ -12,15 +12,8 @@ from micse_utils.plotting.training import (
     courses,
     differences,
     heads,
-    objective_diagram,
     quantiles,
 )
-
-
-def test_the_diagram_shows_both_terms_and_the_loss():
-    words = " ".join(text.get_text() for text in objective_diagram().axes[0].texts)
-    for part in ("sentence", "second dropout", "InfoNCE", "AMI", "[CLS]", "− λ · AMI"):
-        assert part in words
 
 
 def test_attention_views_cross_out_what_was_dropped():
@@ -102,11 +95,20 @@ def test_a_page_nobody_can_move_shows_its_settings_side_by_side(monkeypatch):
     assert [axes.get_title().strip() for axes in figure.axes] == ["level 1", "level 3"]
 
 
-def test_the_figure_follows_its_control(monkeypatch):
+def test_the_figure_follows_its_control_and_shows_an_error_in_its_place(monkeypatch):
     monkeypatch.delenv("MICSE_STATIC", raising=False)
-    drawn = []
+    drawn, entered = [], []
+    monkeypatch.setattr(ipywidgets.Output, "__enter__", lambda output: entered.append(output))
+    monkeypatch.setattr(ipywidgets.Output, "__exit__", lambda *error: error[1] is ValueError)
+
+    def draw(axes, level):
+        drawn.append(level)
+        if level == 3:
+            raise ValueError("three")
+
     slider = ipywidgets.SelectionSlider(options=[1, 2, 3], description="level")
-    box = interactive(lambda axes, level: drawn.append(level), slider, [1, 3])
-    assert slider in box.children
+    box = interactive(draw, slider, [1, 3])
     slider.value = 2
-    assert drawn == [1, 2]
+    slider.value = 3  # an error leaves through the output, which shows it
+    assert drawn == [1, 2, 3] and entered == 3 * [box.children[1]]
+    assert not plt.get_fignums()
