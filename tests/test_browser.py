@@ -243,9 +243,9 @@ def computed():
         axes.set(xlabel="sentence", ylabel="probability", ylim=(0, 1))
 
     def weight(axes, name):
-        chosen = {"λ = 0: SimCSE": 0, "AMI alone": 1000}.get(name) or float(name.split(": ")[-1])
+        weights = {"λ = 0: SimCSE": 0, "0.03": 0.03, "0.1": 0.1, "1": 1, "AMI alone": 1000}
         for value, run in searched.groupby("weight"):
-            style = {"color": BLUE, "zorder": 2} if value == chosen else {"color": "#DDDDDD"}
+            style = {"color": BLUE, "zorder": 2} if value == weights[name] else {"color": "#DDDDDD"}
             axes.plot(run["step"], run["spearman"], **style)
         axes.set(xlabel="training step", ylabel="Spearman × 100, STS-B dev")
 
