@@ -62,8 +62,7 @@ def job(
     A folder that the work leaves without a file is removed, if this call created it.
 
     Args:
-        folder: a new or empty one, or one with the kit's marker; a local `Path`, or a path of the
-            same interface elsewhere, where no lock exists.
+        folder: a new or empty one, or one with the kit's marker.
         settings: what decides the results, as JSON.
         record: name of the file that `finish` writes.
         replaces: files and folders to delete if the folder holds work with different settings;
@@ -75,7 +74,7 @@ def job(
         ValueError: it holds work with different settings.
         OSError: it cannot be created or written to.
     """
-    folder = output_folder(folder) if isinstance(folder, (str, Path)) else folder
+    folder = output_folder(folder)
     existed = folder.exists()
     check_kits(folder)  # before the lock file, so that a refused folder gets none
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,9 +153,6 @@ def _differing(earlier: object, settings: dict[str, object]) -> str:
 @contextlib.contextmanager
 def _alone(folder: Path, wait: bool) -> Iterator[None]:
     """Hold the folder's lock; refuse, or wait, while another process has it."""
-    if not isinstance(folder, Path):  # a URL has no locks
-        yield
-        return
     lock, patience = folder / LOCK, -1 if wait else 0
     try:
         try:

@@ -1,100 +1,34 @@
 """Write figures, tables and `metrics.json` without harm to the user's files."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import re
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pandas as pd
-from filelock import Timeout
 from matplotlib.figure import Figure
 
 from micse_utils.checks import shown
 from micse_utils.provenance import Provenance, versions
 from micse_utils.settings import expanded
-from micse_utils.system import hold
-
-WRITTEN, LOCK = ".micse.json", ".micse.lock"
-"""In a folder of results: names of the files that the kit wrote there, and the lock of a run."""
-
-
-@contextlib.contextmanager
-def claimed(folder: Path, names: Iterable[str], own: str = "(?!)") -> Iterator[None]:
-    """Lock a folder for one run, which writes files of these names into it.
-
-    The kit overwrites and deletes only what it wrote, as listed in the folder's `.micse.json`.
-
-    Args:
-        folder: created if missing.
-        names: files or folders in it. All files of such a folder must be listed or match `own`.
-        own: pattern of paths in listed folders that are the kit's without being listed.
-
-    Raises:
-        FileExistsError: a file that the kit did not write is in the way, or another run writes
-            to this folder.
-    """
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with hold(folder / LOCK, timeout=0):
-            listed = _listed(folder)
-            for name in names:
-                place = folder / name
-                files = place.rglob("*") if place.is_dir() else [place] if place.exists() else []
-                files = [place] if place.is_symlink() else [f for f in files if not f.is_dir()]
-                for file in files:
-                    path = file.relative_to(folder).as_posix()
-                    ours = path in listed or (name in listed and re.fullmatch(own, path))
-                    if file.is_symlink() or not ours:
-                        raise FileExistsError(
-                            f"{file} was not written by the kit, and would be lost: move it, or "
-                            "name a different output folder"
-                        )
-            note_written(folder, names)
-            yield
-    except Timeout:
-        raise FileExistsError(
-            f"another run is writing to {folder}: wait for it, or name a different output folder"
-        ) from None
-    finally:
-        if new and {file.name for file in folder.iterdir()} <= {WRITTEN, LOCK}:
-            shutil.rmtree(folder)  # the run wrote nothing
-
-
-def note_written(folder: Path, paths: Iterable[str]) -> None:
-    """List files of a folder as written by the kit."""
-    if new := {*paths} - (listed := _listed(folder)):
-        write_json(folder / WRITTEN, sorted(listed | new))
-
-
-def _listed(folder: Path) -> set[str]:
-    listed = json_or_none(folder / WRITTEN) or []
-    if not isinstance(listed, list):
-        raise FileExistsError(f"{folder / WRITTEN} is damaged: delete it with what the kit wrote")
-    return set(listed)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Call `write` on a temporary name beside `path`, then rename: readers never see half a file.
 
-    The temporary name keeps the suffix of `path`, by which writers choose a format. `path` may
-    also be a URL, as a path object of the same interface.
+    The temporary name keeps the suffix of `path`, by which writers choose a format.
     """
-    path = Path(path) if isinstance(path, str) else path
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{uuid4().hex}{path.suffix}")
     try:
         write(temporary)
-        if isinstance(path, Path):  # or after a power cut the new name may hold zeros
-            with temporary.open("rb+") as stream:
-                os.fsync(stream.fileno())
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())  # or after a power cut the new name may hold zeros
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 """A job's folder: its marker, its lock, resuming."""
 
+import errno
 import multiprocessing
+import os
 
 import pytest
 
@@ -128,3 +130,19 @@ def test_a_page_in_a_copy_says_that_the_copys_own_package_is_not_imported(
     (tmp_path / "micse_utils").mkdir()
     page_folder("../results/01")
     assert str(tmp_path / "micse_utils") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_file_locks_a_marker_file_keeps_others_out(tmp_path, monkeypatch, capsys, code):
+    """As on some network disks."""
+    fcntl = pytest.importorskip("fcntl", reason="Windows has no flock")
+
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for _ in range(2):
+        with job(tmp_path, SETTINGS):
+            assert str(tmp_path) in capsys.readouterr().out
+            with pytest.raises(FileExistsError, match="another"), job(tmp_path, SETTINGS):
+                pytest.fail("the work began")

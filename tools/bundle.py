@@ -18,11 +18,10 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from micse_utils.provenance import sha256_of
 from micse_utils.settings import BUNDLE, expanded
-from micse_utils.system import extract
 
 ROOT = BUNDLE.parent
 KIT = "micse-kit"
@@ -313,7 +312,15 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _extract(tar: tarfile.TarFile, names: Iterable[str], folder: Path) -> None:
-    extract(tar, [tar.getmember(f"{KIT}/{name}") for name in names], folder)
+    """Extract files; raise TarError for links, devices and paths out of `folder`."""
+    members = [tar.getmember(f"{KIT}/{name}") for name in names]
+    for member in members:
+        leads_out = member.name.startswith(("/", "\\")) or ".." in PurePath(member.name).parts
+        if leads_out or not (member.isreg() or member.isdir()):
+            raise tarfile.TarError(f"unsafe path in archive: {member.name!r}")
+    # Python before 3.11.4, such as Debian 12 has, lacks the filter, which also sets the modes.
+    safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    tar.extractall(folder, members, **safely)
 
 
 @contextlib.contextmanager

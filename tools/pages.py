@@ -18,7 +18,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 from micse_utils.checks import shown
-from micse_utils.results import claimed, output_folder, write_text
+from micse_utils.job import job
+from micse_utils.results import write_text
 from micse_utils.settings import expanded
 from tools.clean_notebooks import clean
 from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folder = options.folder or options.results / "html"
     try:
-        with claimed(output_folder(folder), site_files()):
+        with job(folder, {"pages": "of the notebooks"}):
             runs = write_site(folder, options.results)
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -50,13 +51,6 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"run here: {', '.join(runs) or 'none'}; any other page is as committed")
     print(f"open {folder / 'index.html'}")
     return 0
-
-
-def site_files() -> list[str]:
-    """Return the files of the pages, by their paths in the folder."""
-    names = [path.stem for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))]
-    pages = [f"{name}.html" for name in ("index", *names, "TEACHING")]
-    return [*pages, "style.css", *(f"figures/{name}.png" for name in names)]
 
 
 def write_site(folder: Path, results: Path) -> list[str]:
