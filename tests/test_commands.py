@@ -7,6 +7,7 @@ Commands within the text are only parsed (test_docs), but those run here must st
 """
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ import yaml
 from evaluation.test_senteval import write_year
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from micse_utils.provenance import sha256_of
 from micse_utils.settings import cache_folder
 from tools.bundle import kit_files
 
@@ -88,6 +90,7 @@ QUICK = {
         add="--dry-run", says=r"-m tools\.run_notebooks +02_tweet_clustering -p limit 1000 -p seed"
     ),
 }
+TRAINED_BRIEFLY = "--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2"
 FIRST = "01_similarity -p source package"
 RUN = Short(
     add=f'ARGS="{FIRST}"',
@@ -101,16 +104,11 @@ SLOW = {  # two at a time, after `make run`
     ),
     "make doctor": Short(says=r"✓ Python 3.*\n(?s:.*)✓ packages"),
     "make html": Short(says="run here: 01_similarity", leaves="results/html/index.html"),
-    ".venv/bin/micse train my-sentences.txt --output my-encoder": Short(
-        add="--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2",
-        says=r"before training, .*\. Model: my-encoder/model",
-        leaves="my-encoder/model/model.safetensors",
-    ),
     ".venv/bin/accelerate launch --num_processes 2 -m micse_utils train my-sentences.txt "
-    "--output my-encoder": Short(
-        {"launch": "launch --cpu", "my-encoder": "shared"},
-        add="--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2",
-        says=r"before training, .*\. Model: shared/model",
+    "--output results/my-encoder": Short(
+        {"launch": "launch --cpu", "results/my-encoder": "shared"},
+        add=TRAINED_BRIEFLY,
+        says=r"\| untouched: (?s:.*)Model: shared/model",
         leaves="shared/model/model.safetensors",
     ),
     "MICSE_SENTEVAL=/path/to/SentEval .venv/bin/micse score all-MiniLM-L6-v2 --tasks sts": Short(
@@ -118,17 +116,20 @@ SLOW = {  # two at a time, after `make run`
         says=r"\| all-MiniLM-L6-v2, mean \| \d(?s:.*)\| published \(MTEB",
         leaves="results/senteval/all-MiniLM-L6-v2/sts.md",
     ),
-    ".venv/bin/micse score my-encoder/model --tasks triplets": Short(
-        {"my-encoder/model": "small"},
-        says=r"\| small, \w+ \| \d",
-        leaves="results/senteval/small/triplets.md",
+    ".venv/bin/micse reproduce results/cluster --starts whole centred --sizes 64 1000 "
+    "--seeds 48-52 --workers 2": Short({"reproduce": "reproduce --help"}, says="folder of the run"),
+}
+FOLLOWING = {  # one after another, as in the README
+    ".venv/bin/micse train my-sentences.txt --output results/my-encoder": Short(
+        add=TRAINED_BRIEFLY,
+        says=r"\| untouched: (?s:.*)Model: results/my-encoder/model",
+        leaves="results/my-encoder/model/model.safetensors",
     ),
-    ".venv/bin/micse grid results/cluster --sizes 64 1000 --seeds 48 49 50": Short(
-        {"64 1000": "64", "48 49 50": "48"},
-        add="--model small --steps 1 --cpus 1",
-        says="2 runs, 0 failed",
-        leaves="results/cluster/runs.csv",
+    ".venv/bin/micse score results/my-encoder/model --tasks triplets": Short(
+        says=r"\| \w+, \w+ \| \d", leaves="results/senteval/results-my-encoder-model/triplets.md"
     ),
+    ".venv/bin/micse encode my-sentences.csv results/my-embeddings --column text "
+    "--model results/my-encoder/model": Short(leaves="results/my-embeddings/_encoding.json"),
 }
 ELSEWHERE = {  # and the tests that run what they do
     "make lab": "test_lab.test_lab_opens_the_first_notebook_in_the_checkout",
@@ -152,11 +153,8 @@ ELSEWHERE = {  # and the tests that run what they do
     "make run ARGS=--force": (
         "test_run_notebooks.test_it_says_why_a_page_is_run_again_and_keeps_what_people_wrote"
     ),
-    ".venv/bin/micse encode my-sentences.csv my-embeddings --column text": (
-        "test_cluster.test_a_kill_costs_a_block_and_no_row"
-    ),
     ".venv/bin/torchrun --nproc_per_node 2 -m micse_utils train my-sentences.txt "
-    "--output my-encoder": "test_trainer.test_two_processes_train_what_one_trains",
+    "--output results/my-encoder": "test_trainer.test_two_processes_train_what_one_trains",
 }
 WINDOWS = {  # as other systems have them
     r"py -m venv .venv": Short({"venv .venv": "venv --without-pip anew"}, leaves="anew/pyvenv.cfg"),
@@ -247,6 +245,7 @@ def used(tmp_path_factory, tiny_bert):
     """A copy in which `make run` was called, with sentences, scored pairs and a small model."""
     folder = copied(tmp_path_factory.mktemp("used"))
     (folder / "my-sentences.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    (folder / "my-sentences.csv").write_text("\n".join(["text", *SENTENCES]), encoding="utf-8")
     write_year(folder / "SentEval")
     config = AutoConfig.from_pretrained(tiny_bert, num_hidden_layers=3, num_attention_heads=8)
     AutoModel.from_config(config).save_pretrained(folder / "small")
@@ -264,7 +263,7 @@ def outcomes(used):
 
 
 def test_every_command_is_known_here_and_all_that_is_known_is_there():
-    known = {"make run", "make clean", *QUICK, *SLOW, *ELSEWHERE, *WINDOWS, *NOT_HERE}
+    known = {"make run", "make clean", *QUICK, *SLOW, *FOLLOWING, *ELSEWHERE, *WINDOWS, *NOT_HERE}
     lines, spans = commands()
     assert lines - known == set()
     assert known - lines - spans == set()
@@ -279,6 +278,16 @@ def test_a_command_does_what_the_pages_say(command, untouched):
 @pytest.mark.parametrize("command", SLOW)
 def test_a_slow_command_does_what_the_pages_say(command, used, outcomes):
     check(outcomes[command], SLOW[command], used)
+
+
+@pytest.mark.slow
+def test_each_command_of_the_readme_uses_what_the_one_before_it_made(used):
+    for command, short in FOLLOWING.items():
+        check(call(short.of(command), used), short, used)
+    encoded = json.loads((used / "results/my-embeddings/_encoding.json").read_text("utf-8"))
+    weights = used / "results/my-encoder/model/model.safetensors"
+    assert encoded["provenance"]["sha256"] == sha256_of([weights])
+    assert encoded["rows"] == len(SENTENCES)
 
 
 @pytest.mark.parametrize("command", WINDOWS)
