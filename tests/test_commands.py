@@ -108,7 +108,7 @@ SLOW = {  # two at a time, after `make run`
     "--output results/my-encoder": Short(
         {"launch": "launch --cpu", "results/my-encoder": "shared"},
         add=TRAINED_BRIEFLY,
-        says=r"\| untouched: (?s:.*)Model: shared/model",
+        says=r"\| untouched: (?s:.*)shared/model",
         leaves="shared/model/model.safetensors",
     ),
     "MICSE_SENTEVAL=/path/to/SentEval .venv/bin/micse score all-MiniLM-L6-v2 --tasks sts": Short(
@@ -122,11 +122,12 @@ SLOW = {  # two at a time, after `make run`
 FOLLOWING = {  # one after another, as in the README
     ".venv/bin/micse train my-sentences.txt --output results/my-encoder": Short(
         add=TRAINED_BRIEFLY,
-        says=r"\| untouched: (?s:.*)Model: results/my-encoder/model",
+        says=r"\| untouched: (?s:.*)results/my-encoder/model",
         leaves="results/my-encoder/model/model.safetensors",
     ),
     ".venv/bin/micse score results/my-encoder/model --tasks triplets": Short(
-        says=r"\| \w+, \w+ \| \d", leaves="results/senteval/results-my-encoder-model/triplets.md"
+        says=r"\| my-encoder, \w+ \| \d(?s:.*)\| untouched: small",
+        leaves="results/senteval/results-my-encoder-model/triplets.md",
     ),
     ".venv/bin/micse encode my-sentences.csv results/my-embeddings --column text "
     "--model results/my-encoder/model": Short(leaves="results/my-embeddings/_encoding.json"),
