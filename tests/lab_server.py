@@ -88,7 +88,7 @@ def _answering(process, folder, said):
                     info["port"],
                     info["url"],
                     info["token"],
-                    folder / f"jpserver-file-to-run-{info['pid']}-open.html",
+                    folder / f"jpserver-{info['pid']}-open.html",
                     client,
                 )
         if process.poll() is not None:

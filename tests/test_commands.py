@@ -149,7 +149,7 @@ ELSEWHERE = {  # and the tests that run what they do
         "test_benchmarks.test_ratios_are_those_of_the_seconds_and_the_machine_is_named"
     ),
     'make run ARGS="02_tweet_clustering -p limit 1000 -p seed 7 --results results/small"': (
-        "test_notebooks.test_the_topics_account_for_every_tweet_and_the_map_shows_each"
+        "test_notebooks.test_clusters_belong_to_the_map_and_topics_account_for_every_tweet"
     ),
     "make run ARGS=--force": (
         "test_run_notebooks.test_it_says_why_a_page_is_run_again_and_keeps_what_people_wrote"

@@ -57,7 +57,8 @@ def report_training(
         if "verdict" in record:
             return f"{record['table']}\n{record['verdict']}"
         sets = {f"{dev.provenance.name} (selects)": {"dev": dev}, **independent_sets(dev)}
-        scores = {model: resampled_scores(model, sets) for model in {untouched, start, trained}}
+        models = dict.fromkeys((untouched, start, trained))
+        scores = {model: resampled_scores(model, sets) for model in models}
         name = f"untouched: {untouched.provenance.name}, {untouched.provenance.pooling}"
         changed = f"start: {start.provenance.name}, {start.provenance.pooling}"
         rows = {

@@ -422,7 +422,8 @@ def test_the_untouched_encoder_is_kept_if_nothing_is_better(
         lambda model, sets: {name: np.full((1, 3), next(scores)) for name in [*sets][:1]},
     )
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    options = ["--pooling", pooling] if pooling else []
+    options = ["--steps", "6", "--eval-steps", "2"]
+    options += ["--pooling", pooling] if pooling else []
     assert main(command(tmp_path / "mine.txt", tmp_path / "run", tiny_bert, *options)) == 0
     assert trained in capsys.readouterr().out
     kept = load_model(tmp_path / "run" / "model", device="cpu")
