@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import os
+import secrets
 import shutil
 import socket
 import time
@@ -294,18 +295,31 @@ def connected(address: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes are no user's business
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # GPUs stay as they are
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
-    import ray
-
     options = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if not address:  # only this machine may connect
+    if not address:
         options |= {"include_dashboard": False, "num_cpus": allowed_cores()}
-        options |= {"_node_ip_address": "127.0.0.1"}
+        # Ray listens on all interfaces: only who has this token may connect. Read at its import.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     elif address != "auto":
         _check_address(address)
+    import ray
+
+    try:
+        _start(address, options)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(address: str | None, options: dict[str, object]) -> None:
+    """Start Ray or connect to it; on a busy machine it may need more than one try."""
+    import ray
+
     for seconds in (5, 20, None):
         try:
             ray.init(address or "local", **options)
-            break
+            return
         except Exception as error:  # Ray has no class for this
             ray.shutdown()
             if address or seconds is None:
@@ -316,10 +330,6 @@ def connected(address: str | None = None) -> Iterator[None]:
                     "the machine is less busy, or set RAY_AUTH_MODE=token if a cluster asks for one"
                 ) from error
             time.sleep(seconds)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _check_address(address: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -174,14 +175,13 @@ def test_a_worker_with_a_different_model_refuses(tiny_bert, tmp_path):
 
 
 def test_ray_that_does_not_start_is_tried_again_and_then_one_sentence(monkeypatch):
-    import ray
-
     def init(*_, **options):
         tries.append(options)
         raise RuntimeError("the raylet died\nlog\nlog")
 
     tries, waits = [], []
-    monkeypatch.setattr(ray, "init", init)
+    ray = SimpleNamespace(init=init, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)  # the real one is not yet imported
     monkeypatch.setattr(time, "sleep", waits.append)
     with pytest.raises(RuntimeError, match=r"Ray does not start \(the raylet died\); try"):
         connected().__enter__()
@@ -236,16 +236,14 @@ def test_on_ray(table, tiny_bert, tmp_path):
     """One start of Ray for all: rows, a killed worker, functions, and who may connect."""
     folder, frame = table
     with connected():
-        listening = [
-            c.laddr.ip
-            for process in psutil.Process().children(recursive=True)
-            for c in process.net_connections("tcp")
-            if c.status == psutil.CONN_LISTEN
-        ]
-        assert listening and {ip.removeprefix("::ffff:") for ip in listening} <= {
-            "127.0.0.1",
-            "::1",
-        }
+        import ray
+
+        stranger = "import ray, sys; ray.init(sys.argv[1])"
+        address = ray.get_runtime_context().gcs_address
+        without = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+        command = [sys.executable, "-c", stranger, address]
+        refused = subprocess.run(command, env=without, capture_output=True, text=True)
+        assert refused.returncode == 1 and "InvalidAuthToken" in refused.stderr
         workers, cpus, _ = shares()
         assert workers >= 1 and cpus >= 1 and workers * cpus <= psutil.cpu_count()
         found = dict(on_ray(failing, [1, 2, 3]))
