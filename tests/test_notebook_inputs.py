@@ -55,7 +55,7 @@ def test_a_page_that_would_overwrite_a_users_files_stops_before_any_work(tmp_pat
     for name in ("metrics.json", "similarity.png"):
         (folder / name).write_text("mine", encoding="utf-8")
     status, said, _ = run("01_similarity", results=tmp_path)
-    assert status == 1 and "was not written by the kit" in said
+    assert status == 1 and "no marker of the kit" in said
     assert (
         (folder / "metrics.json").read_text() == (folder / "similarity.png").read_text() == "mine"
     )
