@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import GPT2Config, GPT2Model
 
 from micse_utils import encoding
 from micse_utils.encoding import TOKEN_BUDGET, _batches, encode
@@ -303,3 +304,37 @@ def test_threads_can_encode_with_one_model_at_once(tiny_bert, dtype):
                 assert np.array_equal(one, other)
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def add_to_bias(norm):
+    norm.bias.data[0] += 1
+
+
+def flip_by_hook(norm):
+    norm.register_forward_hook(lambda module, given, out: out.flip(-1))
+
+
+@pytest.mark.parametrize("change", [add_to_bias, flip_by_hook])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_changed_in_place_is_encoded_as_it_is(tiny_bert, change, dtype):
+    model = load_model(tiny_bert, device="cpu")
+    texts = ["the cat sat", "a big red dog"]
+    before = encode(model, texts, dtype=dtype)
+    change(model.transformers_model.encoder.layer[-1].output.LayerNorm)
+    after = encode(model, texts, dtype=dtype)
+    right = model.encode(texts)  # the library's own, in float32
+    assert np.abs(after - before).max() > 0.1
+    np.testing.assert_allclose(after, right, atol=1e-5 if dtype == torch.float32 else 0.1)
+
+
+def test_padding_on_the_left_changes_no_vector_of_a_causal_model(tiny_bert, tmp_path):
+    tokenizer = load_model(tiny_bert, device="cpu").tokenizer
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    GPT2Model(config).save_pretrained(tmp_path)
+    model = load_model(tmp_path, pooling="lasttoken", device="cpu")
+    texts = ["the cat sat on the mat", "a dog", "red"]
+    alone = np.concatenate([model.encode([text]) for text in texts])
+    np.testing.assert_allclose(encode(model, texts, dtype=torch.float32), alone, atol=1e-5)
