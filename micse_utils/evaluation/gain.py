@@ -3,19 +3,16 @@
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import torch
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.sts import YEARS, Pairs, load_sts
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
-from micse_utils.evaluation.metrics import compare_runs, resampled_accuracy, resampled_sts, unit
+from micse_utils.evaluation.metrics import compare_runs
 from micse_utils.evaluation.published import markdown
-from micse_utils.evaluation.senteval import encode_distinct
+from micse_utils.evaluation.reported import kept_pairs, leaked, measure, resampled
 from micse_utils.job import MARKER, job
 from micse_utils.models import load_model
 from micse_utils.results import json_or_none
@@ -134,15 +131,11 @@ def independent_sets(dev: Pairs) -> dict[str, dict[str, Pairs | Triplets]]:
     except FetchError as error:
         print(f"without triplets: {error}")
     folder = folder_setting("MICSE_SENTEVAL")
-    seen = {frozenset(pair) for pair in zip(dev.first, dev.second, strict=True)}
     with suppress(FileNotFoundError):
         years = {year: load_sts(year, source=folder) for year in YEARS if folder}
         for year, pairs in years.items():
-            both = zip(pairs.first, pairs.second, strict=True)
-            rows = [row for row, pair in enumerate(both) if frozenset(pair) not in seen]
-            first, second = ([side[row] for row in rows] for side in (pairs.first, pairs.second))
-            pairs = replace(pairs, first=first, second=second, gold=pairs.gold[rows], subsets=())
-            sets.setdefault("STS12 to STS16", {})[year] = pairs
+            fair = kept_pairs(pairs, ~leaked(pairs, dev))
+            sets.setdefault("STS12 to STS16", {})[year] = fair
     return sets
 
 
@@ -151,21 +144,8 @@ def resampled_scores(
 ) -> dict[str, np.ndarray]:
     """Return the mean score of each set's tasks, and of each resample: [1, 1 + resamples] each."""
     tasks = {task: part for parts in sets.values() for task, part in parts.items()}
-    sides = {
-        task: [t.anchor, t.positive, t.negative] if isinstance(t, Triplets) else [t.first, t.second]
-        for task, t in tasks.items()
-    }
-    texts = {task: chain(*parts) for task, parts in sides.items()}
-    vectors, row = encode_distinct(model, texts, dtype=torch.float32, progress=False)
-    vectors, scores = unit(vectors), {}
-    for task, parts in sides.items():
-        first, second, *third = (vectors[[row[text] for text in part]] for part in parts)
-        if third:
-            right = (first * (second - third[0])).sum(axis=1) > 0
-            scores[task] = resampled_accuracy(right[None], tasks[task].articles)
-        else:
-            cosines = (first * second).sum(axis=1)
-            scores[task] = resampled_sts(cosines[None], tasks[task].gold, *parts)
+    measured = measure(model, tasks)
+    scores = {task: resampled(measured[task], part) for task, part in tasks.items()}
     return {name: np.mean([scores[task] for task in parts], axis=0) for name, parts in sets.items()}
 
 

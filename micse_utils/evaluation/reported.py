@@ -7,6 +7,7 @@ figure leaves those out.
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -60,6 +61,12 @@ def _key(first: str, second: str) -> frozenset[str]:
     return frozenset(" ".join(text.split()) for text in (first, second))
 
 
+def kept_pairs(pairs: Pairs, kept: np.ndarray) -> Pairs:
+    """Return the pairs that are kept, without their subsets."""
+    first, second = (list(itertools.compress(side, kept)) for side in (pairs.first, pairs.second))
+    return replace(pairs, first=first, second=second, gold=pairs.gold[kept], subsets=())
+
+
 def measure(model: SentenceTransformer, tasks: Reported) -> dict[str, np.ndarray]:
     """Return 1 - cosine of each pair, and the lead of each triplet's positive; float32.
 
@@ -94,16 +101,18 @@ def resampled_scores(
     """
     scores = {}
     for name, task in tasks.items():
-        if isinstance(task, Triplets):
-            scores[name] = resampled_accuracy(measured[name][None] > 0, task.articles)[0]
-            continue
-        parts = {name: np.full(len(task), True)}
+        scores[name] = resampled(measured[name], task)[0]
         if name in YEARS and dev.provenance.name.startswith("STSBenchmark"):
-            parts[name + FAIR] = ~leaked(task, dev)
-        for part, kept in parts.items():
-            sides = (list(itertools.compress(side, kept)) for side in (task.first, task.second))
-            scores[part] = resampled_sts(-measured[name][None, kept], task.gold[kept], *sides)[0]
+            kept = ~leaked(task, dev)
+            scores[name + FAIR] = resampled(measured[name][kept], kept_pairs(task, kept))[0]
     return scores
+
+
+def resampled(measured: np.ndarray, task: Pairs | Triplets) -> np.ndarray:
+    """Return the score of what `measure` returned of one task, and its resamples: [1, 1 + n]."""
+    if isinstance(task, Triplets):
+        return resampled_accuracy(measured[None] > 0, task.articles)
+    return resampled_sts(-measured[None], task.gold, task.first, task.second)
 
 
 def with_averages(scores: Mapping[str, float]) -> dict[str, float]:
