@@ -217,15 +217,15 @@ def encode(options: argparse.Namespace) -> str | None:
         options.model, options.source, model.provenance, into=options.into, half=options.half,
         max_length=pick_length(model, options.max_length), block_rows=options.block_rows or WINDOW,
     )  # fmt: skip
-    del model  # the workers have their own
     if options.workers or options.address or source.rows > SMALL:
+        del model  # the workers have their own
         with connected(options.address):
             workers, cpus, gpus = shares(options.workers)
             print(f"workers: {workers}, each with {cpus} CPU cores and {gpus} GPUs")
             share = {"workers": workers, "cpus": cpus, "gpus": gpus}
             done = encode_files(source, options.output, recipe, **share)
     else:
-        done = encode_files(source, options.output, recipe)
+        done = encode_files(source, options.output, recipe, model=model)
     lines = [
         f"model: {recipe.provenance}",
         f"{done['rows']:,} rows are in {options.output}, {done['encoded']:,} of them encoded now",

@@ -71,6 +71,7 @@ def encode_files(
     workers: int = 0,
     cpus: float = 1,
     gpus: float = 0,
+    model: SentenceTransformer | None = None,
     progress: bool = True,
 ) -> dict[str, object]:
     """Write a table with its embeddings, a list of fixed size, null where a row has no text.
@@ -82,6 +83,7 @@ def encode_files(
         recipe: what decides the output.
         workers: number of them, on the Ray that is `connected`, each with a model of its own and
             `cpus` cores and `gpus` GPUs; 0: this process.
+        model: the recipe's, if this process has loaded it; workers load their own.
         progress: show a bar.
 
     Returns:
@@ -112,6 +114,8 @@ def encode_files(
         unfinished.mkdir()
         try:
             worker = Worker(recipe, source.column, work.folder.absolute())
+            if model is not None:
+                worker.model = model
             blocks = _missing(source, recipe.block_rows, {*names}, frozenset(there))
             run = (
                 _on_workers(blocks, worker, workers, cpus, gpus)
