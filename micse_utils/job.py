@@ -81,7 +81,8 @@ def job(
     try:
         with _alone(folder, wait):
             check_kits(folder)
-            _mark(folder, json.loads(json.dumps(settings)), [record, *(replaces or ())], replaces)
+            deleted = None if replaces is None else [record, *replaces]
+            _mark(folder, json.loads(json.dumps(settings)), deleted)
             yield Job(folder, folder / record)
     finally:
         if not existed and {path.name for path in folder.iterdir()} <= {MARKER, LOCK}:
@@ -106,7 +107,7 @@ def page_folder(place: str | Path) -> Path:
         print(f"results: {folder}")
     check_kits(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _mark(folder, {"notebook": folder.name}, (), None)
+    _mark(folder, {"notebook": folder.name}, None)
     return folder
 
 
@@ -121,17 +122,15 @@ def check_kits(folder: Path) -> None:
         )
 
 
-def _mark(
-    folder: Path, settings: dict[str, object], deleted: Sequence[str], replaces: object
-) -> None:
-    """Write the marker; refuse different work, or delete what it left."""
+def _mark(folder: Path, settings: dict[str, object], deleted: Sequence[str] | None) -> None:
+    """Write the marker; delete these files of different work, or with None refuse it."""
     marker = folder / MARKER
     if marker.exists():
         earlier = json_or_none(marker)
         if earlier == settings:
             return
         differing = _differing(earlier, settings)
-        if replaces is None:
+        if deleted is None:
             raise ValueError(
                 f"{folder} holds different work ({differing}): name a different folder, or delete "
                 "this one"
