@@ -76,12 +76,18 @@ def hold(folder, ready, end):
         end.wait(60)
 
 
-def test_two_processes_take_turns(tmp_path):
+def holding(folder):
+    """Start a process that holds a folder until its event is set."""
     context = multiprocessing.get_context("spawn")
     ready, end = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path, ready, end))
+    other = context.Process(target=hold, args=(folder, ready, end))
     other.start()
     assert ready.wait(60)
+    return other, end
+
+
+def test_two_processes_take_turns(tmp_path):
+    other, end = holding(tmp_path)
     with pytest.raises(FileExistsError, match="another process"), job(tmp_path, SETTINGS):
         pytest.fail("the work began")
     end.set()
@@ -91,11 +97,7 @@ def test_two_processes_take_turns(tmp_path):
 
 
 def test_a_killed_process_frees_its_folder(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready, end = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path, ready, end))
-    other.start()
-    assert ready.wait(60)
+    other, _ = holding(tmp_path)
     other.kill()
     with job(tmp_path, SETTINGS, wait=True) as work:
         assert work.record is None
