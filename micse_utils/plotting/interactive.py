@@ -1,22 +1,42 @@
-"""Put a control beside a figure, or draw a plain figure if nobody can move the control."""
+"""Put a control beside a figure; where nobody can move it, draw what it would show."""
 
+import base64
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import ipywidgets
 import matplotlib.pyplot as plt
+from IPython.core.pylabtools import print_figure
 from IPython.display import clear_output, display
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from micse_utils.settings import setting
+
+FRAMES = "application/vnd.micse.frames+json"
+"""Type of the output that web pages turn into a choice of frames; other readers pass over it."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A figure of some settings side by side, and one of each setting by itself, as PNG."""
+
+    control: str
+    together: bytes = field(repr=False)
+    each: dict[str, bytes] = field(repr=False)
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        """Return the figure for any reader of notebooks, and the frames for web pages."""
+        frames = {value: base64.b64encode(png).decode() for value, png in self.each.items()}
+        together = base64.b64encode(self.together).decode()
+        return {"image/png": together, FRAMES: {"control": self.control, "frames": frames}}
 
 
 def interactive(
     draw: Callable[[Axes, object], object],
     control: ipywidgets.ValueWidget,
     settings: Sequence[object],
-) -> ipywidgets.Widget | Figure:
-    """Return a figure that follows a control, or on a static page some settings side by side.
+) -> ipywidgets.Widget | Frames:
+    """Return a figure that follows a control, or for a static page what it shows at each value.
 
     The notebook runner sets `MICSE_STATIC`, as a page on GitHub or a web page has no kernel.
 
@@ -25,20 +45,25 @@ def interactive(
             after later cells have run, so it should hold its data (as default arguments) and not
             read them from the notebook's variables. An error in it is shown under the control.
         control: a slider, a text box.
-        settings: values shown where nothing can be moved.
+        settings: values that a static page shows side by side.
     """
 
     def panel(axes: Axes, value: object) -> None:
         draw(axes, value)
         axes.set_title(f"{control.description} {value}\n{axes.get_title()}".strip())
 
-    if setting("MICSE_STATIC"):
-        size = {"figsize": (4 * len(settings), 3.9), "layout": "constrained"}
-        figure, panels = plt.subplots(1, len(settings), **size)
-        for axes, value in zip(panels, settings, strict=True):
+    def png(values: Sequence[object], width: float, height: float) -> bytes:
+        size = {"figsize": (width * len(values), height), "layout": "constrained"}
+        figure, panels = plt.subplots(1, len(values), squeeze=False, **size)
+        for axes, value in zip(panels[0], values, strict=True):
             panel(axes, value)
-        plt.close(figure)  # returned, so that a cell shows it once
-        return figure
+        plt.close(figure)
+        return print_figure(figure)
+
+    if setting("MICSE_STATIC"):
+        values = getattr(control, "options", settings)
+        each = {str(value): png([value], 4.8, 3.6) for value in values}
+        return Frames(control.description, png(settings, 4, 3.9), each)
     control.layout.width, control.style.description_width = "min(100%, 36rem)", "initial"
     if hasattr(control, "readout"):
         control.readout = False  # it would be cut; the figure's title has the value

@@ -1,4 +1,4 @@
-"""Figures of training: the idea, attention in two views, courses, differences with intervals."""
+"""Figures of training: the idea, attention in two views, courses, scores from different starts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,23 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from scipy.stats import norm
 
-from micse_utils.plotting.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    describe,
-    intervals,
-    panels,
-    sheet,
-)
+from micse_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK, describe, panels, sheet
 
 COLOURS = {
-    "miCSE": BLUE, "SimCSE": ORANGE, "SimCSE at miCSE's rate": PINK, "AMI alone": GREEN,
-    "SimCSE at miCSE's settings": PINK,
+    "miCSE": BLUE, "SimCSE": ORANGE, "SimCSE at miCSE's settings": PINK, "AMI alone": GREEN,
 }  # fmt: skip
 
 
@@ -34,27 +24,31 @@ def objective_diagram() -> Figure:
     axes.set(xlim=(0, 10), ylim=(0, 4))
     axes.axis("off")
 
-    def box(x: float, y: float, text: str, colour: str = GREY) -> None:
+    def box(x: float, y: float, text: str, colour: str = GREY) -> Text:
         style = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": colour, "lw": 2}
-        axes.text(x, y, text, ha="center", va="center", fontsize=12, bbox=style)
+        return axes.text(x, y, text, ha="center", va="center", fontsize=12, bbox=style)
 
-    def arrow(start: tuple[float, float], end: tuple[float, float], colour: str = GREY) -> None:
-        axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "lw": 2})
+    def arrow(start: Text, end: Text, colour: str = GREY) -> None:
+        ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch()}
+        style = {"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", end.get_position(), start.get_position(), arrowprops=style | ends)
 
-    box(0.7, 2, "sentence")
+    sentence = box(0.7, 2, "sentence")
+    loss = box(9.4, 2, "loss =\nInfoNCE\n− λ · AMI")
+    attention = box(7.4, 3, "AMI:\nalike?", BLUE)
+    vectors = box(7.4, 1, "InfoNCE:\nsame sentence?", ORANGE)
     for y, view in ((3, "first"), (1, "second")):
-        arrow((1.35, 2), (1.95, y))
-        box(2.7, y, f"encoder,\n{view} dropout")
-        for end, output in ((y / 2 + 2, "attention"), (y / 2, "[CLS]")):
-            arrow((3.5, y), (4.4, end))
-            box(5.2, end, f"{output}, {view}")
-    terms = ((3, "AMI", "alike?", BLUE), (1, "InfoNCE", "same sentence?", ORANGE))
-    for y, term, asks, colour in terms:
-        arrow((6.1, y + 0.5), (6.6, y), colour)
-        arrow((6.1, y - 0.5), (6.6, y), colour)
-        box(7.4, y, f"{term}:\n{asks}", colour)
-        arrow((8.15, y), (8.75, 2), colour)
-    box(9.4, 2, "loss =\nInfoNCE\n− λ · AMI")
+        encoder = box(2.7, y, f"encoder,\n{view} dropout")
+        arrow(sentence, encoder)
+        for top, output, term, colour in (
+            (y / 2 + 2, "attention", attention, BLUE),
+            (y / 2, "[CLS]", vectors, ORANGE),
+        ):
+            middle = box(5.2, top, f"{output}, {view}")
+            arrow(encoder, middle)
+            arrow(middle, term, colour)
+    arrow(attention, loss, BLUE)
+    arrow(vectors, loss, ORANGE)
     return figure
 
 
@@ -84,28 +78,77 @@ def attention_views(
     return figure
 
 
-def agreement(axes: Axes, first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+def by_hand(first: np.ndarray, second: np.ndarray, tokens: Sequence[str]) -> Figure:
+    """Draw AMI of one head: two views, the positions that both kept, and their logarithms.
+
+    Args:
+        first, second: attention probabilities of a few tokens, [query, key]; 0 where dropped.
+        tokens: names of queries and keys.
+    """
+    figure, (left, middle, right, dots) = sheet(13, 3.6, 1, 4)
+    kept = (first > 0) & (second > 0)
+    for axes, view, name in ((left, first, "1: view one"), (middle, second, "1: view two")):
+        axes.imshow(view, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), value in np.ndenumerate(view):
+            text = f"{value:.2f}" if value else "×"
+            axes.text(
+                column, row, text, ha="center", va="center", color="k" if value < 0.6 else "w"
+            )
+        axes.set_title(name)
+    right.imshow(kept, cmap="Greens", vmin=0, vmax=2)
+    right.set_title(f"2: kept in both, {kept.sum()} of {kept.size}")
+    for axes in (left, middle, right):
+        axes.set_xticks(range(len(tokens)), tokens)
+        axes.set_yticks(range(len(tokens)), tokens if axes is left else [])
+    agreement(dots, np.log(first[kept]), np.log(second[kept]))
+    return figure
+
+
+def matrices(
+    values: Mapping[str, np.ndarray], *, title: str, label: str, **scale: object
+) -> Figure:
+    """Draw square matrices in a row, in one scale of colours; `scale` is what `imshow` takes."""
+    figure, row = sheet(2.6 * len(values), 3.1, 1, len(values), squeeze=False)
+    for axes, (name, matrix) in zip(row[0], values.items(), strict=True):
+        image = axes.imshow(matrix, cmap="cividis", **scale)
+        axes.set(title=name, xticks=[], yticks=[])
+    figure.colorbar(image, ax=row, label=label, shrink=0.8)
+    figure.suptitle(title)
+    return figure
+
+
+def agreement(
+    axes: Axes, first: np.ndarray, second: np.ndarray, apart: np.ndarray | None = None
+) -> tuple[float, float]:
     """Draw each position's probability in both views; return rho and I, in nats.
 
     Args:
         axes: to draw on, which become logarithmic.
         first, second: log attention probabilities of the positions kept in both, [positions].
+        apart: which positions to draw in another colour, such as attention to [CLS]; bool.
     """
     rho = np.corrcoef(first, second)[0, 1]
     information = -0.5 * np.log(max(1 - rho**2, 1e-6))
     ends = np.exp([min(first.min(), second.min()) - 0.4, 0.4])
     axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
     axes.loglog(np.exp(first), np.exp(second), "o", color=BLUE, alpha=0.5, markersize=5)
+    if apart is not None:
+        axes.loglog(np.exp(first[apart]), np.exp(second[apart]), "o", color=ORANGE, markersize=5)
     found, probability = f"ρ = {rho:.3f}, I = {information:.2f} nats", "attention probability"
     describe(axes, found, xlabel=f"{probability}, first view", ylabel=f"{probability}, second view")
     return rho, information
 
 
-def quantiles(axes: Axes, values: np.ndarray) -> None:
-    """Draw a Q-Q plot: sorted, standardised values against those of a normal distribution."""
+def quantiles(axes: Axes, values: np.ndarray, apart: np.ndarray | None = None) -> None:
+    """Draw a Q-Q plot: sorted, standardised values against those of a normal distribution.
+
+    `apart`: which values to draw in another colour; bool.
+    """
     expected = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
     axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="normal")
-    axes.plot(expected, np.sort((values - values.mean()) / values.std()), ".", color=BLUE)
+    order, standard = np.argsort(values), (values - values.mean()) / values.std()
+    colours = BLUE if apart is None else np.where(apart[order], ORANGE, BLUE)
+    axes.scatter(expected, standard[order], 20, colours)
     labels = {"xlabel": "quantile of a normal distribution"}
     describe(axes, "Are they Gaussian?", ylabel="log-probability, standardised", **labels)
     axes.legend()
@@ -165,17 +208,32 @@ def courses(
     return figure
 
 
-def differences(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draw differences with their intervals, one line per task, two panels in a row.
+def absolute(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
+    """Draw scores of encoders, a panel a start, a line a task: a dot a seed, a bar for the mean.
 
-    `table`: `task`, `difference`, `low`, `high`, and `panel`.
+    `scores`: `start`, `task`, `encoder` and `score`, a row a seed; encoders without a colour of
+    their own are untrained ones.
     """
-    figure, grid = panels(names := list(dict.fromkeys(table["panel"])), title)
-    for axes, name in zip(grid, names, strict=True):
-        part = table[table["panel"] == name].iloc[::-1]
-        intervals(axes, part["task"], part, "difference", fmt="o", color=BLUE)
-        axes.axvline(0, color=GREY, linestyle="--")
-    figure.supxlabel("points, with 95 % interval", fontsize="medium")
+    names, tasks = (list(dict.fromkeys(scores[column])) for column in ("start", "task"))
+    figure, grid = panels(names, title, columns=len(names))
+    figure.set_size_inches(3.4 * len(names), 2 + 0.5 * len(tasks))
+    spare = {"untrained": GREY, "as shipped": "black"}
+    for axes, start in zip(grid, names, strict=True):
+        part = scores[scores["start"] == start]
+        encoders = list(dict.fromkeys(part["encoder"]))
+        for number, encoder in enumerate(encoders):
+            own = part[part["encoder"] == encoder]
+            colour = (COLOURS | spare)[encoder]
+            at = np.array([tasks.index(task) for task in own["task"]])
+            at = at + 0.14 * (number - len(encoders) / 2)
+            axes.plot(own["score"], at, ".", color=colour, alpha=0.4)
+            means = own.assign(at=at).groupby("at")["score"].mean()
+            axes.plot(means, means.index, "|", color=colour, ms=9, mew=2.5, label=encoder)
+        axes.set_yticks(range(len(tasks)), tasks)
+    grid[0].invert_yaxis()
+    grid[len(names) // 2].set_xlabel(label)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 

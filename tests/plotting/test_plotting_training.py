@@ -1,17 +1,23 @@
+import base64
+import io
+
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.stats import norm
 
-from micse_utils.plotting.interactive import interactive
+from micse_utils.plotting.interactive import FRAMES, interactive
 from micse_utils.plotting.training import (
+    absolute,
     agreement,
     attention_views,
+    by_hand,
     courses,
-    differences,
     heads,
+    matrices,
     quantiles,
 )
 
@@ -22,6 +28,21 @@ def test_attention_views_cross_out_what_was_dropped():
     crosses = [axes.lines[0].get_xydata().tolist() for axes in figure.axes[:2]]
     assert crosses == [[[0, 1]], []]  # column 0 of row 1
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["a", "b"]
+
+
+def test_ami_by_hand_leaves_out_what_either_view_lost():
+    first, second = np.array([[0.5, 0.5], [0.0, 0.9]]), np.array([[0.4, 0.6], [0.2, 0.8]])
+    one, _, kept, dots = by_hand(first, second, ["a", "b"]).axes
+    assert [text.get_text() for text in one.texts] == ["0.50", "0.50", "×", "0.90"]
+    assert kept.images[0].get_array().tolist() == [[True, True], [False, True]]
+    assert sorted(dots.lines[1].get_xdata()) == pytest.approx([0.5, 0.5, 0.9])
+
+
+def test_matrices_share_one_scale_of_colours():
+    values = {"a": np.eye(3), "b": np.full((3, 3), 0.2)}
+    drawn = [axes.images[0] for axes in matrices(values, title="T", label="L", vmin=0).axes[:2]]
+    assert [image.axes.get_title() for image in drawn] == ["a", "b"]
+    assert drawn[0].get_clim()[0] == drawn[1].get_clim()[0] == 0
 
 
 def test_agreement_is_logarithmic_and_gives_rho_and_information():
@@ -38,8 +59,9 @@ def test_agreement_is_logarithmic_and_gives_rho_and_information():
 def test_gaussian_values_lie_on_the_line_of_the_quantile_plot():
     _, axes = plt.subplots()
     quantiles(axes, 3 + 2 * norm.ppf(np.linspace(0.001, 0.999, 2000))[::-1])
-    line, dots = axes.lines
-    assert np.abs(dots.get_ydata() - dots.get_xdata())[100:-100].max() < 0.02
+    [line], [dots] = axes.lines, axes.collections
+    x, y = dots.get_offsets().T
+    assert np.abs(y - x)[100:-100].max() < 0.02
     assert line.get_xdata().tolist() == line.get_ydata().tolist()
 
 
@@ -71,28 +93,36 @@ def test_courses_draw_a_line_a_run_and_leave_out_what_is_unknown():
     assert recorded.get_linewidth() < yours.get_linewidth()
 
 
-def test_differences_stand_in_panels_of_one_scale_with_their_intervals():
+def test_absolute_scores_have_a_dot_a_seed_and_a_bar_for_their_mean():
     table = pd.DataFrame({
-        "panel": ["a", "a", "b"], "task": ["STS12", "Lee", "STS12"],
-        "difference": [1.0, 2.0, 3.0], "low": [0.0, 1.5, -4.0], "high": [3.0, 2.5, 9.0],
+        "start": ["raw"] * 5 + ["whole"], "task": ["STS12"] * 5 + ["Lee"],
+        "encoder": ["untrained", "miCSE", "miCSE", "SimCSE", "as shipped", "miCSE"],
+        "score": [50.0, 60, 64, 55, 78, 40],
     })  # fmt: skip
-    first, second = differences(table, title="Differences").axes
-    assert [first.get_title(), second.get_title()] == ["a", "b"]
-    assert first.get_xlim() == second.get_xlim()
-    [bars] = second.collections
-    assert [path.vertices[:, 0].tolist() for path in bars.get_paths()] == [[-4, 9]]
+    figure = absolute(table, title="Scores", label="Spearman")
+    raw, whole = figure.axes
+    assert [raw.get_title(), whole.get_title()] == ["raw", "whole"]
+    dots = [line.get_xdata().tolist() for line in raw.lines]
+    assert dots == [[50], [50], [60, 64], [62], [55], [55], [78], [78]]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["untrained", "miCSE", "SimCSE", "as shipped"]
+    assert [tick.get_text() for tick in raw.get_yticklabels()] == ["STS12", "Lee"]
 
 
-def draw_level(axes, level):
-    axes.axhline(level)
-
-
-def test_a_page_nobody_can_move_shows_its_settings_side_by_side(monkeypatch):
+def test_a_static_page_has_some_settings_side_by_side_and_a_frame_of_each(monkeypatch):
     monkeypatch.setenv("MICSE_STATIC", "1")
     slider = ipywidgets.SelectionSlider(options=[1, 2, 3], description="level")
-    figure = interactive(draw_level, slider, [1, 3])
-    assert [axes.lines[0].get_ydata()[0] for axes in figure.axes] == [1, 3]
-    assert [axes.get_title().strip() for axes in figure.axes] == ["level 1", "level 3"]
+    drawn = []
+    shown = interactive(lambda axes, level: drawn.append(level), slider, [1, 3])
+    assert sorted(drawn) == [1, 1, 2, 3, 3]
+    assert not plt.get_fignums()
+
+    data = shown._repr_mimebundle_()
+    together = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    frames = data[FRAMES]["frames"]
+    assert data[FRAMES]["control"] == "level" and list(frames) == ["1", "2", "3"]
+    widths = {Image.open(io.BytesIO(base64.b64decode(png))).width for png in frames.values()}
+    assert len(widths) == 1 and together.width > 1.2 * widths.pop()
 
 
 def test_the_figure_follows_its_control_and_shows_an_error_in_its_place(monkeypatch):
