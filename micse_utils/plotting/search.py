@@ -1,13 +1,15 @@
 """Figures of search with an index: colour-blind safe, titled, legible at half width."""
 
 from collections.abc import Mapping
+from textwrap import fill
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from micse_utils.plotting.style import BLUE, ORANGE, SERIES, describe, fonts, literal, sheet
+from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, describe, fonts, literal, sheet
 
 MARKERS = "osD^v"
 
@@ -28,8 +30,8 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
         style = {"arrowprops": {"arrowstyle": "-", "color": SERIES[0], "shrinkA": 0}}
         style |= {"textcoords": "offset points", "xytext": (-14, -20), "ha": "right"}
         axes.annotate(row.effort, (row.recall, row.per_second), color=SERIES[0], **style)
-    for fill, (name, rate) in zip(("black", "white"), exact.items(), strict=False):
-        style = {"color": "black", "markerfacecolor": fill, "markersize": 13}
+    for inside, (name, rate) in zip(("black", "white"), exact.items(), strict=False):
+        style = {"color": "black", "markerfacecolor": inside, "markersize": 13}
         axes.plot([1], [rate], "*", label=name, clip_on=False, zorder=3, **style)
     axes.set_yscale("log")
     axes.margins(x=0.1, y=0.12)
@@ -86,18 +88,21 @@ def _numbers(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
 
 
-def search_scores(hits: pd.DataFrame, *, title: str) -> Figure:
-    """Draw the cosine of each query's hits by rank, one line per query.
+def search_scores(hits: pd.DataFrame, every: np.ndarray, *, title: str) -> Figure:
+    """Draw the cosines of each query's hits as dots, beside a box of those of all sentences.
 
-    `hits`: columns `query`, `rank` (from 1) and `cosine`.
+    Args:
+        hits: columns `query` and `cosine`, in the order of the queries.
+        every: cosine of each query and sentence, [queries, sentences].
+        title: title of the figure.
     """
-    figure, axes = sheet(8, 4.6)
-    for index, (query, rows) in enumerate(hits.groupby("query", sort=False)):
-        style = {"marker": MARKERS[index % 5], "color": SERIES[index % 4]}
-        axes.plot(rows["rank"], rows["cosine"], label=literal(query), **style)
-    describe(axes, title, xlabel="rank of the sentence found", ylabel="cosine similarity")
-    lowest, highest = hits["cosine"].min(), hits["cosine"].max()
-    axes.set_ylim(min(0, lowest), 1.05 * highest)  # from 0, so that no small drop looks steep
-    axes.set_xticks(sorted(hits["rank"].unique()))
-    figure.legend(loc="outside lower center", ncols=2, prop={"family": fonts(hits["query"])})
+    queries = list(dict.fromkeys(hits["query"]))
+    figure, axes = sheet(8, 0.6 * len(queries) + 1.6)
+    style = {"whis": (0, 100), "widths": 0.3, "medianprops": {"color": GREY}}
+    axes.boxplot(list(every), positions=range(len(queries)), orientation="horizontal", **style)
+    axes.plot(hits["cosine"], hits["query"].map(queries.index), "o", color=BLUE, alpha=0.7)
+    labels = [fill(literal(query), 30) for query in queries]
+    axes.set_yticks(range(len(queries)), labels, family=fonts(queries))
+    axes.invert_yaxis()
+    describe(axes, title, xlabel="cosine similarity")
     return figure

@@ -66,10 +66,13 @@ def test_distributions_bars_and_hits_are_drawn_where_they_are():
     [axes] = accuracy_bars({"a": 0.5, "b": 0.75}, baseline=0.4, title="t").axes
     assert [bar.get_width() for bar in axes.patches] == [50, 75]
     assert axes.lines[0].get_xdata()[0] == 40
-    hits = pd.DataFrame({"query": ["q", "q", "r"], "rank": [1, 2, 1], "cosine": [0.9, 0.5, 0.4]})
-    axes = search_scores(hits, title="t").axes[0]
-    assert [list(line.get_ydata()) for line in axes.lines] == [[0.9, 0.5], [0.4]]
-    assert axes.get_ylim()[0] == 0
+    hits = pd.DataFrame({"query": ["q", "q", "r"], "cosine": [0.9, 0.5, 0.4]})
+    every = np.array([[0.9, 0.5, -0.1], [0.4, 0.2, 0.0]])
+    axes = search_scores(hits, every, title="t").axes[0]
+    dots = axes.lines[-1].get_xydata().tolist()
+    assert dots == [[0.9, 0], [0.5, 0], [0.4, 1]]
+    ends = {float(x) for line in axes.lines[:-1] for x in line.get_xdata()}
+    assert {-0.1, 0.0, 0.4, 0.9} <= ends  # the whole range of each query
 
 
 @pytest.mark.slow
