@@ -7,7 +7,6 @@ network. Formulas are MathML, so no script has to set them.
 import argparse
 import math
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -22,11 +21,8 @@ from micse_utils.job import job
 from micse_utils.results import write_text
 from micse_utils.settings import expanded
 from tools.clean_notebooks import clean
-from tools.run_notebooks import FIGURES, NOTEBOOKS, ROOT, expected_time
+from tools.run_notebooks import NOTEBOOKS, ROOT, expected_time, read
 
-HEADLINES = {"01": "similarity", "02": "topics", "03": "wrong_pooling"}
-HEADLINES |= {"04": "courses", "05": "scores", "06": "recall_speed"}
-"""Of each notebook's figures, the one for the index."""
 STYLE, FRAME = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".html.j2"))
 ABOUT = """# miCSE kit
 
@@ -68,20 +64,13 @@ def write_site(folder: Path, results: Path) -> list[str]:
         ValueError: a notebook is damaged, or a formula is not TeX that `formula` knows.
     """
     notebooks, runs = {}, []
-    index = [ABOUT]
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
     for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
-        name, figure = path.stem, HEADLINES[path.stem[:2]]
-        run, picture = results / name / path.name, results / name / f"{figure}.png"
-        notebook = cleaned(path)
-        if run.is_file() and sources(ran := cleaned(run)) == sources(notebook):
-            notebook = ran
+        name, run = path.stem, results / path.stem / path.name
+        notebooks[name] = cleaned(path)
+        if run.is_file() and sources(ran := cleaned(run)) == sources(notebooks[name]):
+            notebooks[name] = ran
             runs.append(name)
-        if name not in runs or not picture.is_file():
-            picture = FIGURES / f"{name[:2]}_{figure}.png"
-        shutil.copy(picture, folder / "figures" / f"{name}.png")
-        notebooks[name] = notebook
-        index.append(entry(name, notebook))
+    index = [ABOUT, *(entry(name, notebook) for name, notebook in notebooks.items())]
     index.append("[For teachers](TEACHING.html): plans for 90 minutes and half a day.")
 
     teaching = (NOTEBOOKS / "TEACHING.md").read_text(encoding="utf-8")
@@ -104,7 +93,7 @@ def write_site(folder: Path, results: Path) -> list[str]:
 def cleaned(path: Path) -> nbformat.NotebookNode:
     """Return an executed notebook as a page: with maps, without bars and paths."""
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = read(path)
     except ValueError as error:
         raise ValueError(f"{path} is damaged; make run rebuilds it") from error
     heading = ""
@@ -133,14 +122,16 @@ def title(notebook: nbformat.NotebookNode) -> str:
 
 
 def entry(name: str, notebook: nbformat.NotebookNode) -> str:
-    """Return a notebook's index entry in Markdown: title, question, minutes, figure, headline."""
+    """Return an index entry in Markdown: title, question, minutes, first figure, headline."""
     opening = notebook.cells[0].source
     question = re.search(r"(?:^|(?<=[.?!] ))[^.?!\n]*\?", opening, re.MULTILINE)[0]
     [last] = [c for c in notebook.cells if c.source.rstrip().endswith("print(headline)")]
     headline = last.outputs[-1].text.strip()
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    figure = next(o.data["image/png"] for o in outputs if "image/png" in o.get("data", {}))
     return (
-        f"## [{title(notebook)}]({name}.html)\n\n{question} *({expected_time(opening)})*\n\n"
-        f"[![{headline}](figures/{name}.png)]({name}.html)\n\n{headline}"
+        f"## [{title(notebook)}]({name}.html)\n\n{question} *({expected_time(notebook)})*\n\n"
+        f"[![{headline}](data:image/png;base64,{figure})]({name}.html)\n\n{headline}"
     )
 
 
@@ -176,7 +167,7 @@ def formula(tex: str, display: str = "inline") -> str:
     try:
         mathml = convert(tex, display=display)
     except Exception as error:  # the library's errors have no type in common
-        raise ValueError(f"cannot read the formula {shown(tex)}: {type(error).__name__}") from error
+        raise ValueError(f"cannot read the formula {shown(tex)}") from error
     if unknown := re.search(r"\\\w*", mathml):
         raise ValueError(f"the formula {shown(tex)} has an unknown command, {unknown[0]}")
     return mathml
