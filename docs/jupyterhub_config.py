@@ -12,7 +12,16 @@ KIT = KIT_DATA.parent  # the shared checkout, whose .venv the hub runs in; stude
 CACHE = os.environ.get("MICSE_CACHE", "/srv/micse-cache")  # models and data; students only read it
 
 c = get_config()  # noqa: F821  JupyterHub provides it
-c.Authenticator.allow_all = True  # everybody with an account on this server; or list allowed_users
+# Accounts of this server that may log in; or c.PAMAuthenticator.allowed_groups = {"students"}.
+c.Authenticator.allowed_users = {"ada", "bob"}
+# Passwords of these accounts travel in plain HTTP, so the hub listens on this machine only. Put a
+# proxy with TLS in front of it (nginx, Caddy), or let it speak TLS itself, on all interfaces:
+# c.JupyterHub.bind_url = "https://:443"
+# c.JupyterHub.ssl_key, c.JupyterHub.ssl_cert = "/etc/ssl/private/hub.key", "/etc/ssl/certs/hub.pem"
+c.JupyterHub.bind_url = "http://127.0.0.1:8000"
+# All students' servers share one origin: a page that one of them shows another can act as that
+# other. For students who do not trust each other, give each a host name of its own:
+# c.JupyterHub.subdomain_host = "https://hub.example.org"
 
 # The kit computes with as many threads as this allows. JupyterHub's own spawner enforces neither
 # limit; this one does: pip install jupyterhub-systemdspawner

@@ -2,18 +2,15 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import secrets
 import socket
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import httpx
-import websocket
 
 CONFIGURATION = Path(__file__).parents[1] / "docs" / "jupyterhub_config.py"
 # JupyterHub's own stand-ins for tests: they ask for no password and need no account.
@@ -57,6 +54,13 @@ class Hub:
             trust_env=False,
             timeout=60,
         )
+
+    def accepts(self, name):
+        """Whether a user of this name may log in on the hub's page."""
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=60) as browser:
+            browser.get("/hub/login")
+            form = {"username": name, "password": "x", "_xsrf": browser.cookies["_xsrf"]}
+            return browser.post("/hub/login", data=form).status_code == 302
 
     def log_out(self, name):
         """Stop a user's server."""
@@ -119,61 +123,6 @@ def running(folder, command=(sys.executable, "-m", "jupyterhub"), **environment)
     finally:
         process.terminate()  # it stops the users' servers and the proxy
         process.wait(60)
-
-
-def run_page(user, path, **parameters):
-    """Run a notebook as JupyterLab does: in the folder where it is, cell by cell.
-
-    Args:
-        user: what `Hub.log_in` returned.
-        path: of the notebook, from the user's home folder.
-        parameters: replace those of the parameters cell.
-
-    Returns:
-        The kernel's id (it still runs), and the text that the cells printed.
-
-    Raises:
-        RuntimeError: a cell failed.
-    """
-    notebook = user.get(f"contents/{path}").raise_for_status().json()["content"]
-    session = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}
-    kernel = user.post("sessions", json=session).raise_for_status().json()["kernel"]["id"]
-    channel = websocket.create_connection(
-        str(user.base_url.copy_with(scheme="ws")) + f"kernels/{kernel}/channels",
-        header=[f"Authorization: {user.headers['Authorization']}"],
-        timeout=1200,
-        http_no_proxy=["127.0.0.1"],
-    )
-    printed = []
-    with contextlib.closing(channel):
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "code":
-                printed.append(_run(channel, "".join(cell["source"])))
-                if "parameters" in cell["metadata"].get("tags", []):
-                    _run(channel, "\n".join(f"{k} = {v!r}" for k, v in parameters.items()))
-    return kernel, "".join(printed)
-
-
-def _run(channel, code):
-    """Run code in a kernel; what it printed."""
-    asked = uuid.uuid4().hex
-    header = {"msg_id": asked, "msg_type": "execute_request", "session": "s", "username": "u"}
-    content = {"code": code, "silent": False, "store_history": True, "stop_on_error": True}
-    message = {"header": header | {"version": "5.3"}, "parent_header": {}, "metadata": {}}
-    channel.send(json.dumps(message | {"content": content, "channel": "shell"}))
-    printed = ""
-    while True:
-        answer = json.loads(channel.recv())
-        if answer["parent_header"].get("msg_id") != asked:
-            continue
-        content = answer["content"]
-        match answer["msg_type"]:
-            case "stream":
-                printed += content["text"]
-            case "error":
-                raise RuntimeError(f"{content['ename']}: {content['evalue']}\nin:\n{code}")
-            case "status" if content["execution_state"] == "idle":
-                return printed
 
 
 def _free_ports(count):
