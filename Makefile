@@ -54,9 +54,8 @@ doctor: ## check the setup and report anything that would block a run; paste its
 	@if $(BIN)/python -c '' 2>/dev/null; then $(BIN)/python -m tools.doctor; \
 	elif test -e $(VENV) || test -h $(VENV); then \
 		echo "The environment in $(VENV) is broken, its Python does not start: delete $(VENV), then make run rebuilds it."; exit 1; \
-	else $(PYTHON) -m tools.doctor --before; found=$$?; \
-		echo "There is no environment in $(VENV) yet: make run creates it."; \
-		$(if $(JUPYTERHUB_SERVICE_PREFIX),echo "On this JupyterHub you need none if the first cells of the notebooks run."; )exit $$found; fi
+	else echo "There is no environment in $(VENV) yet: make run creates it."; \
+		$(if $(JUPYTERHUB_SERVICE_PREFIX),echo "On this JupyterHub you need none if the first cells of the notebooks run.";) fi
 
 # Two files at a time with a thread each: with all threads for each they would wait for one another.
 test: lint ## all checks and tests (ARGS="-m 'not slow'" for the quick ones)
@@ -83,7 +82,7 @@ clean-notebooks: $(READY) ## put back the committed outputs of notebooks that we
 html: $(READY) ## the notebooks as web pages that need no network, into results/html/ (ARGS="FOLDER" for another place)
 	@$(BIN)/python -m tools.pages $(ARGS)
 
-bundle: $(READY) ## write one archive for a room without internet: kit, packages, models and data (ARGS="FOLDER" for another place than results/)
+bundle: $(READY) ## write one archive for a room without internet: kit, packages, models and data (ARGS="FOLDER" for another place than results/bundle/)
 	@$(BIN)/python -m tools.bundle pack $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock again from pyproject.toml
@@ -116,8 +115,10 @@ moved:
 	@$(PYTHON) -m venv --clear $(VENV)
 
 unpack:
-	$(CHECK_PYTHON)
-	@$(PYTHON) -m tools.bundle unpack "$(BUNDLE)"
+	@test -f "$(BUNDLE)" || { echo "there is no archive $(BUNDLE): name the one that make bundle wrote"; exit 1; }
+	@echo "Unpacking $(BUNDLE) into bundle/"
+	@tar xf "$(BUNDLE)" --strip-components 1 micse-kit/bundle || { echo "$(BUNDLE) is damaged or not a bundle, or the disk is full"; exit 1; }
+	@$(PYTHON) -m tools.bundle check
 
 $(READY): requirements.lock pyproject.toml $(MOVED) $(if $(BUNDLE),| unpack)
 	$(CHECK_PYTHON)

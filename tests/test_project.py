@@ -84,26 +84,6 @@ def test_the_docs_name_every_variable_and_every_carrier():
             assert f"`{name}` {pinned}" in data
 
 
-def test_the_plans_for_teachers_fill_their_time_and_name_what_exists():
-    text = (ROOT / "notebooks" / "TEACHING.md").read_text(encoding="utf-8")
-    plans = re.findall(r"^\| ([^|]*) \| minutes \|.*\n\|[-|]*\n((?:\|.*\n)+)", text, re.MULTILINE)
-    minutes = {
-        name: sum(int(row.split("|")[2]) for row in rows.splitlines()) for name, rows in plans
-    }
-    assert minutes == {"90 minutes": 90, "half a day": 210}
-    assert set(re.findall(r"`make (\w+)", text)) <= set(re.findall(r"make (\w+)", help_text()))
-    assert set(re.findall(r"`(MICSE_\w+)`", text)) <= set(VARIABLES)
-
-    exercises = set(re.findall(r"\*\*(\d)\.(\d)\*\*", text))
-    there = set()
-    for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        [closing] = [t for t in ("".join(c["source"]) for c in cells) if "## Your turn" in t]
-        numbers = re.findall(r"^(\d)\. ", closing.split("## Your turn")[1], re.MULTILINE)
-        there |= {(path.name[1], number) for number in numbers}
-    assert exercises == there
-
-
 def make(*arguments, **variables):
     return subprocess.run(
         ["make", *arguments, *(f"{k}={v}" for k, v in variables.items())],
@@ -111,16 +91,6 @@ def make(*arguments, **variables):
         capture_output=True,
         text=True,
     )
-
-
-def help_text():
-    return make("help").stdout
-
-
-def test_make_help_lists_every_target_people_call():
-    listed = re.findall(r"^  make ([\w-]+)", help_text(), re.MULTILINE)
-    targets = "help run bench doctor test lint lab notebooks clean-notebooks html bundle lock clean"
-    assert listed == targets.split()
 
 
 def test_the_development_container_installs_by_make():
@@ -133,7 +103,7 @@ def test_the_development_container_installs_by_make():
 def test_an_archive_that_is_not_there_is_one_sentence():
     refused = make("run", BUNDLE="no such.tar")
     assert refused.returncode != 0
-    assert refused.stderr.startswith("there is no archive no such.tar: name the one")
+    assert "there is no archive no such.tar: name the one" in refused.stdout
 
 
 def test_a_python_that_is_too_old_or_new_or_missing_is_one_sentence(tmp_path):

@@ -1,10 +1,7 @@
-"""Packing and unpacking with small real files; wheels are built here, as pip would save them."""
+"""Packing and checking with small real files; wheels are built here, as pip would save them."""
 
-import errno
-import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,12 +17,12 @@ from micse_utils import settings
 from micse_utils.datasets.sts import load_sts
 from micse_utils.sources import hub, packaged
 from tools import bundle
-from tools.bundle import BundleError, check, pack, unpack
+from tools.bundle import check, main, pack
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = b"weights " * 1000
 COMMIT = "0" * 40
-PREFIX = "micse-kit/bundle/"
+WHEEL = "bundle/wheels/thing-1.0-py3-none-any.whl"
 
 
 @pytest.fixture
@@ -51,159 +48,67 @@ def kit(tmp_path, monkeypatch):
     monkeypatch.setattr(packaged, "fetch", lambda name: tmp_path / "cache" / name)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     wheel(tmp_path / "shop", "thing", {"thing/__init__.py": b"answer = 42\n"})
-    (tmp_path / "room").mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shop"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     return root
 
 
+def hub_holds(cache, name, files):
+    """Put a repository into the hub's cache as its client leaves it: files are links to blobs."""
+    blobs, snapshot = cache / name / "blobs", cache / name / "snapshots" / COMMIT
+    for folder in (blobs, snapshot, cache / name / "refs"):
+        folder.mkdir(parents=True)
+    (cache / name / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    for file, content in files.items():
+        (blobs / file).write_bytes(content)
+        (snapshot / file).symlink_to(f"../../blobs/{file}")
+
+
 @pytest.fixture
-def archive(kit, packed=[]):  # noqa: B006  pip is asked once for all tests
-    if not packed:
-        made = pack(kit / "results")
-        packed[:] = made.name, made.read_bytes()
-    (kit / "results").mkdir(exist_ok=True)
-    (kit / "results" / packed[0]).write_bytes(packed[1])
-    return kit / "results" / packed[0]
+def unpacked(kit, tmp_path, monkeypatch):
+    """What `tar xf` makes of the archive, on a machine whose hub's cache held two repositories."""
+    rows = b"pair\tA\tB\tscore\tjudgment\n1\ta cat\ta dog\t3.5\tNEUTRAL\n"
+    scored = {"senteval.tar": tar(member("SICK/SICK_test_annotated.txt", rows))}
+    hub_holds(tmp_path / "hub", "models--sap-ai-research--miCSE", {"config.json": WEIGHTS})
+    hub_holds(tmp_path / "hub", "datasets--princeton-nlp--datasets-for-simcse", scored)
+    hub_holds(tmp_path / "hub", "models--somebody--private", {"config.json": b"secret"})
+    pack(kit / "results" / "bundle")
+    [archive] = (kit / "results" / "bundle").glob("*.tar")
+    subprocess.run(["tar", "xf", archive], cwd=tmp_path, check=True)
+    shutil.rmtree(tmp_path / "hub")
+    return tmp_path / "micse-kit"
 
 
-def no_pip(command, **options):
-    assert "pip" not in command
-    return RUN(command, **options)
+def files_in(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
-RUN = subprocess.run
-
-
-def names(archive):
-    with tarfile.open(archive) as tar:
-        return {member.name.removeprefix("micse-kit/") for member in tar}
-
-
-def rewritten(archive, change):
-    """The archive with members changed, dropped (None) or added by `change(name, content)`."""
-    with tarfile.open(archive) as tar:
-        members = [(member, tar.extractfile(member).read()) for member in tar]
-    with tarfile.open(archive, "w") as tar:
-        for member, content in members:
-            for new, data in change(member, content):
-                new.size = len(data)
-                with_content = archive.parent / "content"
-                with_content.write_bytes(data)
-                with with_content.open("rb") as stream:
-                    tar.addfile(new, stream if new.isreg() else None)
-    return archive
-
-
-def with_list(archive, **changes):
-    """The archive with some entries of its list changed."""
-
-    def change(member, content):
-        if member.name == PREFIX + "bundle.json":
-            content = json.dumps(json.loads(content) | changes).encode()
-        yield member, content
-
-    return rewritten(archive, change)
-
-
-def test_the_archive_holds_kit_wheels_and_weights_and_names_its_machine(archive):
-    assert names(archive) == {
-        *("Makefile", "requirements.lock", ".gitignore", "micse_utils/code.py"),
-        *("bundle/bundle.json", "bundle/cache/encoder/model.bin"),
-        "bundle/wheels/thing-1.0-py3-none-any.whl",
-    }
+def test_what_is_packed_comes_out_and_installs_without_an_index(kit, unpacked, tmp_path):
+    """Kit, wheels and weights; of the hub's cache only what the notebooks need."""
+    check(unpacked)
+    made = files_in(unpacked)
+    assert made >= {"Makefile", "requirements.lock", ".gitignore", "micse_utils/code.py", WHEEL}
+    assert not [name for name in made if "private" in name or "pycache" in name]
+    assert (unpacked / "bundle" / "cache" / "encoder" / "model.bin").read_bytes() == WEIGHTS
+    [archive] = (kit / "results" / "bundle").glob("*.tar")
+    with tarfile.open(archive) as opened:
+        assert {(m.uid, m.uname, m.isreg()) for m in opened} == {(0, "", True)}
     python = "{}.{}".format(*sys.version_info)
     assert archive.name.endswith(f"-python{python}.tar") and sys.platform in archive.name
 
-
-def test_what_is_packed_comes_out_and_installs_without_an_index(archive, tmp_path):
-    unpack(archive, tmp_path)
-    assert (tmp_path / "bundle" / "cache" / "encoder" / "model.bin").read_bytes() == WEIGHTS
-    check(tmp_path)
     command = [sys.executable, "-m", "pip", "install", "--isolated", "--no-index", "--quiet"]
-    command += [f"--find-links={tmp_path / 'bundle' / 'wheels'}", f"--target={tmp_path / 'site'}"]
+    command += [f"--find-links={unpacked / 'bundle' / 'wheels'}", f"--target={tmp_path / 'site'}"]
     subprocess.run([*command, "thing==1.0"], check=True)
     assert "42" in (tmp_path / "site" / "thing" / "__init__.py").read_text(encoding="utf-8")
 
 
-def test_unpacked_by_tar_the_folder_is_a_kit_with_its_bundle(archive, tmp_path):
-    subprocess.run(["tar", "xf", archive], cwd=tmp_path, check=True)
-    check(tmp_path / "micse-kit")
-    assert (tmp_path / "micse-kit" / "Makefile").is_file()
-
-
-def test_an_archive_that_is_up_to_date_is_left_alone(archive, kit, monkeypatch, capsys):
-    before = archive.stat()
-    monkeypatch.setattr(bundle.subprocess, "run", no_pip)
-    assert pack(kit / "results") == archive
-    assert archive.stat().st_ino == before.st_ino
-    assert "up to date" in capsys.readouterr().out
-
-
-def test_an_edited_kit_is_packed_again_with_the_wheels_of_the_last_archive(
-    archive, kit, monkeypatch
-):
-    (kit / "micse_utils" / "code.py").write_text("print(1)\n", encoding="utf-8")
-    monkeypatch.setattr(bundle.subprocess, "run", no_pip)
-    pack(kit / "results")
-    with tarfile.open(archive) as tar:
-        assert tar.extractfile("micse-kit/micse_utils/code.py").read() == b"print(1)\n"
-    assert "bundle/wheels/thing-1.0-py3-none-any.whl" in names(archive)
-
-
-def test_a_different_lock_asks_pip_again(archive, kit, tmp_path, monkeypatch):
-    wheel(tmp_path / "shop", "other", {"other/__init__.py": b""})
-    (kit / "requirements.lock").write_text("other==1.0\n", encoding="utf-8")
-    pack(kit / "results")
-    assert {n for n in names(archive) if "wheels" in n} == {
-        "bundle/wheels/other-1.0-py3-none-any.whl"
-    }
-
-
-def test_wheels_that_cannot_be_had_leave_the_last_archive(archive, kit, monkeypatch):
-    before = archive.read_bytes()
-    (kit / "requirements.lock").write_text("nowhere==1.0\n", encoding="utf-8")
-    with pytest.raises(BundleError, match=r"pip could not get the packages of requirements\.lock"):
-        pack(kit / "results")
-    assert archive.read_bytes() == before and [archive] == list((kit / "results").iterdir())
-
-
-def test_models_from_the_hub_are_packed_and_found_without_it(kit, tmp_path, monkeypatch):
-    """The cache as the hub's client leaves it: files are links to blobs."""
-    cached = tmp_path / "hub" / "models--sap-ai-research--miCSE"
-    (cached / "blobs").mkdir(parents=True)
-    (cached / "blobs" / "blob").write_bytes(WEIGHTS)
-    (cached / "snapshots" / COMMIT).mkdir(parents=True)
-    (cached / "snapshots" / COMMIT / "config.json").symlink_to("../../blobs/blob")
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text(COMMIT, encoding="utf-8")
-    (tmp_path / "hub" / "models--somebody--private" / "refs").mkdir(parents=True)
-    unpack(pack(kit / "results"), kit)
-    assert {path.name for path in (kit / "bundle" / "hub").iterdir()} == {cached.name}
-
-    monkeypatch.setattr(hub, "BUNDLE", kit / "bundle")
-    monkeypatch.setattr(hub, "hub_problem", lambda: "no network")
-    shutil.rmtree(tmp_path / "hub")
-    folder, commit = hub.snapshot("sap-ai-research/miCSE", ["*.json"])
-    assert (folder / "config.json").read_bytes() == WEIGHTS
-    assert commit == COMMIT
-
-
-def test_sentevals_archive_is_packed_and_read_without_the_hub(kit, tmp_path, monkeypatch):
-    cached = tmp_path / "hub" / "datasets--princeton-nlp--datasets-for-simcse"
-    rows = b"pair\tA\tB\tscore\tjudgment\n1\ta cat\ta dog\t3.5\tNEUTRAL\n"
-    content = tar(member("SICK/SICK_test_annotated.txt", rows))
-    files = {"refs/main": COMMIT.encode(), f"snapshots/{COMMIT}/senteval.tar": content}
-    for name, text in files.items():
-        (cached / name).parent.mkdir(parents=True)
-        (cached / name).write_bytes(text)
-    unpack(pack(kit / "results"), kit)
-
-    monkeypatch.setattr(hub, "BUNDLE", kit / "bundle")
+def test_what_came_from_the_hub_is_found_without_it(unpacked, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "BUNDLE", unpacked / "bundle")
     monkeypatch.setattr(hub, "hub_problem", lambda: "no network")
     monkeypatch.setenv("MICSE_CACHE", str(tmp_path / "room"))
-    shutil.rmtree(tmp_path / "hub")
+    folder, commit = hub.snapshot("sap-ai-research/miCSE", ["*.json"])
+    assert ((folder / "config.json").read_bytes(), commit) == (WEIGHTS, COMMIT)
     pairs = load_sts("SICKRelatedness", source="hub")
     assert (pairs.first, pairs.second, pairs.gold.tolist()) == (["a cat"], ["a dog"], [3.5])
     assert pairs.provenance.revision == COMMIT
@@ -219,209 +124,66 @@ def test_the_unpacked_bundle_is_the_cache_unless_one_is_named(tmp_path, monkeypa
     assert settings.cache_folder() == tmp_path / "mine"
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"python": "3.99"}, r"PYTHON=python3\.99"),
-        ({"system": "plan9-vax"}, "plan9-vax"),
-        ({"files": {"requirements.lock": "0"}}, r"requirements\.lock"),
-        ({"installed": 10**15}, r"1000000\.0 GB"),
-    ],
-)
-def test_a_bundle_that_does_not_fit_is_refused_in_one_sentence(archive, changes, reason, tmp_path):
-    with pytest.raises(BundleError, match=reason) as refused:
-        unpack(with_list(archive, **changes), tmp_path)
-    assert "\n" not in str(refused.value)
-    assert not (tmp_path / "bundle").exists()
-
-
-@pytest.mark.parametrize(
-    ("here", "reason"),
-    [(("glibc", "2.28"), r"2\.34 .* 2\.28"), (("", ""), r"2\.34"), (("glibc", "2.34"), None)],
-)
-def test_wheels_for_a_newer_linux_are_refused_before_pip_is(
-    archive, here, reason, tmp_path, monkeypatch
-):
-    unpack(archive, tmp_path)
-    record = json.loads((tmp_path / "bundle" / "bundle.json").read_text(encoding="utf-8"))
-    for name in (
-        "bundle/wheels/a-1-cp311-cp311-manylinux_2_34_x86_64.whl",
-        "bundle/wheels/b-1-cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
-        "bundle/wheels/c-1-py3-none-manylinux_2_17_x86_64.manylinux_2_40_x86_64.whl",
+def test_a_bundle_that_does_not_fit_or_is_damaged_is_refused_in_one_sentence(unpacked):
+    listed = unpacked / "bundle" / "bundle.json"
+    record = json.loads(listed.read_text(encoding="utf-8"))
+    for changes, reason in (
+        ({"machine": "plan9-vax-python3.99"}, "for plan9-vax-python3.99, this is"),
+        ({"files": {"requirements.lock": "0"}}, "different requirements.lock"),
     ):
-        (tmp_path / name).write_bytes(b"")
-        record["files"][name] = hashlib.sha256(b"").hexdigest()
-    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(record), encoding="utf-8")
-    monkeypatch.setattr(bundle.platform, "libc_ver", lambda: here)
-    if reason is None:
-        check(tmp_path)
-    else:
-        with pytest.raises(BundleError, match=reason):
-            check(tmp_path)
+        listed.write_text(json.dumps(record | changes), encoding="utf-8")
+        with pytest.raises(RuntimeError, match=reason):
+            check(unpacked)
+    listed.write_text(json.dumps(record), encoding="utf-8")
+    (unpacked / "micse_utils" / "code.py").write_text("edited", encoding="utf-8")
+    check(unpacked)
+    weights = unpacked / "bundle" / "cache" / "encoder" / "model.bin"
+    weights.write_bytes(b"W" + WEIGHTS[1:])
+    with pytest.raises(RuntimeError, match=r"model\.bin is damaged or missing"):
+        check(unpacked)
+    listed.write_text("{", encoding="utf-8")
+    with pytest.raises(RuntimeError, match=r"bundle\.json is damaged or missing"):
+        check(unpacked)
 
 
-def test_a_missing_archive_is_named(tmp_path):
-    with pytest.raises(BundleError, match=r"usb\.tar"):
-        unpack(tmp_path / "usb.tar", tmp_path)
+def test_files_of_the_user_are_neither_overwritten_nor_packed_over(kit, tmp_path, capsys):
+    """A folder with files of somebody else is refused; wheels that pip lacks leave the archive."""
+    (tmp_path / "stick").mkdir()
+    (tmp_path / "stick" / "notes.txt").write_text("mine", encoding="utf-8")
+    assert main(["pack", str(tmp_path / "stick")]) == 1
+    assert '"notes.txt" and no marker of the kit' in capsys.readouterr().err
+    assert files_in(tmp_path / "stick") == {"notes.txt"}
+
+    assert main(["pack", str(tmp_path / "new")]) == 0
+    [archive] = (tmp_path / "new").glob("*.tar")
+    before = archive.read_bytes()
+    (kit / "requirements.lock").write_text("nowhere==1.0\n", encoding="utf-8")
+    assert main(["pack", str(tmp_path / "new")]) == 1
+    assert "pip could not get the packages" in capsys.readouterr().err
+    assert archive.read_bytes() == before
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3])
-def test_an_archive_that_was_cut_off_is_refused(archive, share, tmp_path):
-    content = archive.read_bytes()
-    archive.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(BundleError, match="damaged"):
-        unpack(archive, tmp_path)
-    assert not (tmp_path / "bundle").exists()
-    assert not list(tmp_path.glob(".bundle-*"))
-
-
-def test_a_flipped_bit_is_noticed_and_the_last_bundle_is_kept(archive, tmp_path):
-    unpack(archive, tmp_path)
-    with_list(archive, note="another list, so that it is unpacked anew")
-    content = archive.read_bytes()
-    archive.write_bytes(content.replace(WEIGHTS, b"W" + WEIGHTS[1:]))
-    with pytest.raises(BundleError, match=r"model\.bin is damaged or missing"):
-        unpack(archive, tmp_path)
-    check(tmp_path)
-
-
-def test_an_unpacked_bundle_that_was_damaged_is_noticed(archive, tmp_path):
-    unpack(archive, tmp_path)
-    (tmp_path / "bundle" / "cache" / "encoder" / "model.bin").unlink()
-    with pytest.raises(BundleError, match=r"model\.bin is damaged or missing"):
-        check(tmp_path)
-    (tmp_path / "bundle" / "bundle.json").write_text("{", encoding="utf-8")
-    with pytest.raises(BundleError, match=r"bundle\.json is damaged or missing"):
-        check(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["../out", "/out", "cache/../../out", "c:out", "..\\out"])
-def test_a_name_that_leads_out_is_refused_and_nothing_is_written(archive, name, tmp_path):
-    def change(member, content):
-        if member.name == PREFIX + "bundle.json":
-            record = json.loads(content)
-            record["files"] = {f"bundle/{name}": "0", **record["files"]}
-            content = json.dumps(record).encode()
-            evil = tarfile.TarInfo(PREFIX + name)
-            yield evil, b"evil"
-        yield member, content
-
-    with pytest.raises(BundleError):
-        unpack(rewritten(archive, change), tmp_path / "room")
-    assert not list(tmp_path.rglob("out"))
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-def test_links_and_pipes_are_refused(archive, kind, tmp_path):
-    def change(member, content):
-        if member.name.endswith("model.bin"):
-            member.type, member.linkname, content = kind, "/etc/passwd", b""
-        yield member, content
-
-    with pytest.raises(BundleError, match="damaged"):
-        unpack(rewritten(archive, change), tmp_path)
-
-
-def test_members_that_the_list_does_not_name_are_not_unpacked(archive, tmp_path):
-    def change(member, content):
-        yield member, content
-        yield tarfile.TarInfo("../escaped"), b"evil"
-        yield tarfile.TarInfo(PREFIX + "unlisted"), b"evil"
-
-    unpack(rewritten(archive, change), tmp_path / "room")
-    assert not [*tmp_path.rglob("escaped"), *tmp_path.rglob("unlisted")]
-
-
-def test_a_full_disk_is_reported_and_leaves_nothing(archive, tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(tarfile, "copyfileobj", full)
-    with pytest.raises(BundleError, match="No space left on device"):
-        unpack(archive, tmp_path / "room")
-    assert not list((tmp_path / "room").iterdir())
-
-
-def test_files_of_the_user_in_the_bundles_folder_are_kept(archive, kit, tmp_path):
-    (tmp_path / "bundle" / "cache").mkdir(parents=True)
+def test_make_unpacks_an_archive_and_keeps_files_beside_it(kit, tmp_path):
+    """`make run BUNDLE=…`; here without what comes after it."""
+    pack(kit / "results" / "bundle")
+    [archive] = (kit / "results" / "bundle").glob("*.tar")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "notes.txt").write_text("mine", encoding="utf-8")
-    unpack(archive, tmp_path)
-    (tmp_path / "bundle" / "cache" / "more.bin").write_text("mine, too", encoding="utf-8")
-    (kit / "micse_utils" / "code.py").write_text("print(1)\n", encoding="utf-8")
-    unpack(pack(kit / "results"), tmp_path)
+    make = ["make", "-C", str(tmp_path), "unpack", "PYTHON=true"]
+    subprocess.run([*make, f"BUNDLE={archive}"], check=True, capture_output=True)
     check(tmp_path)
     assert (tmp_path / "bundle" / "notes.txt").read_text(encoding="utf-8") == "mine"
-    assert (tmp_path / "bundle" / "cache" / "more.bin").read_text(encoding="utf-8") == "mine, too"
+    archive.write_text("no archive", encoding="utf-8")
+    refused = subprocess.run([*make, f"BUNDLE={archive}"], capture_output=True, text=True)
+    assert refused.returncode and "is damaged or not a bundle" in refused.stdout
 
 
-def test_wheels_of_an_earlier_lock_do_not_pile_up(archive, tmp_path):
-    """The kit was updated, then the archive that belongs to it was unpacked."""
-    unpack(archive, tmp_path)
-    kept = (tmp_path / "bundle" / "wheels" / "mine-1.0.whl", tmp_path / "bundle" / "notes.txt")
-    old = tmp_path / "bundle" / "wheels" / "thing-0.9-py3-none-any.whl"
-    for file in (*kept, old):
-        file.write_bytes(b"0")
-    record = json.loads((tmp_path / bundle.LIST).read_text(encoding="utf-8"))
-    record["files"] |= {f"bundle/wheels/{old.name}": "0", "requirements.lock": "0"}
-    (tmp_path / bundle.LIST).write_text(json.dumps(record), encoding="utf-8")
-    unpack(archive, tmp_path)
-    check(tmp_path)
-    assert not old.exists()
-    assert [file.read_bytes() for file in kept] == [b"0", b"0"]
-
-
-def test_a_call_that_is_cut_off_among_the_files_loses_none_of_the_users(
-    archive, kit, tmp_path, monkeypatch
-):
-    unpack(archive, tmp_path)
-    (mine := tmp_path / "bundle" / "notes.txt").write_text("mine", encoding="utf-8")
-    (kit / "micse_utils" / "code.py").write_text("print(1)\n", encoding="utf-8")
-    newer = pack(kit / "results")
-    replace = Path.replace
-    for calls in range(3):
-
-        def cut_off(path, target, left=[calls]):  # noqa: B006  counts the calls of one round
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            return replace(path, target)
-
-        monkeypatch.setattr(Path, "replace", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            unpack(newer, tmp_path)
-        monkeypatch.setattr(Path, "replace", replace)
-        assert mine.read_text(encoding="utf-8") == "mine"
-    unpack(newer, tmp_path)
-    check(tmp_path)
-    assert mine.read_text(encoding="utf-8") == "mine"
-
-
-def test_a_file_that_is_no_archive_is_not_overwritten(archive, kit):
-    archive.write_text("mine", encoding="utf-8")
-    with pytest.raises(BundleError, match=re.escape(str(archive))):
-        pack(kit / "results")
-    assert archive.read_text(encoding="utf-8") == "mine"
-
-
-def test_what_a_killed_call_left_is_removed_by_the_next(archive, tmp_path):
-    (tmp_path / ".bundle-killed" / "bundle").mkdir(parents=True)
-    unpack(archive, tmp_path)
-    assert not list(tmp_path.glob(".bundle-*"))
-
-
-def test_a_bundle_that_is_up_to_date_is_left_alone(archive, tmp_path, capsys):
-    unpack(archive, tmp_path)
-    before = (tmp_path / "bundle").stat().st_ino
-    unpack(archive, tmp_path)
-    assert (tmp_path / "bundle").stat().st_ino == before
-    assert capsys.readouterr().out.count("Unpacking") == 1
-
-
-def test_a_bare_python_can_unpack():
+def test_a_bare_python_can_check():
     """No site-packages: what runs before the installation may import nothing that is installed."""
     command = [sys.executable, "-I", "-S", "-c"]
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tools import bundle; "
-    code += "sys.exit(bundle.main(['unpack', 'no-such.tar']))"
+    code += "sys.exit(bundle.main(['check']))"
     done = subprocess.run([*command, code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("there is no archive no-such.tar")
+    assert done.stderr.startswith("bundle/bundle.json is damaged or missing")
