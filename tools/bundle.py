@@ -22,8 +22,7 @@ from micse_utils.settings import BUNDLE, expanded
 ROOT = BUNDLE.parent
 KIT = "micse-kit"
 """The folder that an archive unpacks to; wheels, weights and texts are in its `bundle/`."""
-LIST = "bundle/bundle.json"
-"""The machine that a bundle was made for, and the SHA-256 of every file of the kit and of it."""
+LIST = "bundle/bundle.json"  # the machine that it was made for, and the SHA-256 of every file
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from micse_utils.settings import expanded
 from tools.clean_notebooks import clean
 from tools.run_notebooks import NOTEBOOKS, ROOT, expected_time, read
 
+STYLES = ("xcode", "monokai")  # of code, on light and on dark screens
 STYLE, FRAME = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".html.j2"))
 ABOUT = """# miCSE kit
 
@@ -52,10 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 def write_site(folder: Path, results: Path) -> list[str]:
     """Write the index, a page for each notebook, and the notes for teachers.
 
-    Args:
-        folder: gets the pages; their links are relative, so it can be moved and copied.
-        results: results folder. A notebook's last run there goes before the committed one, if its
-            cells are still the same.
+    A notebook's last run in `results` goes before the committed one, if its cells are the same.
 
     Returns:
         Names of the notebooks whose run was taken.
@@ -86,7 +84,9 @@ def write_site(folder: Path, results: Path) -> list[str]:
         resources = {"title": pages[name], "pages": pages}
         html, _ = exporter.from_notebook_node(notebook, resources)
         write_text(folder / f"{name}.html", html)
-    write_text(folder / "style.css", stylesheet())
+    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in STYLES)
+    colours = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+    write_text(folder / "style.css", colours + STYLE.read_text(encoding="utf-8"))
     return runs
 
 
@@ -171,14 +171,6 @@ def formula(tex: str, display: str = "inline") -> str:
     if unknown := re.search(r"\\\w*", mathml):
         raise ValueError(f"the formula {shown(tex)} has an unknown command, {unknown[0]}")
     return mathml
-
-
-def stylesheet() -> str:
-    """Return the style sheet of all pages, with code colours for light and dark screens."""
-    light = HtmlFormatter(style="xcode").get_style_defs(".highlight")
-    dark = HtmlFormatter(style="monokai").get_style_defs(".highlight")
-    night = f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
-    return "\n".join([light, night, STYLE.read_text(encoding="utf-8")])
 
 
 if __name__ == "__main__":

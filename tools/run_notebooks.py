@@ -34,7 +34,6 @@ from tools.clean_notebooks import clean, plain_widgets
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-FIGURES = NOTEBOOKS / "figures"
 REPORT_SECONDS = 60
 QUICK = {"limit": 500, "triplet_count": 100, "held_out": 50, "same_from": 0.7, "quick": True}
 QUICK |= {"tasks": ["kit sample"], "train_sentences": 64, "transfer_limit": 400}
@@ -179,7 +178,7 @@ def run(name: str, folder: Path, parameters: dict, *, force: bool, in_place: boo
             clean(notebook)
             write_atomically(path, lambda place: nbformat.write(notebook, place))
             for figure in folder.glob("*.png"):
-                shutil.copy(figure, FIGURES / f"{name[:2]}_{figure.name}")
+                shutil.copy(figure, NOTEBOOKS / "figures" / f"{name[:2]}_{figure.name}")
         headline = (json_or_none(folder / "metrics.json") or {}).get("headline", "no metrics.json")
         work.finish({"inputs": inputs, "headline": headline})
     return f"{name}: {seconds:.0f} s: {headline}"

@@ -27,7 +27,8 @@ CELLS = [
     'seed = 0  # of x = 1\nsentence = "a = b"\nplot = False\nresults = "."',
     "import json, os, pathlib, random\n"
     "if plot:\n    import matplotlib.pyplot as plt\n    plt.plot([1, 2])",
-    'print(os.environ["OMP_WAIT_POLICY"])',
+    'print(os.environ["OMP_WAIT_POLICY"])\n'
+    'if sentence == "fail":\n    raise ValueError("no model; source=\'hub\'\\nand more")',
     'folder = pathlib.Path(results)\n(folder / "begun").touch()\n'
     'while (folder / "wait").exists():\n    pass',
     "value = random.Random(seed).random()\n"
@@ -133,6 +134,17 @@ def test_it_says_why_a_page_runs_again_and_keeps_what_people_wrote(run_short, sh
     said = run_short(tmp_path, "--force")
     assert "running (changed: parameters, MICSE_ variables)" in said
     assert (folder / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_failing_cell_is_one_line_and_loses_nothing(run_short, tmp_path):
+    run_short(tmp_path)
+    metrics = (tmp_path / "01_short" / "metrics.json").read_bytes()
+    said = run_short(tmp_path, "-p", "sentence", "fail", status=1)
+    unfinished = tmp_path / "01_short" / "01_short.unfinished.ipynb"
+    failed = f"FAILED, ValueError: no model; SOURCE='hub'\n  in cell 4 of {unfinished}\n"
+    assert failed in said and "Traceback" not in said
+    assert unfinished.is_file()
+    assert (tmp_path / "01_short" / "metrics.json").read_bytes() == metrics
 
 
 def test_settings_and_places_of_the_user_leave_pages_whole(run_short, short, tmp_path):
