@@ -5,8 +5,12 @@ network. Formulas are MathML, so no script has to set them.
 """
 
 import argparse
+import base64
+import hashlib
+import html
 import math
 import re
+import struct
 import sys
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from pygments.formatters import HtmlFormatter
 
 from micse_utils.checks import shown
 from micse_utils.job import job
+from micse_utils.plotting.interactive import FRAMES
 from micse_utils.results import write_text
 from micse_utils.settings import expanded
 from tools.clean_notebooks import clean
@@ -82,8 +87,8 @@ def write_site(folder: Path, results: Path) -> list[str]:
     exporter = HTMLExporter(raw_template=frame, template_name="basic", filters=filters)
     for name, notebook in notebooks.items():
         resources = {"title": pages[name], "pages": pages}
-        html, _ = exporter.from_notebook_node(notebook, resources)
-        write_text(folder / f"{name}.html", html)
+        page, _ = exporter.from_notebook_node(notebook, resources)
+        write_text(folder / f"{name}.html", page)
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in STYLES)
     colours = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
     write_text(folder / "style.css", colours + STYLE.read_text(encoding="utf-8"))
@@ -105,10 +110,37 @@ def cleaned(path: Path) -> nbformat.NotebookNode:
         if cell.cell_type == "markdown":
             heading = (re.findall(r"(?m)^#+ (.*)", cell.source) or [heading])[-1]
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output.metadata["image/png"] = {"alt": f"Figure of the section: {heading}"}
+            data = output.get("data", {})
+            if FRAMES in data:
+                output.data = {"text/html": choice(**data[FRAMES])}
+            elif "image/png" in data:
+                width, height = struct.unpack(">II", base64.b64decode(data["image/png"])[16:24])
+                image = {
+                    "alt": f"Figure of the section: {heading}",
+                    "unconfined": width > 2 * height,
+                }
+                output.metadata["image/png"] = image
     clean(notebook, largest=math.inf)
     return notebook
+
+
+def choice(control: str, frames: dict[str, str]) -> str:
+    """Return a figure that moves without a script: buttons, each of which shows a frame.
+
+    Args:
+        control: what is chosen, such as a rate.
+        frames: PNG in base64 of each value.
+    """
+    group, parts = hashlib.sha256("".join(frames.values()).encode()).hexdigest()[:8], []
+    for number, (value, png) in enumerate(frames.items()):
+        key, name = f"{group}-{number}", html.escape(f"{control} {value}")
+        parts.append(
+            f'<input type="radio" name="{group}" id="{key}" {"" if number else "checked"}>'
+            f'<label for="{key}">{html.escape(value)}</label>'
+            f'<img alt="{name}" src="data:image/png;base64,{png}">'
+        )
+    legend = f"<legend>{html.escape(control)}</legend>"
+    return f'<fieldset class="frames">{legend}{"".join(parts)}</fieldset>'
 
 
 def sources(notebook: nbformat.NotebookNode) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from micse_utils.plotting.maps import interactive_map
 from tools import pages
-from tools.pages import cleaned, formula, main, markdown_to_html, write_site
+from tools.pages import choice, cleaned, formula, main, markdown_to_html, write_site
 from tools.run_notebooks import NOTEBOOKS, ROOT
 
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
@@ -231,3 +231,13 @@ def test_links_stay_among_the_pages_or_lead_to_the_web():
         ("[read me](../README.md)", "read me"),
     ):
         assert markdown_to_html(written).strip() == f"<p>{shown}</p>"
+
+
+def test_a_choice_of_frames_has_a_labelled_button_for_each():
+    text = choice("dropout", {"0.1": "AAAA", "<b>": "BBBB"})
+    assert [image["alt"] for image in Page(text).images] == ["dropout 0.1", "dropout <b>"]
+    buttons = re.findall(r'<input type="radio" name="(\w+)" id="([\w-]+)" (\w*)>', text)
+    assert len({name for name, _, _ in buttons}) == 1
+    assert [checked for _, _, checked in buttons] == ["checked", ""]
+    labels = re.findall(r'<label for="([\w-]+)">([^<]*)</label><img', text)
+    assert labels == [(buttons[0][1], "0.1"), (buttons[1][1], "&lt;b&gt;")]
