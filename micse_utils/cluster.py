@@ -1,7 +1,7 @@
 """Encode a table of any size, each row once, in this process or on Ray; run functions on Ray.
 
-Every block of the input becomes one file of the output, named by its place in the input and written
-atomically. So after a crash only missing blocks are encoded.
+Every block of rows becomes one file, named by its place in the table and written atomically. So
+after a crash only missing blocks are encoded.
 """
 
 import contextlib
@@ -10,15 +10,12 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import socket
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -26,19 +23,18 @@ import pyarrow.parquet
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
-from micse_utils.datasets.tables import Block, Source
+from micse_utils.datasets.tables import Source
 from micse_utils.device import allowed_cores
 from micse_utils.encoding import WINDOW, encode
 from micse_utils.job import job
 from micse_utils.models import load_model, quiet
 from micse_utils.provenance import Provenance, versions
-from micse_utils.results import replace
+from micse_utils.results import write_atomically
 
-RECORD, UNFINISHED = "_encoding.json", ".unfinished"
-"""In the output: the record of the finished work; a folder for files that are being written."""
+RECORD = "_encoding.json"  # in the output, of the finished work
 METADATA = b"micse"  # key of a block's counts among the metadata of its file
 CPUS = 8  # cores of a worker, if a machine has as many: batches are too small to keep more busy
-TRIES = 3  # of starting Ray; crashes of a worker that Ray restarts
+TRIES = 3  # restarts of a worker that dies, and of its block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,53 +97,29 @@ def encode_files(
     settings = dataclasses.asdict(recipe) | {"column": source.column, "input_sha256": source.sha256}
     names = source.block_names(recipe.block_rows)
     with job(output, settings, record=RECORD) as work:
+        for unfinished in work.folder.glob(".[0-9]*-*.parquet"):  # by a worker that died
+            unfinished.unlink()
         there = {path.stem for path in work.folder.glob("*.parquet")}
-        if there - {*names}:
-            raise ValueError(
-                f"{work.folder / min(there - {*names})}.parquet is not of this work: move it"
-            )
-        summary = _summary(work.folder, there)
+        if foreign := sorted(there - {*names}):
+            raise ValueError(f"{work.folder / foreign[0]}.parquet is not of this work: move it")
+        before = _summary(work.folder, there)
         if work.record and len(there) == len(names):
             return work.record | {"encoded": 0}
-        unfinished = work.folder / UNFINISHED
-        shutil.rmtree(unfinished, ignore_errors=True)  # what workers left that died
-        unfinished.mkdir()
-        try:
-            worker = Worker(recipe, source.column, work.folder.absolute())
-            if model is not None:
-                worker.model = model
-            blocks = _missing(source, recipe.block_rows, {*names}, frozenset(there))
-            run = (
-                _on_workers(blocks, worker, workers, cpus, gpus)
-                if workers
-                else map(worker.encode_block, blocks)
-            )
-            encoded = 0
-            with tqdm(
-                total=source.rows, initial=summary["rows"], desc="encode", disable=not progress
-            ) as bar:
-                for rows in run:
-                    encoded += rows
-                    bar.update(rows)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        summary = _summary(work.folder, names)
-        if summary["rows"] != source.rows:
-            raise ValueError(
-                f"the input changed while it was read; delete {work.folder}, run again"
-            )
-        record = settings | summary | {"encoded": encoded, "versions": versions()}
-        work.finish(record)
-        return record
-
-
-def _missing(source: Source, rows: int, names: set[str], done: frozenset[str]) -> Iterator[Block]:
-    """Read the blocks that are not done yet."""
-    for number in range(len(source.files)):
-        for block in source.blocks(number, rows, done):
-            if block.name not in names:
-                raise ValueError(f"{source.files[number]} changed while it was read")
-            yield block
+        worker = Worker(recipe, source.column, work.folder.absolute(), model)
+        blocks = source.blocks(recipe.block_rows, there)
+        if workers:
+            run = _on_workers(blocks, worker, workers, num_cpus=cpus, num_gpus=gpus)
+        else:
+            run = (worker.encode_block(*block) for block in blocks)
+        with tqdm(
+            total=source.rows, initial=before["rows"], desc="encode", disable=not progress
+        ) as bar:
+            for rows in run:
+                bar.update(rows)
+        after = _summary(work.folder, names)
+        encoded = {"encoded": after["rows"] - before["rows"], "versions": versions()}
+        work.finish(settings | after | encoded)
+        return work.record
 
 
 def _summary(folder: Path, blocks: Iterable[str]) -> dict[str, object]:
@@ -176,10 +148,13 @@ class Worker:
     recipe: Recipe
     column: str
     folder: Path
+    given: SentenceTransformer | None = None
 
     @cached_property
     def model(self) -> SentenceTransformer:
-        """Load the model of the recipe on this machine."""
+        """Load the model of the recipe on this machine, unless it is given."""
+        if self.given is not None:
+            return self.given
         with quiet():
             model = load_model(self.recipe.model, source=self.recipe.source)
         if model.provenance != self.recipe.provenance:
@@ -189,20 +164,17 @@ class Worker:
             )
         return model
 
-    def encode_block(self, block: Block) -> int:
+    def encode_block(self, name: str, table: pa.Table) -> int:
         """Write a block with its embeddings; return its number of rows."""
-        name, table = block
-        texts = table[self.column].to_pylist()
-        is_text = np.array([text is not None for text in texts])
+        texts = table[self.column]
+        is_text = texts.is_valid().to_numpy()
         size = self.model.get_embedding_dimension()
         vectors = np.zeros((len(texts), size), np.float32)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if is_text.any():
-                given = [text for text in texts if text is not None]
-                vectors[is_text] = encode(
-                    self.model, given, max_length=self.recipe.max_length, progress=False
-                )
+                given, length = texts.drop_null().to_pylist(), self.recipe.max_length
+                vectors[is_text] = encode(self.model, given, max_length=length, progress=False)
         if self.recipe.half:
             if (largest := np.abs(vectors).max()) > np.finfo(np.float16).max:
                 raise ValueError(f"embeddings reach {largest:,.0f}, float16 65,504: omit --half")
@@ -218,46 +190,38 @@ class Worker:
         columns = table.column_names
         table = table.append_column(self.recipe.into, column)
         table = table.replace_schema_metadata({METADATA: json.dumps(counts)})
-        temporary = self.folder / UNFINISHED / f"{name}-{uuid4().hex}"
-        with temporary.open("wb") as stream:
-            # Vectors are all distinct: looking for repeated values would only take time.
-            pa.parquet.write_table(table, stream, use_dictionary=columns)
-            os.fsync(stream.fileno())
-        replace(temporary, self.folder / f"{name}.parquet")
+        # Vectors are all distinct: looking for repeated values would only take time.
+        write_atomically(
+            self.folder / f"{name}.parquet",
+            lambda path: pa.parquet.write_table(table, path, use_dictionary=columns),
+        )
         return len(texts)
 
 
 def _on_workers(
-    blocks: Iterable[Block], worker: Worker, workers: int, cpus: float, gpus: float
+    blocks: Iterable[tuple[str, pa.Table]], worker: Worker, workers: int, **share: float
 ) -> Iterator[int]:
     """Encode blocks on Ray, two waiting for each worker; Ray restarts one that dies."""
     import ray
+    from ray.util import ActorPool
 
-    actor = ray.remote(max_restarts=TRIES, max_task_retries=TRIES)(Worker)
-    actor = actor.options(num_cpus=cpus, num_gpus=gpus)
+    actor = ray.remote(max_restarts=TRIES, max_task_retries=TRIES, **share)(Worker)
     parts = worker.recipe, worker.column, worker.folder
-    free, pending = deque([actor.remote(*parts) for _ in range(workers)] * 2), {}
-
-    def finished() -> int:
-        (ready,), _ = ray.wait(list(pending))
-        free.append(pending.pop(ready))
-        try:
-            return ray.get(ready)
-        except ray.exceptions.RayTaskError as error:
-            raise RuntimeError(f"a worker stopped: {error.cause}") from error
-        except ray.exceptions.RayError as error:
-            raise RuntimeError(
-                f"a block killed its worker {TRIES + 1} times; is there enough memory? Use fewer "
-                "--workers or --block-rows"
-            ) from error
-
-    for block in blocks:
-        if not free:
-            yield finished()
-        one = free.popleft()
-        pending[one.encode_block.remote(block)] = one
-    while pending:
-        yield finished()
+    pool = ActorPool([actor.remote(*parts) for _ in range(workers)] * 2)
+    try:
+        for block in blocks:
+            if not pool.has_free():
+                yield pool.get_next_unordered()
+            pool.submit(lambda one, block: one.encode_block.remote(*block), block)
+        while pool.has_next():
+            yield pool.get_next_unordered()
+    except ray.exceptions.RayTaskError as error:
+        raise RuntimeError(f"a worker stopped: {error.cause}") from error
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(
+            f"a block killed its worker {TRIES + 1} times; is there enough memory? Use fewer "
+            "--workers or --block-rows"
+        ) from error
 
 
 def on_ray(
@@ -309,31 +273,24 @@ def connected(address: str | None = None) -> Iterator[None]:
         _check_address(address)
     import ray
 
+    kind, doing = (ConnectionError, "answer") if address else (RuntimeError, "start")
     try:
-        _start(address, options)
+        for seconds in (0,) if address else (5, 20, 0):  # a busy machine may need several tries
+            try:
+                ray.init(address or "local", **options)
+                break
+            except Exception as error:  # Ray has no class for this
+                ray.shutdown()
+                if not seconds:
+                    reason = str(error).strip().partition("\n")[0]
+                    raise kind(
+                        f"Ray does not {doing} ({reason}); try again when the machine is less "
+                        "busy, or set RAY_AUTH_MODE=token if a cluster asks for one"
+                    ) from error
+            time.sleep(seconds)
         yield
     finally:
         ray.shutdown()
-
-
-def _start(address: str | None, options: dict[str, object]) -> None:
-    """Start Ray or connect to it; on a busy machine it may need more than one try."""
-    import ray
-
-    for seconds in (5, 20, None):
-        try:
-            ray.init(address or "local", **options)
-            return
-        except Exception as error:  # Ray has no class for this
-            ray.shutdown()
-            if address or seconds is None:
-                reason = str(error).strip().split("\n")[0]
-                kind = ConnectionError if address else RuntimeError
-                raise kind(
-                    f"Ray does not {'answer' if address else 'start'} ({reason}); try again when "
-                    "the machine is less busy, or set RAY_AUTH_MODE=token if a cluster asks for one"
-                ) from error
-            time.sleep(seconds)
 
 
 def _check_address(address: str) -> None:

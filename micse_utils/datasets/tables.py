@@ -8,223 +8,159 @@ import hashlib
 import lzma
 import math
 import os
-import re
-import warnings
+import posixpath
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import NamedTuple
-from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
 
 from micse_utils.checks import shown
-from micse_utils.datasets.formats import (
-    CHUNK,
-    COMPRESSED,
-    CSV,
-    READERS,
-    TEXT,
-    JSONLines,
-    Reader,
-    reader_of,
-    unified,
-)
+from micse_utils.datasets.formats import COMPRESSED, READERS, Parquet, common, reader_of
 from micse_utils.settings import expanded, file_at, folder_at
 
 DAMAGE = (UnicodeError, pa.lib.ArrowException, EOFError, OSError, zlib.error, lzma.LZMAError)
 """What libraries raise of a damaged file."""
 
 
-class Block(NamedTuple):
-    """Some consecutive rows of a file."""
-
-    name: str  # from the numbers of the file and the block; names sort as the rows do
-    table: pa.Table  # with the columns and types of `Source.schema`
-
-
 @dataclass(frozen=True)
 class Source:
-    """Files with a table, which can be read again on a different machine."""
+    """Files that hold a table."""
 
     filesystem: fsspec.AbstractFileSystem
-    files: list[str]
+    files: dict[str, tuple]  # size and time of each when it was hashed
     column: str  # the one with the texts
     schema: pa.Schema  # of all files together
-    counts: list[int]  # rows of each file
-    partitions: list[dict[str, str | None]]  # columns that folders name, as in `lang=de/a.parquet`
+    rows: int
     sha256: str  # of the files' hex digests, one after the other
-    states: list[tuple]  # size and time of each file when it was hashed
-
-    @property
-    def rows(self) -> int:
-        """Rows of all files together."""
-        return sum(self.counts)
 
     def block_names(self, rows: int) -> list[str]:
-        """Return the names of all blocks of `rows` rows."""
-        return [
-            _block_name(number, position)
-            for number, count in enumerate(self.counts)
-            for position in range(math.ceil(count / rows))
-        ]
+        """Return the names of the blocks of `rows` rows; they sort as the rows do."""
+        return [f"{number:07d}" for number in range(math.ceil(self.rows / rows))]
 
-    def blocks(self, number: int, rows: int, done: frozenset[str] = frozenset()) -> Iterator[Block]:
-        """Yield the blocks of a file, `rows` each (the last fewer), without those `done`.
+    def blocks(self, rows: int, done: set[str] = frozenset()) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the name and the table of each block of `rows` rows that is not `done`.
 
         Raises:
-            ValueError: the file cannot be read as what its suffix says, or has changed.
+            ValueError: a file cannot be read as what its suffix says, or has changed.
         """
-        file = self.files[number]
-        self._check_unchanged(number)
-        with _readable(file):
-            tables = reader_of(file)(self.filesystem, file, self.column).tables(self.schema)
-            tables = (self._as_schema(table, self.partitions[number]) for table in tables)
-            for position, table in enumerate(_rebatch(tables, rows)):
-                if (name := _block_name(number, position)) not in done:
-                    self._check_unchanged(number)
-                    yield Block(name, table)
-
-    def _check_unchanged(self, number: int) -> None:
-        if _state(self.filesystem, self.files[number]) != self.states[number]:
-            raise ValueError(f"{self.files[number]} has changed since it was opened; start again")
+        names = iter(self.block_names(rows))
+        for table in _rebatch(self._tables(), rows):
+            if (name := next(names)) not in done:
+                yield name, table
 
     def texts(self) -> Iterator[str | None]:
         """Yield the text of each row, or None if it has none."""
-        for number in range(len(self.files)):
-            for block in self.blocks(number, CHUNK):
-                yield from block.table[self.column].to_pylist()
+        for table in self._tables():
+            yield from table[self.column].to_pylist()
 
-    def _as_schema(self, table: pa.Table, partition: dict[str, str | None]) -> pa.Table:
-        columns = []
-        for field in self.schema:
-            if field.name in partition:
-                columns.append(pa.array([partition[field.name]] * len(table), field.type))
-            elif field.name in table.column_names:
-                columns.append(table[field.name].cast(field.type))  # null to what others hold
-            else:
-                columns.append(pa.nulls(len(table), field.type))
-        return pa.table(columns, schema=self.schema)
+    def _tables(self) -> Iterator[pa.Table]:
+        """Yield the rows of each file; what was read is yielded only if the file is unchanged."""
+        seen = 0
+        for file in self.files:
+            self.check_unchanged(file)
+            with _readable(file):
+                for table in reader_of(file)(self.filesystem, file, self.column).tables(
+                    self.schema
+                ):
+                    seen += len(table)
+                    self.check_unchanged(file, grown=seen > self.rows)
+                    yield table
+
+    def check_unchanged(self, file: str, *, grown: bool = False) -> None:
+        """Raise ValueError if the file is not the one that was hashed."""
+        if grown or _state(self.filesystem, file) != self.files[file]:
+            raise ValueError(f"{file} has changed since it was opened; start again")
 
 
-def open_source(place: str | os.PathLike, column: str | None = TEXT) -> Source:
+def open_source(place: str | os.PathLike, column: str) -> Source:
     """Find the files of a table, read them once, and look at their columns.
 
     So a damaged file is found before the work begins. Columns of CSV are text; an empty cell is
     null, and words such as NA are words. JSON may bring a new column or type in any line; a column
-    of several types becomes text in all files, each value as JSON writes it. What is not read in a
-    folder is named in a printed line: linked folders, archives, files of an unknown suffix.
+    of several types becomes text in all files. What is not read in a folder is named in a printed
+    line: linked folders, archives, files of an unknown suffix.
 
     Args:
         place: a file, a folder, a pattern such as `folder/*.csv`, or any of these as a URL that
             fsspec knows. The name of an existing file or folder is never taken for a pattern. In
             a folder, names that begin with a dot or an underscore are left out.
-        column: the one with the texts; None if there is just one.
+        column: the one with the texts.
 
     Raises:
         FileNotFoundError: no such place, or it is empty.
-        ValueError: no table there, files of several kinds, no such column or one without text, or
-            a file that cannot be read, can be read in two ways, or changes meanwhile.
+        ValueError: no table there, files of several kinds or in folders such as `lang=de`, no such
+            column or one without text, or a file that cannot be read, can be read in two ways, or
+            changes meanwhile.
     """
-    filesystem, root, found = _found(os.fspath(place))
-    files = {name: reader_of(name) for name in found if reader_of(name)}
-    if not found:
+    filesystem, found, left = _found(os.fspath(place))
+    if not found and not left:
         raise FileNotFoundError(f"{shown(str(place))} does not exist, or holds nothing")
-    if not files:
+    if len(kinds := {*found.values()}) != 1:
         raise ValueError(
-            f"{shown(str(place))} must be or hold {', '.join(READERS)}, all but .parquet also as "
-            f"{', '.join(COMPRESSED)}"
+            f"{shown(str(place))} must be or hold files of one kind: {', '.join(READERS)}, all but "
+            f".parquet also as {', '.join(COMPRESSED)}; 'folder/*.csv' takes some of them"
         )
-    if len(set(files.values())) > 1:
-        raise ValueError(
-            f"{place} must hold files of one kind, such as 'folder/*.csv', got {shown(list(files))}"
-        )
-    if left := [str(PurePosixPath(name).relative_to(root)) for name in found if name not in files]:
+    if left:
         print(f"not read in {place}: {shown(', '.join(left))}")
-    if column is None:
-        first = next(iter(files))
-        with _readable(first):
-            column = _only_column(reader_of(first)(filesystem, first, None))
-    schema, counts, partitions, digests = pa.schema([]), [], [], ""
-    states = [_state(filesystem, file) for file in files]
-    for file, reader in files.items():
-        partition = _partition(PurePosixPath(file).relative_to(root))
+    [reader], types, count, digests = kinds, {}, 0, ""
+    states = {file: _state(filesystem, file) for file in found}
+    for file in found:
         with _readable(file):
-            columns, rows = reader(filesystem, file, column).scan()
-        columns = pa.schema([*columns, *(pa.field(name, pa.string()) for name in partition)])
-        if repeated := [n for n in columns.names if columns.names.count(n) > 1]:
-            raise ValueError(f"{file} has two columns named {shown(repeated[0])}; rename one")
-        schema = unified(schema, columns, file, as_text=reader is JSONLines)
-        counts.append(rows)
-        partitions.append(partition)
+            schema, rows = reader(filesystem, file, column).scan()
+        if len({*schema.names}) < len(schema):
+            raise ValueError(f"{file} has two columns of one name; rename one")
+        for name, kind in zip(schema.names, schema.types, strict=True):
+            shared = common(earlier := types.get(name, kind), kind)
+            if shared is None and reader is Parquet:
+                raise ValueError(f"{file}: column '{name}' is {kind}, in files before it {earlier}")
+            types[name] = shared or pa.string()
+        count += rows
         with filesystem.open(file, "rb") as stream:
-            digests += hashlib.file_digest(stream, "sha256").hexdigest() + str(partition or "")
-    if column not in schema.names:
-        raise ValueError(f"{place} has no column {shown(column)}; it has {', '.join(schema.names)}")
-    if not _is_text(kind := schema.field(column).type):
-        raise ValueError(f"column '{column}' of {place} must hold text, got {kind}")
-    if not any(counts):
+            digests += hashlib.file_digest(stream, "sha256").hexdigest()
+    if reader is not Parquet:  # a column without any value
+        types = {n: pa.string() if pa.types.is_null(kind) else kind for n, kind in types.items()}
+    if column not in types:
+        raise ValueError(f"{place} has no column {shown(column)}; it has {', '.join(types)}")
+    if not _is_text(types[column]):
+        raise ValueError(f"column '{column}' of {place} must hold text, got {types[column]}")
+    if not count:
         raise ValueError(f"{place} has no rows")
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
-    source = Source(filesystem, list(files), column, schema, counts, partitions, sha256, states)
-    for number in range(len(files)):
-        source._check_unchanged(number)
+    source = Source(filesystem, states, column, pa.schema(types), count, sha256)
+    for file in found:
+        source.check_unchanged(file)
     return source
 
 
-def located(place: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system and the path of a URL or of a local path."""
+def _found(place: str) -> tuple[fsspec.AbstractFileSystem, dict[str, type], list[str]]:
+    """Return the file system, the files with their readers, and the names of what is not read."""
     if "://" in place and not (file_at(place) or folder_at(place)):
-        return fsspec.url_to_fs(place)
-    return fsspec.filesystem("file"), expanded(place).absolute().as_posix()
-
-
-def _found(place: str) -> tuple[fsspec.AbstractFileSystem, str, list[str]]:
-    """Return the file system, the folder that is searched, and the files found in it, sorted."""
-    filesystem, path = located(place)
-    if filesystem.isfile(path):
-        return filesystem, str(PurePosixPath(path).parent), [path]
-    root, names = path, None
-    if not filesystem.isdir(path) and (magic := re.search(r"[*?[]", path)):
-        root = path[: magic.start()].rpartition("/")[0] or "."
-        found = filesystem.glob(path, detail=True)
-        names = [name for name, about in found.items() if about["type"] == "file"]
-    names = filesystem.find(path) if names is None else names
-    parts = {name: PurePosixPath(name).relative_to(root).parts for name in names}
-    return filesystem, root, sorted(n for n in names if all(p[0] not in "._" for p in parts[n]))
+        filesystem, path = fsspec.url_to_fs(place)
+    else:
+        filesystem, path = fsspec.filesystem("file"), expanded(place).absolute().as_posix()
+    names = [path] if filesystem.isfile(path) else filesystem.find(path)
+    names = names or [name for name in filesystem.glob(path) if filesystem.isfile(name)]
+    root = path if filesystem.isdir(path) else posixpath.commonpath(names or [path])
+    files, left = {}, []
+    for name in sorted(names):
+        inside = PurePosixPath(name).relative_to(root)
+        if any(part[0] in "._" for part in inside.parts):
+            continue
+        if any("=" in part for part in inside.parts[:-1]):
+            raise ValueError(f"{name}: its folder's name is a column; give each folder by itself")
+        if reader := reader_of(name):
+            files[name] = reader
+        else:
+            left.append(str(inside))
+    return filesystem, files, left
 
 
 def _state(filesystem: fsspec.AbstractFileSystem, file: str) -> tuple:
     about = filesystem.info(file)
     return tuple(str(about.get(key)) for key in ("size", "mtime", "LastModified", "ETag"))
-
-
-def _partition(file: PurePosixPath) -> dict[str, str | None]:
-    """Return the columns that folder names hold, as Hive and Spark write them."""
-    pairs = (part.split("=", 1) for part in file.parts[:-1] if "=" in part[1:])
-    null = "__HIVE_DEFAULT_PARTITION__"
-    return {name: None if value == null else unquote(value) for name, value in pairs}
-
-
-def _only_column(reader: Reader) -> str:
-    """Return the name of the one column; warn of a CSV, whose header may be a sentence."""
-    names = reader.names()
-    if len(names) != 1:
-        raise ValueError(f"{reader.file} has several columns; name one: {', '.join(names)}")
-    if isinstance(reader, CSV) and names[0] != TEXT:
-        if not re.fullmatch(r"[A-Za-z]\w*", names[0], re.ASCII):
-            raise ValueError(
-                f"{reader.file}: the first line must be a header, got {shown(names[0])}; add one, "
-                "or give it as the column if it is one"
-            )
-        warnings.warn(f"{reader.file}: line 1, {names[0]!r}, was taken as the header", stacklevel=4)
-    return names[0]
-
-
-def _block_name(number: int, position: int) -> str:
-    return f"{number:05d}-{position:07d}"
 
 
 def _is_text(kind: pa.DataType) -> bool:

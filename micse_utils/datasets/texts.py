@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from micse_utils.checks import shown, whole
+from micse_utils.datasets.formats import TEXT
 from micse_utils.datasets.tables import open_source
 from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance, sha256_of
@@ -130,7 +131,7 @@ def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
     Args:
         file: text with one sentence a line (`.txt`), or a table (CSV, TSV, Parquet, JSON lines);
             all but Parquet may be compressed.
-        column: the one with the sentences; may be left out if there is just one.
+        column: the one with the sentences (default: `text`).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -140,7 +141,7 @@ def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
     if file is None:
         what = "is a folder; name a file in it" if folder_at(name) else "does not exist"
         raise FileNotFoundError(f"{shown(str(name))} {what}")
-    lines = [text for text in open_source(file, column).texts() if text is not None]
+    lines = [text for text in open_source(file, column or TEXT).texts() if text is not None]
     return _sentences(lines, Provenance(file.stem, "folder", file.name, sha256=sha256_of([file])))
 
 
@@ -234,13 +235,23 @@ def load_rated(file: str, artifact: str) -> Corpus:
     return Corpus(texts, package_provenance(artifact, file), labels, SENTIMENTS)
 
 
-def read_lines(file: Path) -> list[str]:
-    """Read the lines of a UTF-8 file. Only line feeds end them: tweets hold other separators."""
+def read_lines(file: Path, *, latin_1: bool = False) -> list[str]:
+    """Read the lines of a UTF-8 file. Only line feeds end them: tweets hold other separators.
+
+    With `latin_1`, a file that is not UTF-8 is read as Latin-1.
+    """
+    content = file.read_bytes()
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 (byte {error.start}); convert it first") from error
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+        if not latin_1:
+            raise ValueError(f"{file} is not UTF-8 (byte {error.start}); convert it") from error
+        text = content.decode("latin-1")
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    for number, line in enumerate(lines, start=1):
+        if "\r" in line:
+            raise ValueError(f"{file}, line {number}: end lines with a line feed, not with \\r")
+    return lines
 
 
 def parallel_lines(first: Path, second: Path) -> tuple[list[str], list[str]]:

@@ -41,8 +41,8 @@ def measure(options) -> list[dict]:
             start = time.perf_counter()
             workers, cpus, gpus = shares()
             encode_files(
-                open_source(str(file)), str(output), recipe, workers=workers, cpus=cpus, gpus=gpus,
-                progress=False,
+                open_source(file, "text"), output, recipe,
+                workers=workers, cpus=cpus, gpus=gpus, progress=False,
             )  # fmt: skip
             rate = count / (time.perf_counter() - start)
             ids = pa.dataset.dataset(output, format="parquet").to_table(columns=["id"])["id"]

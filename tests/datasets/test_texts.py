@@ -89,16 +89,11 @@ def test_a_sample_is_seeded_and_keeps_text_and_label_together():
     assert positions == sorted(positions)
 
 
-def test_a_sample_larger_than_the_corpus_is_the_corpus():
-    tweets = load_tweets("package", limit=1_000_000)
-    assert len(tweets) == 4200
-    assert len(tweets.sample(None)) == 4200
-
-
-@pytest.mark.parametrize("limit", [0, -1, 2.5, "auto", True])
-def test_a_limit_that_is_not_a_count_is_rejected(limit):
-    with pytest.raises(ValueError, match="limit"):
-        load_tweets("package", limit=limit)
+def test_a_sample_is_of_a_count_and_at_most_the_corpus():
+    assert len(load_tweets("package", limit=1_000_000).sample(None)) == 4200
+    for limit in (0, -1, 2.5, "auto", True):
+        with pytest.raises(ValueError, match="limit"):
+            load_tweets("package", limit=limit)
 
 
 def test_a_folder_without_the_data_is_reported(tweet_eval, monkeypatch, capsys):
@@ -131,12 +126,6 @@ def test_folders_without_sentences_are_rejected(tmp_path):
         load_sentences(tmp_path)
 
 
-def test_packaged_sentences_can_be_sampled():
-    sentences = load_sentences("package", limit=64, seed=48)
-    assert len(sentences) == 64
-    assert sentences.labels is None
-
-
 def test_low_shot_sets_are_seeded_samples_of_the_users_sentences(tmp_path, capsys):
     texts = [f"Sentence number {n}." for n in range(50)]
     (tmp_path / "sentences.txt").write_text("\n".join(texts), encoding="utf-8")
@@ -157,22 +146,15 @@ def test_low_shot_sets_that_do_not_exist_are_rejected(tmp_path, sizes, seeds):
         load_low_shot(sizes, seeds=seeds, source=tmp_path)
 
 
-def test_a_table_with_one_column_needs_no_name(tmp_path):
-    (tmp_path / "one.csv").write_text("anything\nfirst\n\nsecond\n", encoding="utf-8")
-    with pytest.warns(UserWarning, match="line 1, 'anything'"):
-        assert read_sentences(tmp_path / "one.csv").texts == ["first", "second"]
-    (tmp_path / "one.csv").write_text("The cat sat\nThe dog ran\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="The cat sat"):
-        read_sentences(tmp_path / "one.csv")
-    assert read_sentences(tmp_path / "one.csv", column="The cat sat").texts == ["The dog ran"]
-
-
-def test_a_named_column_is_read_from_each_kind_of_table(tmp_path):
+def test_sentences_are_read_from_each_kind_of_table(tmp_path):
     table = pd.DataFrame({"n": [1, 2, 3], "text": ["first", None, "second"]})
     table.to_csv(tmp_path / "a.csv", index=False)
     table.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
     table.to_parquet(tmp_path / "a.parquet")
     for suffix in ("csv", "tsv", "parquet"):
-        corpus = read_sentences(tmp_path / f"a.{suffix}", column="text")
+        corpus = read_sentences(tmp_path / f"a.{suffix}")
         assert corpus.texts == ["first", "second"]
         assert corpus.provenance.origin == f"a.{suffix}"
+    assert read_sentences(tmp_path / "a.csv", column="n").texts == ["1", "2", "3"]
+    with pytest.raises(ValueError, match='"sentence" among them, got "n, text"'):
+        read_sentences(tmp_path / "a.csv", column="sentence")
