@@ -16,10 +16,9 @@ class HubServer(ThreadingHTTPServer):
     Attributes:
         repositories: {"models/owner/name": {commit: {file: bytes}}}; the last commit is `main`.
         gated: repositories that are listed but whose files need accepted terms.
-        mood: `well`, `busy` (answers 503), `forbidden` (answers 403), `slow` (answers after a
-            minute), `drip` (answers at once, but a byte at a time), `login` (a captive network's
-            page for everything), `redirect` (sends one to such a page) or `cut` (breaks off
-            half-way through large files).
+        mood: `well`, `busy` (answers 503), `drip` (answers at once, but a byte at a time), `login`
+            (a captive network's page for everything) or `cut` (breaks off half-way through large
+            files).
         requests: paths asked for, in order.
     """
 
@@ -57,15 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         match self.server.mood:
             case "busy":
                 return self.answer(503, b"try later")
-            case "forbidden":
-                return self.answer(403, b"not for you")
-            case "slow":
-                time.sleep(60)
             case "drip":
                 return self.drip()
-            case "redirect" if path != "login":
-                return self.answer(302, b"", {"Location": f"{self.server.url}/login"})
-            case "login" | "redirect":
+            case "login":
                 return self.answer(200, b"<html>Please log in</html>", kind="text/html")
         parts = path.split("/")
         if parts[0] == "api":  # api/models/[owner/]name[/revision/x | /tree/x]

@@ -4,12 +4,8 @@ import fnmatch
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from hub_server import serving
 from huggingface_hub import constants
 from safetensors.torch import load, save
 from sentence_transformers import SentenceTransformer
@@ -79,15 +74,6 @@ def test_a_revision_pins_an_older_commit(server, tiny_files):
     for model, files in ((newest, commits[SECOND]), (pinned, commits[FIRST])):
         assert model.provenance.sha256 == sha256(files["model.safetensors"])
     assert not np.allclose(vectors(newest), vectors(pinned))
-
-
-def test_safetensors_are_preferred_and_the_bin_is_not_requested(server, tiny_files):
-    files = {**tiny_files, "pytorch_model.bin": b"x", "onnx/model.onnx": b"x", "README.md": b"x"}
-    server.repositories["models/me/tiny-micse"] = {FIRST: files}
-    load_model("me/tiny-micse", source="hub", device="cpu")
-    asked = " ".join(server.requests)
-    assert "model.safetensors" in asked
-    assert not [name for name in ("pytorch_model.bin", "onnx", "README") if name in asked]
 
 
 def test_a_repository_with_only_a_bin_loads_its_weights(server, tiny_files, tmp_path):
@@ -176,13 +162,11 @@ def test_all_that_tokenizers_read_is_fetched():
     assert not [n for n in names if not any(fnmatch.fnmatch(n, p) for p in CONFIGURATION)]
 
 
-@pytest.mark.parametrize("share", [0, 0.5])
-def test_truncated_weights_in_the_cache_are_rejected_with_the_way_out(server, tiny_files, share):
+def test_truncated_weights_in_the_cache_are_rejected_with_the_way_out(server, tiny_files):
     server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
     load_model("me/tiny-micse", source="hub", device="cpu")
     [weights] = Path(constants.HF_HUB_CACHE).rglob("model.safetensors")
-    content = weights.read_bytes()
-    weights.resolve().write_bytes(content[: int(share * len(content))])
+    weights.resolve().write_bytes(weights.read_bytes()[:9_000])
     with pytest.raises(ValueError, match=r"cached copy is damaged, delete .* and try again") as no:
         load_model("me/tiny-micse", source="hub", device="cpu")
     assert "\n" not in str(no.value)
@@ -231,12 +215,7 @@ def test_the_papers_splits_are_found_by_size_and_seed(server):
 
 
 @pytest.mark.parametrize(
-    ("mood", "reason"),
-    [
-        ("busy", "503 Service Unavailable"),
-        ("login", "did not return JSON"),
-        ("redirect", "did not return JSON"),
-    ],
+    ("mood", "reason"), [("busy", "503 Service Unavailable"), ("login", "did not return JSON")]
 )
 def test_auto_falls_back_if_the_hub_is_unreachable(server, mood, reason, capsys):
     server.mood = mood
@@ -273,9 +252,8 @@ def test_missing_and_gated_repositories_are_reported_as_such(server, tiny_files)
             assert "\n" not in str(no.value)
 
 
-@pytest.mark.parametrize("mood", ["slow", "drip"])  # in a drip no single read takes long
-def test_a_slow_hub_is_probed_once_and_briefly(server, monkeypatch, mood):
-    server.mood = mood
+def test_a_slow_hub_is_probed_once_and_briefly(server, monkeypatch):
+    server.mood = "drip"  # no single read takes long
     monkeypatch.setattr(hub, "PROBE_SECONDS", 1)
     for load_it in (load_tweets, load_model):
         with pytest.raises(HubError, match=r"no answer from .* within 1 s"):
@@ -294,20 +272,6 @@ def test_an_unreachable_hub_is_probed_again_after_a_minute(server, monkeypatch):
     assert hub_problem() is None  # a yes is not asked for again
 
 
-def test_a_refused_connection_is_reported_at_once(server, monkeypatch, capsys):
-    with serving() as closed:
-        pass
-    monkeypatch.setattr(constants, "ENDPOINT", closed.url)
-    start = time.monotonic()
-    with pytest.raises(HubError, match=f"datasets-for-simcse .*{closed.url} could not be reached"):
-        load_sentences("hub")
-    with pytest.raises(HubError, match=f"^me/tiny-micse .*{closed.url} could not be reached"):
-        load_model("me/tiny-micse")
-    assert time.monotonic() - start < 2
-    assert load_model(device="cpu").provenance.source == "package"
-    assert f"; not from the hub: {closed.url} could not be reached" in capsys.readouterr().out
-
-
 def test_the_next_call_completes_an_interrupted_transfer(server, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's retries
     content = bytes(range(256)) * 100
@@ -321,33 +285,3 @@ def test_the_next_call_completes_an_interrupted_transfer(server, monkeypatch):
     assert (folder / "large.txt").read_bytes() == content
     asked = [path for path in server.requests if path.startswith("GET") and "/resolve/" in path]
     assert len(asked) == 1 and asked[0].endswith("large.txt")
-
-
-@pytest.mark.slow
-def test_the_hubs_own_variables_choose_endpoint_and_cache(tmp_path):
-    """One process fetches; one has it offline without a request, one when the server has gone."""
-    code = """
-from micse_utils.sources.hub import HubError, snapshot
-folder, commit = snapshot("me/data", ["*.txt"], "dataset")
-assert (folder / "a.txt").read_bytes() == b"words" and commit == "1" * 40
-try:
-    snapshot("me/other", ["*.txt"], "dataset")
-except HubError as error:
-    print(error.reason)
-"""
-
-    def reason(offline):
-        variables = {"HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path)}
-        environment = {**os.environ, **variables, "HF_HUB_OFFLINE": offline}
-        environment.pop("HF_HUB_CACHE", None)
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    with serving() as running:
-        running.repositories["datasets/me/data"] = {FIRST: {"a.txt": b"words"}}
-        assert "no such repository" in reason("0")
-        running.requests.clear()
-        assert "HF_HUB_OFFLINE is set" in reason("1") and not running.requests
-    assert f"{running.url} could not be reached" in reason("0")

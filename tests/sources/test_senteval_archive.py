@@ -1,10 +1,8 @@
 """SentEval's data from the hub: served on loopback, as an archive of a small SentEval folder."""
 
-import gzip
 import io
 import shutil
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ from micse_utils.datasets.transfer import (
 from micse_utils.sources.hub import HubError, _answer
 from micse_utils.sources.senteval_archive import FILE, REPOSITORY
 
-FIRST, SECOND = "1" * 40, "2" * 40
+FIRST = "1" * 40
 ROWS = {"SST2": "a cat\t1\n", "TREC": "HUM:x who\n", "MRPC": "1\t1\t2\ta cat\ta dog\n" * 2}
 
 
@@ -55,9 +53,8 @@ def cache(tmp_path, monkeypatch):
 def serve(server, cache):
     """Put an archive on the hub, at a commit."""
 
-    def put(content, commit=FIRST):
-        files = {FILE: content, "wiki1m_for_simcse.txt": b"not wanted"}
-        server.repositories.setdefault(f"datasets/{REPOSITORY}", {})[commit] = files
+    def put(content):
+        server.repositories[f"datasets/{REPOSITORY}"] = {FIRST: {FILE: content}}
         return server
 
     return put
@@ -70,11 +67,9 @@ def write(folder, files):
     return folder
 
 
-@pytest.mark.parametrize("top", ["", "./", "SentEval/data/downstream/"])
-def test_archive_and_folder_give_the_same_tasks(serve, cache, tmp_path, capsys, top):
-    files = senteval_files()
-    others = [member(f"{top}SNLI/labels.train", b"neutral\n"), member("README", b"read me\n")]
-    server = serve(tar(*others, files=files, top=top))
+def test_archive_and_folder_give_the_same_tasks(serve, cache, tmp_path, capsys):
+    files, top = senteval_files(), "SentEval/data/downstream/"
+    server = serve(tar(member(f"{top}SNLI/labels.train", b"neutral\n"), files=files, top=top))
     folder = write(tmp_path / "mine", files)
     loaders = {**dict.fromkeys(STS_TASKS, load_sts), **dict.fromkeys(TRANSFER_TASKS, load_transfer)}
     for task, load in loaders.items():
@@ -85,7 +80,6 @@ def test_archive_and_folder_give_the_same_tasks(serve, cache, tmp_path, capsys, 
         made = hubs.provenance
         assert made.name == ours.provenance.name and made.sha256 == ours.provenance.sha256
         assert (made.source, made.origin, made.revision) == ("hub", REPOSITORY, FIRST)
-    assert load_stsb("train").second == ["train"]
     assert f"labelled sentences: MR (hub: {REPOSITORY}, commit 11111111)" in capsys.readouterr().out
     assert sum("/resolve/" in path for path in server.requests if path.startswith("GET")) == 1
     assert not (cache / FIRST / "SNLI").exists() and (cache / FIRST / "STS").is_dir()
@@ -101,17 +95,6 @@ def test_auto_reads_the_users_folder_first_and_the_rest_from_the_hub(serve, tmp_
     assert sources == dict.fromkeys(TRANSFER_TASKS, "hub") | {"MR": "folder"}
 
 
-def test_a_missing_task_is_named_and_the_others_are_loaded(serve, capsys):
-    kept = ("STS/STS12", "SICK", "MR/")
-    serve(tar(files={n: text for n, text in senteval_files().items() if n.startswith(kept)}))
-    assert list(load_sts_tasks(source="hub")) == ["STS12", "SICKRelatedness"]
-    assert "missing: STS13, STS14, STS15, STS16, STSBenchmark (the" in capsys.readouterr().out
-    with pytest.raises(HubError, match=r"datasets-for-simcse .*no STS/STS13-en-test/STS\.input\."):
-        load_sts("STS13", source="hub")
-    assert load_stsb().provenance.source == "kit"
-    assert "; not from the hub: no STS/STSBenchmark/sts-dev.csv in" in capsys.readouterr().out
-
-
 def sparse(size):
     """An archive of some kilobytes with a file of `size` bytes, all holes."""
     info, _ = member("STS/hole")
@@ -125,10 +108,7 @@ def sparse(size):
 GOOD = member("STS/STSBenchmark/sts-dev.csv", b"a\tb\tc\t1\t2\tx\ty\n")
 UNUSABLE = {
     "a login page": (b"<html>Please log in</html>" * 100, "not a plain tar file: .* delete .* and"),
-    "cut": (tar(files=senteval_files())[:5_000], "not a plain tar file"),
-    "compressed": (gzip.compress(tar(GOOD)), "not a plain tar file"),
     "parent folder": (tar(GOOD, member("STS/../../../out", b"x")), "out' in it is unsafe"),
-    "link": (tar(GOOD, member("STS/out", type=tarfile.SYMTYPE, linkname="/")), "is unsafe"),
     "huge": (sparse(50 * 2**30), "53,687,091,200 bytes in it are more than SentEval has"),
 }
 
@@ -158,44 +138,15 @@ def test_a_damaged_download_is_refused_until_it_is_deleted(serve, cache):
     assert load_sts("STS12", source="hub").first == expected
 
 
-@pytest.mark.parametrize("is_unpacked", [True, False])
-def test_the_cache_is_enough_without_the_hub(serve, cache, is_unpacked):
+def test_the_cache_is_enough_without_the_hub(serve, cache):
     server = serve(tar(files=senteval_files()))
-    before = load_sts("STS14", source="hub")
-    if is_unpacked:  # then nothing is written, and the archive is not read
-        stamps = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
-        [blob] = Path(constants.HF_HUB_CACHE).rglob("blobs/*")
-        blob.write_bytes(bytes(blob.stat().st_size))
-    else:
-        shutil.rmtree(cache)
+    expected = load_sts("STS12", source="hub")
     server.mood = "busy"
     _answer.cache_clear()
-    after = load_sts("STS14", source="hub")
-    assert (after.first, after.provenance) == (before.first, before.provenance)
-    assert not is_unpacked or stamps == {p: p.stat().st_mtime_ns for p in cache.rglob("*")}
-
-
-def test_a_revision_pins_an_older_archive(serve):
-    for commit, word in ((FIRST, "cat"), (SECOND, "sun")):
-        serve(tar(files=senteval_files(word)), commit)
-    newest, pinned = (load_sts("STS12", source="hub", revision=r) for r in (None, FIRST))
-    assert (newest.first[0], pinned.first[0]) == ("a sun", "a cat")
-    assert (newest.provenance.revision, pinned.provenance.revision) == (SECOND, FIRST)
-
-
-def test_two_calls_at_once_unpack_once_and_finish_what_a_killed_one_left(serve, cache):
-    serve(tar(files=senteval_files()))
-    expected = load_sts("STS12", source="hub").first
-    (cache / FIRST / "record.json").unlink()
+    (cache / FIRST / "record.json").unlink()  # as a killed call leaves it
     shutil.rmtree(cache / FIRST / "STS")
-    with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(lambda _: load_sts("STS12", source="hub").first, range(2)))
-    assert found == [expected] * 2
-
-
-def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(serve, tmp_path, monkeypatch):
-    serve(tar(files=senteval_files()))
-    (tmp_path / "file").write_text("x", encoding="utf-8")
-    monkeypatch.setenv("MICSE_CACHE", str(tmp_path / "file" / "kit"))
-    with pytest.raises(HubError, match=r"cache .*file/kit/senteval.* cannot be used.*MICSE_CACHE"):
-        load_sts("STS12", source="hub")
+    for _ in range(2):  # the second only reads
+        found = load_sts("STS12", source="hub")
+        assert (found.first, found.provenance) == (expected.first, expected.provenance)
+        [blob] = Path(constants.HF_HUB_CACHE).rglob("blobs/*")
+        blob.write_bytes(b"")
