@@ -14,7 +14,7 @@ from micse_utils.datasets.texts import parallel_lines, read_lines
 from micse_utils.provenance import Provenance
 from micse_utils.settings import KIT_DATA
 from micse_utils.sources.hub import HubError
-from micse_utils.sources.locate import Need, locate
+from micse_utils.sources.locate import locate
 from micse_utils.sources.packaged import fetch, package_provenance
 from micse_utils.sources.senteval_archive import senteval_need
 
@@ -31,6 +31,7 @@ YEARS = {
 STS_TASKS = (*YEARS, "STSBenchmark", "SICKRelatedness")
 SICK = {"SICKRelatedness": "test_annotated", "SICK trial": "trial"}
 """SICK's splits that can be scored, as SentEval names their files."""
+STSB = "STS/STSBenchmark/sts-{}.csv"
 PACKAGED_STS = ("Lee", "kit sample")
 """Stand-ins under their own names, from a package and from the kit itself."""
 
@@ -74,17 +75,19 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
     """
     if task in PACKAGED_STS:
         return load_lee() if task == "Lee" else load_sample()
-    if task not in (*STS_TASKS, *SICK):
+    if task == "STSBenchmark":
+        return _load(f"{task}, test", [STSB.format("test")], _read_stsb, source, revision)
+    if task in SICK:
+        return _load(task, [f"SICK/SICK_{SICK[task]}.txt"], _read_sick, source, revision)
+    if task not in YEARS:
         known = ", ".join((*STS_TASKS, *PACKAGED_STS))
         raise ValueError(f"task must be one of {known}, got {shown(task)}")
-    if task == "STSBenchmark":
-        return _load_stsb("test", source, revision)
-    if task in SICK:
-        read, files = _read_sick, [f"SICK/SICK_{SICK[task]}.txt"]
-    else:
-        read, kinds, folder = _read_subsets, ("input", "gs"), f"STS/{task}-en-test"
-        files = [f"{folder}/STS.{kind}.{subset}.txt" for subset in YEARS[task] for kind in kinds]
-    return _load(senteval_need(KIND, task, *files), read, source, revision)
+    files = [
+        f"STS/{task}-en-test/STS.{kind}.{subset}.txt"
+        for subset in YEARS[task]
+        for kind in ("input", "gs")
+    ]
+    return _load(task, files, _read_subsets, source, revision)
 
 
 def load_sts_tasks(
@@ -144,7 +147,8 @@ def load_stsb(
     """
     if split not in ("train", "dev", "test"):
         raise ValueError(f"split must be train, dev or test, got {shown(split)}")
-    return _load_stsb(split, source, revision, stand_in="sts_sample.csv")
+    name, files = f"STSBenchmark, {split}", [STSB.format(split)]
+    return _load(name, files, _read_stsb, source, revision, stand_in="sts_sample.csv")
 
 
 def load_sample(kind: str = "plain") -> Pairs:
@@ -176,18 +180,18 @@ def load_lee() -> Pairs:
     return Pairs(first, second, ratings[places], package_provenance("judgments"))
 
 
-def _load_stsb(split: str, source: str | Path, revision: str | None, **stand_in: str) -> Pairs:
-    file = f"STS/STSBenchmark/sts-{split}.csv"
-    need = senteval_need(KIND, f"STSBenchmark, {split}", file, **stand_in)
-    return _load(need, _read_stsb, source, revision)
-
-
 def _load(
-    need: Need, read: Callable[..., Pairs], source: str | Path, revision: str | None
+    name: str,
+    files: list[str],
+    read: Callable[..., Pairs],
+    source: str | Path,
+    revision: str | None,
+    **stand_in: str,
 ) -> Pairs:
-    files, provenance, reason = locate(need, source, revision)
-    pairs = load_sample() if provenance.source == "kit" else read(files, provenance)
-    print(f"{need.kind}: {pairs.provenance}{reason}")
+    need = senteval_need(KIND, name, *files, **stand_in)
+    found, provenance, reason = locate(need, source, revision)
+    pairs = load_sample() if provenance.source == "kit" else read(found, provenance)
+    print(f"{KIND}: {pairs.provenance}{reason}")
     return pairs
 
 
@@ -203,24 +207,19 @@ def _read_subsets(files: list[Path], provenance: Provenance) -> Pairs:
     return Pairs(list(first), list(second), np.array(gold), provenance, subsets)
 
 
-def _read_sick(files: list[Path], provenance: Provenance) -> Pairs:
-    # number, two sentences, score
-    return _read_pairs(files[0], provenance, least=4, score=3, sentences=(1, 2), header=1)
-
-
-def _read_stsb(files: list[Path], provenance: Provenance) -> Pairs:
-    # genre, file, year, number, score, two sentences; some rows have more
-    return _read_pairs(files[0], provenance, least=7, score=4, sentences=(5, 6))
-
-
-def _read_pairs(
-    file: Path, origin: Provenance, *, least: int, score: int, sentences: tuple, header: int = 0
+def _read_table(
+    files: list[Path], provenance: Provenance, *, score: int, first: int, header: str | None = None
 ) -> Pairs:
-    """Read a pair from each row of a file, given the numbers of the columns."""
-    rows = _read_columns(file, least)[header:]
-    gold = [_score(row[score], file, line) for line, row in enumerate(rows, start=header + 1)]
-    first, second = ([row[column] for row in rows] for column in sentences)
-    return Pairs(first, second, np.array(gold), origin)
+    """Read a pair from each row, given the columns of the score and of the first sentence."""
+    rows = [*enumerate(_read_columns(files[0], max(score, first + 1) + 1), start=1)]
+    if rows[0][1][0] == header:
+        rows = rows[1:]
+    gold = np.array([_score(row[score], files[0], number) for number, row in rows])
+    return Pairs([r[first] for _, r in rows], [r[first + 1] for _, r in rows], gold, provenance)
+
+
+_read_sick = partial(_read_table, score=3, first=1, header="pair_ID")
+_read_stsb = partial(_read_table, score=4, first=5)  # after genre, file, year and number
 
 
 def _read_columns(file: Path, least: int) -> list[list[str]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from micse_utils.checks import shown, whole
 from micse_utils.datasets.sts import load_tasks
-from micse_utils.datasets.texts import drawn_rows, load_rated
+from micse_utils.datasets.texts import drawn_rows, load_rated, read_lines
 from micse_utils.provenance import Provenance
 from micse_utils.sources.locate import locate
 from micse_utils.sources.senteval_archive import senteval_need
@@ -21,7 +21,7 @@ class Classification:
 
     first: list[str]  # n sentences
     second: list[str]  # in a task on pairs the n sentences beside them, else empty
-    labels: np.ndarray  # int64, [n]
+    labels: np.ndarray  # [n]: any values; kept as int64, numbered from 0 in sorted order
     test: np.ndarray  # bool, [n]: SentEval's test set; all False for ten-fold cross-validation
     provenance: Provenance
     dev: np.ndarray | None = None  # bool, [n]: SentEval's development set, if it has one
@@ -38,6 +38,8 @@ class Classification:
         parts += () if self.dev is None else (self.dev,)
         if any(len(part) != n for part in parts):
             raise ValueError(f"{name}: {n} sentences do not fit {[len(part) for part in parts]}")
+        # Frozen: the classifiers want numbers from 0, whatever the classes are called.
+        object.__setattr__(self, "labels", np.unique(self.labels, return_inverse=True)[1])
         if self.dev is not None and not self.test.any():
             raise ValueError(f"{name}: a development set must have a test set beside it")
 
@@ -133,7 +135,7 @@ def load_transfer_tasks(
 
 def _read_task(task: str, files: list[Path], provenance: Provenance) -> Classification:
     if task in TWO_FILES:
-        rows = [(line, "", label) for label, file in enumerate(files) for line in _lines(file)]
+        rows = [(line, "", label) for label, file in enumerate(files) for _, line in _lines(file)]
         test, dev = np.zeros(len(rows), dtype=bool), None
     else:
         parts = [_rows(file, task) for file in files]
@@ -142,32 +144,27 @@ def _read_task(task: str, files: list[Path], provenance: Provenance) -> Classifi
         test, dev = part == len(parts) - 1, part == 1 if task == "SST2" else None
     if not rows:
         raise ValueError(f"{files[0]} and {files[1].name} hold no sentences")
-    first, second, classes = zip(*rows, strict=True)
-    _, labels = np.unique(classes, return_inverse=True)
+    first, second, labels = zip(*rows, strict=True)
     return Classification(
-        list(first), list(second) if task == "MRPC" else [], labels, test, provenance, dev
+        list(first), list(second) if task == "MRPC" else [], np.array(labels), test, provenance, dev
     )
 
 
-def _lines(file: Path) -> list[str]:
-    """Return the lines that are not empty; SentEval's older sets are in Latin-1."""
-    content = file.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    lines = [line.strip() for line in text.split("\n")]
-    return [line for line in lines if line]
+def _lines(file: Path) -> list[tuple[int, str]]:
+    """Return number and text of the lines that are not empty; SentEval's older sets are Latin-1."""
+    lines = enumerate(read_lines(file, latin_1=True), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def _rows(file: Path, task: str) -> list[tuple[str, str, str]]:
     """Return sentence, second sentence and class of each line."""
     pattern, form = LINES[task]
-    first = 2 if task == "MRPC" else 1  # below the heading
     rows = []
-    for number, line in enumerate(_lines(file)[first - 1 :], start=first):
+    for number, line in _lines(file):
+        if number == 1 and line.startswith("Quality\t"):  # MRPC's header
+            continue
         if not (found := re.fullmatch(pattern, line)):
-            raise ValueError(f"{file}, line {number} must have {form}, got '{line}'")
+            raise ValueError(f"{file}, line {number} must have {form}, got {shown(line)}")
         parts = found.groupdict()
         rows.append((parts["first"], parts.get("second", ""), parts["label"]))
     return rows

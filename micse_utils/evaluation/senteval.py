@@ -225,10 +225,11 @@ def evaluate_transfer(
             raise ValueError(f"{task}: {error}") from error
         if right is not None:
             right[task] = guesses[tested] == truth
+        two_classes_of_pairs = data.second and data.labels.max() == 1
         rows.append({
             "task": task, "classifier": classifier, "sentences": len(data.labels),
             "classes": len(set(data.labels)), "accuracy": accuracy,
-            "f1": 100 * f1_score(truth, guesses[tested]) if data.second else np.nan,
+            "f1": 100 * f1_score(truth, guesses[tested]) if two_classes_of_pairs else np.nan,
             "largest_class": 100 * np.bincount(truth).max() / len(truth),
         })  # fmt: skip
     return pd.DataFrame(rows)

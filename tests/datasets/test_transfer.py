@@ -2,8 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micse_utils.datasets.transfer import PACKAGED_TRANSFER, TRANSFER_TASKS, load_transfer
+from micse_utils.datasets.transfer import (
+    PACKAGED_TRANSFER,
+    TRANSFER_TASKS,
+    Classification,
+    load_transfer,
+)
+from micse_utils.evaluation.senteval import evaluate_transfer
+from micse_utils.provenance import Provenance
 from micse_utils.sources.packaged import fetch
+
+SOURCE = Provenance("mine", "folder", "mine")
 
 
 def write(folder, files):
@@ -32,8 +41,8 @@ def test_tasks_with_a_test_set_keep_it_apart(tmp_path):
         "SST/binary/sentiment-test": b"fine\t1\n",
         "TREC/train_5500.label": b"NUM:date When was it ?\nHUM:ind Who is \xe9 ?\n",
         "TREC/TREC_10.label": b"NUM:dist How far is it ?\n",
-        "MRPC/msr_paraphrase_train.txt": b"\xef\xbb\xbfQ\ta\tb\tc\td\r\n1\t2\t3\tone\tuno\r\n",
-        "MRPC/msr_paraphrase_test.txt": b"Quality\ta\tb\tc\td\r\n0\t2\t3\ttwo\ttres\r\n",
+        "MRPC/msr_paraphrase_train.txt": b"\xef\xbb\xbfQuality\ta\tb\tc\r\n1\t2\t3\tone\tuno\r\n",
+        "MRPC/msr_paraphrase_test.txt": b"0\t2\t3\ttwo\ttres\r\n",  # no header
     })  # fmt: skip
     sst, trec, mrpc = (load_transfer(name, source=tmp_path) for name in ("SST2", "TREC", "MRPC"))
     assert sst.first == ["a fine film", "a dull one", "so so", "fine"]
@@ -57,18 +66,18 @@ def test_tasks_with_a_test_set_keep_it_apart(tmp_path):
                 "SST/binary/sentiment-dev": b"a\t1\nb 0\n",
                 "SST/binary/sentiment-test": b"a\t1\n",
             },
-            r"sentiment-dev, line 2 must have a tab and 0 or 1 at its end, got 'b 0'",
+            r"sentiment-dev, line 2 must have a tab and 0 or 1 at its end, got .b 0.",
         ),
         (
             "TREC",
-            {"TREC/train_5500.label": b"NUM When ?\n", "TREC/TREC_10.label": b"NUM:x When ?\n"},
-            r"train_5500.label, line 1 must have CLASS:subclass and a question",
+            {"TREC/train_5500.label": b"\n\nNUM When ?\n", "TREC/TREC_10.label": b"NUM:x When ?\n"},
+            r"train_5500.label, line 3 must have CLASS:subclass and a question",
         ),
         (
             "MRPC",
             {
-                "MRPC/msr_paraphrase_train.txt": b"h\n1\t2\tone\n",
-                "MRPC/msr_paraphrase_test.txt": b"h\n1\t2\t3\ta\tb\n",
+                "MRPC/msr_paraphrase_train.txt": b"Quality\tx\n1\t2\tone\n",
+                "MRPC/msr_paraphrase_test.txt": b"1\t2\t3\ta\tb\n",
             },
             r"msr_paraphrase_train.txt, line 2 must have 0 or 1, two numbers and",
         ),
@@ -94,6 +103,23 @@ def test_a_missing_task_is_reported(tmp_path, monkeypatch):
         load_transfer("MR", source="nowhere")
     with pytest.raises(ValueError, match=r'one of MR, CR, .* tweets.* got "SST5"'):
         load_transfer("SST5")
+
+
+@pytest.mark.parametrize("classes", [[0, 2], [-1, 1], ["no", "yes"], ["a", "b", "c"]])
+def test_classes_may_have_any_names(classes):
+    labels = classes * 100
+    data = Classification(labels, labels, labels, np.arange(len(labels)) > 100, SOURCE)
+    assert data.labels.tolist() == [*range(len(classes))] * 100
+    scores = evaluate_transfer(Letters(), {"mine": data}, classifier="logistic", progress=False)
+    assert scores["accuracy"].item() == 100
+    assert scores["f1"].isna().item() == (len(classes) > 2)
+
+
+class Letters:
+    """An encoder that tells texts apart by their last letter."""
+
+    def encode(self, texts):
+        return np.eye(256, dtype=np.float32)[[ord(str(text)[-1]) for text in texts]]
 
 
 @pytest.mark.parametrize("task", PACKAGED_TRANSFER)
