@@ -64,7 +64,8 @@ def output_folder(place: str | Path) -> Path:
         OSError: it is a file, or cannot be created or written to.
     """
     folder = expanded(place)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    places = (folder, *folder.absolute().parents)
+    existing = next(path for path in places if path.exists() or path.is_symlink())
     try:
         with tempfile.TemporaryFile(dir=existing):
             return folder

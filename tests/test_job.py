@@ -52,6 +52,17 @@ def test_a_folder_without_the_marker_is_refused_and_unchanged(tmp_path, replaces
         pytest.fail("the work began")
 
 
+def test_a_link_to_a_folder_is_followed_and_a_broken_one_refused(tmp_path):
+    (tmp_path / "disk").mkdir()
+    for name in ("disk", "gone"):
+        (tmp_path / f"to {name}").symlink_to(tmp_path / name)
+    with job(tmp_path / "to disk", SETTINGS) as work:
+        work.finish({})
+    assert (tmp_path / "to disk").is_symlink() and (tmp_path / "disk" / MARKER).is_file()
+    with pytest.raises(OSError, match="to gone cannot be a folder"), job(tmp_path / "to gone", {}):
+        pytest.fail("the work began")
+
+
 def test_different_work_is_refused_or_replaced(tmp_path):
     with job(tmp_path, SETTINGS) as work:
         work.finish({})

@@ -78,7 +78,7 @@ class Reader:
         with self.filesystem.open(self.file, "r", **form) as stream:
             for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), ""), 1):
                 if len(line) > LONGEST:
-                    raise self.wrong(number, f"is longer than {LONGEST:,} characters; divide it")
+                    raise self.wrong(number, f"more than {LONGEST:,} characters; divide it")
                 if "\0" in line:
                     raise self.wrong(number, "holds NUL characters; if it is UTF-16, save as UTF-8")
                 yield number, line
