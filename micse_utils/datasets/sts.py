@@ -1,5 +1,6 @@
 """Load sentence pairs with a gold similarity (STS)."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from micse_utils.datasets.texts import parallel_lines, read_lines
 from micse_utils.provenance import Provenance
 from micse_utils.settings import KIT_DATA
 from micse_utils.sources.hub import HubError
-from micse_utils.sources.locate import locate
+from micse_utils.sources.locate import Need, locate
 from micse_utils.sources.packaged import fetch, package_provenance
 from micse_utils.sources.senteval_archive import senteval_need
 
@@ -76,18 +77,18 @@ def load_sts(task: str, *, source: str | Path = "auto", revision: str | None = N
     if task in PACKAGED_STS:
         return load_lee() if task == "Lee" else load_sample()
     if task == "STSBenchmark":
-        return _load(f"{task}, test", [STSB.format("test")], _read_stsb, source, revision)
-    if task in SICK:
-        return _load(task, [f"SICK/SICK_{SICK[task]}.txt"], _read_sick, source, revision)
-    if task not in YEARS:
+        files, read = [STSB.format("test")], _read_stsb
+    elif task in SICK:
+        files, read = [f"SICK/SICK_{SICK[task]}.txt"], _read_sick
+    elif task in YEARS:
+        parts = itertools.product(YEARS[task], ("input", "gs"))
+        files = [f"STS/{task}-en-test/STS.{kind}.{subset}.txt" for subset, kind in parts]
+        read = _read_subsets
+    else:
         known = ", ".join((*STS_TASKS, *PACKAGED_STS))
         raise ValueError(f"task must be one of {known}, got {shown(task)}")
-    files = [
-        f"STS/{task}-en-test/STS.{kind}.{subset}.txt"
-        for subset in YEARS[task]
-        for kind in ("input", "gs")
-    ]
-    return _load(task, files, _read_subsets, source, revision)
+    name = "STSBenchmark, test" if task == "STSBenchmark" else task
+    return _load(senteval_need(KIND, name, *files), read, source, revision)
 
 
 def load_sts_tasks(
@@ -147,8 +148,9 @@ def load_stsb(
     """
     if split not in ("train", "dev", "test"):
         raise ValueError(f"split must be train, dev or test, got {shown(split)}")
-    name, files = f"STSBenchmark, {split}", [STSB.format(split)]
-    return _load(name, files, _read_stsb, source, revision, stand_in="sts_sample.csv")
+    name, file = f"STSBenchmark, {split}", STSB.format(split)
+    need = senteval_need(KIND, name, file, stand_in="sts_sample.csv")
+    return _load(need, _read_stsb, source, revision)
 
 
 def load_sample(kind: str = "plain") -> Pairs:
@@ -181,16 +183,10 @@ def load_lee() -> Pairs:
 
 
 def _load(
-    name: str,
-    files: list[str],
-    read: Callable[..., Pairs],
-    source: str | Path,
-    revision: str | None,
-    **stand_in: str,
+    need: Need, read: Callable[..., Pairs], source: str | Path, revision: str | None
 ) -> Pairs:
-    need = senteval_need(KIND, name, *files, **stand_in)
-    found, provenance, reason = locate(need, source, revision)
-    pairs = load_sample() if provenance.source == "kit" else read(found, provenance)
+    files, provenance, reason = locate(need, source, revision)
+    pairs = load_sample() if provenance.source == "kit" else read(files, provenance)
     print(f"{KIND}: {pairs.provenance}{reason}")
     return pairs
 
