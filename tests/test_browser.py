@@ -5,36 +5,32 @@ What is run are copies with quick parameters in results/browser/, beside which s
 of each page.
 """
 
-import base64
 import io
 import re
 import shutil
 from urllib.parse import urlsplit
 
-import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
-import pandas as pd
 import papermill
 import pytest
-import torch
-from IPython.core.pylabtools import print_figure
 from lab_server import ROOT
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from micse_utils.datasets.texts import load_low_shot, load_sentences, load_tweets
-from micse_utils.models import load_model
-from micse_utils.plotting.style import BLUE, GREY
-from micse_utils.plotting.training import agreement
-from micse_utils.settings import KIT_DATA
-from micse_utils.training.attention import attention_modules, recorded_attention, two_views
+from micse_utils.datasets.texts import load_sentences, load_tweets
 from tools.run_notebooks import NOTEBOOKS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-MOVED = ("04_low_shot_training",)  # pages with sliders
+CONTROLS = {
+    "dropout": 4 * ["ArrowRight"],
+    "sentence": ["It rained.", "Who let the cat in?"],
+    "temperature": 6 * ["ArrowRight"],
+    "weight": 4 * ["ArrowRight"],
+}
+"""Labels of the controls of notebook 4, in their order, and how each is moved."""
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
 FOLDER = ROOT / "results" / "browser"
 QUICK = {
@@ -164,13 +160,6 @@ def check_figures(page, count):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_committed_notebook_opens_with_its_figures(lab, page, name):
-    open_notebook(page, lab, f"notebooks/{name}.ipynb")
-    check_figures(page, figures_of(name))
-    check_formulas(page)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_all_cells_run_in_the_browser(lab, page, copies, name, request):
     open_notebook(page, lab, f"results/browser/{name}.ipynb")
     run_all(page)
@@ -185,132 +174,49 @@ def test_all_cells_run_in_the_browser(lab, page, copies, name, request):
     check_formulas(page)
     check_solutions(page)
     if name == "04_low_shot_training":
-        check_widgets(page, request.getfixturevalue("computed"), copies)
+        check_widgets(page, copies)
     if name == "02_tweet_clustering":
         check_map(page, copies / f"{name}_map.png")
     if name == "06_semantic_search":
         check_search_box(page, request.getfixturevalue("encoder"))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in MOVED])
-def test_a_page_without_sliders_does_not_speak_of_one(name):
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    assert not [cell for cell in notebook.cells if re.search(r"(?i)\bslider", cell.source)]
-
-
-@pytest.fixture(scope="session")
-def computed():
-    """What each widget of notebook 4 should draw: functions of axes and a value."""
-    sentence, seed = "The river carried the old bridge away in the storm.", 48
-    model = load_model("start", source="package", pooling="cls", device="cpu")
-    texts = load_low_shot([64], seeds=[seed], source="package")[64, seed].texts[:8]
-    vectors = model.encode(texts).astype(float)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    searched = pd.read_csv(KIT_DATA / "recorded" / "low_shot" / "courses.csv").query(
-        "start == 'centred' and size == 300 and rate == 3e-4 and temperature == 0.05"
-    )
-
-    def views(text, rate):
-        """Log attention of two views, [layers, 2, heads, tokens, tokens]."""
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = rate
-        maps, tokens = [], model.tokenizer([text], return_tensors="pt")
-        torch.manual_seed(seed)
-        model.train()
-        recorded = recorded_attention(attention_modules(model.transformers_model), maps)
-        with torch.no_grad(), recorded:
-            model(two_views(dict(tokens)))
-        return torch.stack(maps).numpy()
-
-    def kept(first, second):
-        both = np.isfinite(first) & np.isfinite(second)
-        return first[both], second[both]
-
-    maps = views(sentence, 0.1)
-    rho = [
-        [np.corrcoef(*kept(*heads))[0, 1] for heads in zip(*layer, strict=True)] for layer in maps
-    ]
-    order = np.argsort(rho, axis=None)
-    layer, head = np.unravel_index(order[len(order) // 2], np.shape(rho))
-
-    def attention(axes, text=sentence, rate=0.1):
-        agreement(axes, *kept(*views(text, rate)[layer, :, head]))
-
-    def shares(axes, temperature):
-        powers = np.exp(vectors @ vectors[0] / temperature)
-        axes.bar(range(8), powers / powers.sum(), color=[BLUE] + [GREY] * 7)
-        axes.set(xlabel="sentence", ylabel="probability", ylim=(0, 1))
-
-    def weight(axes, name):
-        weights = {"λ = 0: SimCSE": 0, "0.03": 0.03, "0.1": 0.1, "1": 1, "AMI alone": 1000}
-        for value, run in searched.groupby("weight"):
-            style = {"color": BLUE, "zorder": 2} if value == weights[name] else {"color": "#DDDDDD"}
-            axes.plot(run["step"], run["spearman"], **style)
-        axes.set(xlabel="training step", ylabel="Spearman × 100, STS-B dev")
-
-    return {
-        "dropout": (lambda axes, rate: attention(axes, rate=rate), [0.02, 0.05, 0.1, 0.2, 0.4]),
-        "sentence": (attention, ["It rained.", "Who let the cat in?"]),
-        "temperature": (shares, [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]),
-        "weight": (weight, ["λ = 0: SimCSE", "0.03", "0.1", "1", "AMI alone"]),
-    }
-
-
-def check_widgets(page, computed, path):
-    """Every widget draws, for each of its values, what is computed here; no label is cut."""
+def check_widgets(page, path):
+    """Every control redraws its figure at each of its values, without an error; no label is cut."""
     page.set_viewport_size({"width": WIDTH, "height": TALL})
     boxes = page.locator(".jp-OutputArea .widget-vbox", has=page.locator("img"))
-    assert boxes.locator(".widget-label:visible").all_inner_texts() == list(computed)
+    labels = boxes.locator(".widget-label:visible")
+    assert labels.all_inner_texts() == list(CONTROLS)
     cut = "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
-    assert boxes.locator(".widget-label:visible").evaluate_all(cut) == []
-    for name, (draw, values) in computed.items():
+    assert labels.evaluate_all(cut) == []
+    for name, moves in CONTROLS.items():
         box = boxes.filter(has=page.locator(".widget-label", has_text=name))
         figure, handle, field = (box.locator(kind) for kind in ("img", ".noUi-handle", "input"))
-        for number, value in enumerate(values):
-            before = figure.get_attribute("src")
-            if name == "sentence":
-                field.fill(value)
+        drawn = [figure.get_attribute("src")]
+        for move in moves:
+            if move == "ArrowRight":
+                handle.press(move)
+            else:
+                field.fill(move)
                 field.press("Enter")
-            elif number:
-                handle.press("ArrowRight")
-            if name == "sentence" or number:
-                page.wait_for_function(
-                    "([img, old]) => img.isConnected ? img.src !== old : true",
-                    arg=[figure.element_handle(), before],
-                )
-            shown = pixels(base64.b64decode(figure.get_attribute("src").split(",")[1]))
-            expected = drawn(draw, name, value)
-            assert shown.shape == expected.shape, (name, value)
-            assert np.abs(shown - expected).mean() < 0.2, (name, value)
+            page.wait_for_function(
+                "([img, old]) => img.isConnected ? img.src !== old : true",
+                arg=[figure.element_handle(), drawn[-1]],
+            )
+            drawn.append(figure.get_attribute("src"))
+        assert len({*drawn}) == len(moves) + 1, name
         box.screenshot(path=path / f"{name}.png")
+    assert page.locator(WRONG).all_inner_texts() == []
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
 
-def drawn(draw, label, value):
-    """Return the pixels of the figure that a widget should show."""
-    figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
-    draw(axes, value)
-    axes.set_title(f"{label} {value}\n{axes.get_title()}".strip())
-    plt.close(figure)
-    return pixels(print_figure(figure))
-
-
-def pixels(png):
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-
-
 def check_bars(page, *, at_least):
-    """Every progress bar is full and green, says so, and is long enough to be seen."""
-    boxes = page.locator(".jp-OutputArea .widget-hbox", has=page.locator(".progress-bar"))
-    assert boxes.count() >= at_least
-    for box in boxes.all():
-        bar = box.locator(".progress-bar")
+    """Every progress bar is full and green, and long enough to be seen."""
+    bars = page.locator(".jp-OutputArea .widget-hbox .progress-bar")
+    assert bars.count() >= at_least
+    for bar in bars.all():
         assert "progress-bar-success" in bar.get_attribute("class")
-        assert "width: 100%" in bar.get_attribute("style")
-        if "%" in box.inner_text():  # where the total was known
-            assert "100%" in box.inner_text()
-            assert bar.bounding_box()["width"] > 100, box.inner_text()
+        assert bar.bounding_box()["width"] > 100
     assert page.locator(".jp-OutputArea", has_text="Error displaying widget").count() == 0
 
 

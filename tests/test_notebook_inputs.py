@@ -1,64 +1,18 @@
-"""The notebooks on other input: a user's tweets and files, BERT from the hub, moved controls."""
+"""The notebooks on other input: BERT from the hub, moved controls."""
 
 import ast
 from collections import Counter
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hub_server import member, serving, tar
-from notebook_runner import SEARCH, TRAINING, TWEETS, metrics, options, run
+from notebook_runner import SEARCH, TRAINING, metrics, options, run
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from micse_utils.sources.packaged import fetch
 from tools.run_notebooks import NOTEBOOKS
-
-
-def tweets_of_many_scripts():
-    """Texts and labels of a user's own tweets."""
-    days = {
-        "weather": "сегодня хорошая погода и светит солнце",
-        "noodles": "这家餐厅的面条很好吃",
-        "emoji": "😂👍🔥",
-        "tags": "<script>alert(1)</script> what a boring movie",
-    }
-    texts = [f"{text} {n}" for n in range(60) for text in days.values()]
-    return texts, [0, 2, 1] + [0, 2] * 118 + [0]  # neutral only once
-
-
-@pytest.mark.slow
-def test_tweets_of_any_script_run_to_the_end(tmp_path):
-    texts, labels = tweets_of_many_scripts()
-    (tmp_path / "train_text.txt").write_text("\n".join(texts), encoding="utf-8")
-    (tmp_path / "train_labels.txt").write_text("\n".join(map(str, labels)), encoding="utf-8")
-    place = tmp_path / "results {x}"
-    status, said, complaints = run(
-        TWEETS, *options(min_cluster_size=20, n_neighbors=30), results=place,
-        MICSE_DATA=str(tmp_path), OMP_NUM_THREADS="1",
-    )  # fmt: skip
-    assert status == 0, said + complaints
-    topics = pd.read_csv(place / TWEETS / "topics.csv")
-    assert topics["tweets"].sum() == len(texts)
-    assert topics["topic"].is_unique and topics["topic"].notna().all()
-    figures = metrics(place, TWEETS)["figures"]
-    assert figures["silhouette"]["moods, embeddings"] is not None and figures["accuracy"]
-    page = (place / TWEETS / f"{TWEETS}.ipynb").read_text(encoding="utf-8")
-    assert "missing from" not in page and "<script>alert" not in page
-
-
-@pytest.mark.slow
-def test_a_page_that_would_overwrite_a_users_files_stops_before_any_work(tmp_path):
-    folder = tmp_path / "01_similarity"
-    folder.mkdir()
-    for name in ("metrics.json", "similarity.png"):
-        (folder / name).write_text("mine", encoding="utf-8")
-    status, said, _ = run("01_similarity", results=tmp_path)
-    assert status == 1 and "no marker of the kit" in said
-    assert (
-        (folder / "metrics.json").read_text() == (folder / "similarity.png").read_text() == "mine"
-    )
 
 
 @pytest.mark.slow
@@ -92,7 +46,7 @@ def test_with_the_hub_the_same_cells_train_bert_on_the_papers_splits(tmp_path, t
             },
             "datasets/princeton-nlp/datasets-for-simcse": {commit: {"senteval.tar": archive}},
         }
-        values = {"source": "hub", "size": 100, "seed": 48, "steps": 6, "whole_steps": 2}
+        values = {"source": "hub", "size": 100, "seed": 48, "steps": 2, "whole_steps": 1}
         status, said, complaints = run(
             TRAINING, *options(**values), results=tmp_path / "results", HF_ENDPOINT=hub.url,
             HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="0", MICSE_SENTEVAL="",

@@ -70,11 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
 
     _use_own_kernel()
-    failed = False
+    done = []
     for name in chosen:
         folder = results / name
         try:
             say(run(name, folder, values[name], force=options.force, in_place=options.in_place))
+            done.append(name)
             continue
         except KeyboardInterrupt:
             say("Interrupted. Run the same command again to resume.")
@@ -88,12 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
         except (OSError, ValueError) as error:
             reason = str(error)
         say(f"{name}: FAILED, {reason}")
-        failed = True
-    metrics = [json_or_none(results / name / "metrics.json") for name in chosen]
+    metrics = [json_or_none(results / name / "metrics.json") for name in done]
     models = {made["provenance"]["model"]["name"] for made in metrics if made}
-    say(f"These numbers are of {', '.join(sorted(models)) or 'no model'}.")
+    say(f"The numbers above come from {', '.join(sorted(models)) or 'no model'}.")
     say(f"Next: look at {place}/*/*.png; make lab to work on, make html to read")
-    return 1 if failed else 0
+    return 0 if done == chosen else 1
 
 
 def read_parameters(

@@ -114,7 +114,7 @@ def test_it_says_why_a_page_runs_again_and_keeps_what_people_wrote(run_short, sh
     folder = tmp_path / "01_short"
     said = run_short(tmp_path)
     assert "01_short: running (no finished run yet), none" in said
-    assert "value 0.844" in said and "These numbers are of numbers." in said
+    assert "value 0.844" in said and "The numbers above come from numbers." in said
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
     for page in (short / "01_short.ipynb", folder / "01_short.ipynb"):
         notebook = nbformat.read(page, as_version=4)
@@ -161,9 +161,10 @@ def test_settings_and_places_of_the_user_leave_pages_whole(run_short, short, tmp
 
 def test_a_folder_of_the_user_is_refused_and_unchanged(run_short, tmp_path):
     (tmp_path / "01_short").mkdir()
-    (tmp_path / "01_short" / "made.txt").write_text("mine", encoding="utf-8")
-    assert '"made.txt" and no marker of the kit' in run_short(tmp_path, status=1)
-    assert [path.name for path in (tmp_path / "01_short").iterdir()] == ["made.txt"]
+    (tmp_path / "01_short" / "metrics.json").write_text("{}", encoding="utf-8")
+    assert '"metrics.json" and no marker of the kit' in run_short(tmp_path, status=1)
+    assert [path.name for path in (tmp_path / "01_short").iterdir()] == ["metrics.json"]
+    assert (tmp_path / "01_short" / "metrics.json").read_text(encoding="utf-8") == "{}"
 
 
 def test_a_kernel_that_does_not_come_up_is_one_sentence(run_short, tmp_path, monkeypatch):
