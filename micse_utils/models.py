@@ -242,6 +242,8 @@ def _pooling_module(model: SentenceTransformer) -> Pooling | None:
 
 def trained_pooling(name: str) -> str:
     """Return the pooling that a model was trained with; `cls`, with a note, if unknown."""
+    if re.search(r"(?<!un)sup-simcse", name, re.IGNORECASE):
+        print(f"note: the published figures of {name} use its pooler's output, not the [CLS] here")
     for pattern, pooling in TRAINED_POOLING:
         if pattern.search(name):
             return pooling

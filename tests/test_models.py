@@ -41,12 +41,16 @@ def named(tiny_bert, tmp_path):
     return copy
 
 
-@pytest.mark.parametrize("name", ["miCSE", "my-simcse-v2", "unsup-SimCSE-bert"])
-def test_micse_and_simcse_take_the_raw_cls_vector(named, name):
+@pytest.mark.parametrize(
+    ("name", "noted"),
+    {"miCSE": False, "my-simcse-v2": False, "unsup-SimCSE": False, "sup-simcse": True}.items(),
+)
+def test_micse_and_simcse_take_the_raw_cls_vector(named, name, noted, capsys):
     folder = named(name)
     expected = torch.stack([hidden[0] for hidden in bare_outputs(folder, TEXTS)])
     model = load_model(folder)
     assert model.provenance.pooling == "cls"
+    assert ("use its pooler's output" in capsys.readouterr().out) == noted
     np.testing.assert_allclose(
         encode(model, TEXTS, max_length=32, dtype=torch.float32), expected, atol=1e-5
     )

@@ -15,6 +15,7 @@ import torch
 from joblib import parallel_config
 from scipy.stats import pearsonr
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import (
@@ -69,7 +70,8 @@ def evaluate_sts(
     Returns:
         Columns `task`, `subset`, `pairs`, `spearman`, `low`, `high` (its 95 % interval) and
         `pearson`, all x 100. `subset` is `all` for the pooled pairs; rows for each subset, if any,
-        and for their `mean` and `weighted mean` follow, which have no interval.
+        and for their `mean` and `weighted mean` follow, which have no interval. A subset of one
+        pair, or of equal gold scores, has no score: a line says so, and the means leave it out.
 
     Raises:
         ValueError: an unknown task, a damaged file, or an encoder without usable vectors.
@@ -93,30 +95,32 @@ def evaluate_sts(
 
 
 def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dict[str, object]]:
-    sides = pairs.first, pairs.second
+    sides, columns = (pairs.first, pairs.second), ("spearman", "low", "high", "pearson")
 
     def score(subset: str, chosen: np.ndarray) -> dict[str, object]:
         x, gold = cosines[chosen], pairs.gold[chosen]
         first, second = ([side[row] for row in np.flatnonzero(chosen)] for side in sides)
+        row = {"task": task, "subset": subset, "pairs": len(gold)}
+        if np.ptp(x) == 0 or np.ptp(gold) == 0:  # one pair, for example
+            print(f"{task}: subset {subset} has no score and counts in no mean, as it is constant")
+            return row | dict.fromkeys(columns, np.nan)
         [[spearman, *drawn]] = resampled_sts(x[None], gold, first, second, seed=seed)
-        low, high = interval(drawn)
-        scores = {"spearman": spearman, "low": low, "high": high}
-        scores["pearson"] = 100 * float(pearsonr(x, gold)[0])
-        return {"task": task, "subset": subset, "pairs": len(gold), **scores}
+        found = spearman, *interval(drawn), 100 * float(pearsonr(x, gold)[0])
+        return row | dict(zip(columns, found, strict=True))
 
     # SimCSE's "all": one Spearman over the pooled pairs of a year. The mean over its subsets, which
     # older papers print, differs by points.
     rows = [score("all", np.full(len(pairs), True))]
     subsets = np.array(pairs.subsets)
-    rows += (score(subset, subsets == subset) for subset in dict.fromkeys(pairs.subsets))
-    if parts := rows[1:]:
-        sizes = [part["pairs"] for part in parts]
+    parts = [score(subset, subsets == subset) for subset in dict.fromkeys(pairs.subsets)]
+    if scored := [part for part in parts if not np.isnan(part["spearman"])]:
+        sizes = [part["pairs"] for part in scored]
         for name, weights in (("mean", None), ("weighted mean", sizes)):
             mean = {"task": task, "subset": name, "pairs": sum(sizes)}
             for column in ("spearman", "pearson"):
-                mean[column] = np.average([part[column] for part in parts], weights=weights)
-            rows.append(mean)
-    return rows
+                mean[column] = np.average([part[column] for part in scored], weights=weights)
+            parts.append(mean)
+    return rows + parts
 
 
 def encode_distinct(
@@ -140,7 +144,7 @@ def encode_distinct(
     """
     task_of = {text: task for task, group in texts.items() for text in group}
     distinct = list(task_of)
-    if isinstance(model, SentenceTransformer):
+    if isinstance(model, SentenceTransformer) and isinstance(model[0], Transformer):
         limit = token_limit(model)
         vectors = encode(model, distinct, max_length=limit, dtype=dtype, progress=progress)
     else:

@@ -10,6 +10,8 @@ import pytest
 import senteval_reference as reference
 import torch
 from scipy.stats import pearsonr, spearmanr
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import BoW, StaticEmbedding
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
@@ -17,14 +19,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from micse_utils.cli import main
-from micse_utils.datasets.sts import YEARS, load_lee
+from micse_utils.datasets.sts import YEARS, Pairs, load_lee, load_sample
 from micse_utils.evaluation import classifier
-from micse_utils.evaluation.metrics import interval, resampled_spearman
+from micse_utils.evaluation.metrics import interval, resampled_spearman, unit
 from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
+from micse_utils.provenance import Provenance
 
 SENTEVAL = Path(
     os.environ.get("MICSE_SENTEVAL") or Path(__file__).parents[3] / "shared" / "senteval"
 )
+HERE = Provenance("made up", "memory", "this test")
 
 
 class Letters:
@@ -143,7 +147,6 @@ def with_nan(vectors):
     [
         (with_nan, r"STS16: the encoder gave NaN or infinity for 1 of \d+ sentences, the first"),
         (lambda v: v[:-1], r"gave an array of shape \(\d+, 27\) for \d+ sentences; expected"),
-        (lambda v: v[:, 0], r"gave an array of shape \(\d+,\) for"),
         (lambda v: np.ones_like(v), r"one and the same vector for every sentence"),
         (lambda v: v[:, :1] * 0 + np.arange(1, len(v) + 1)[:, None], r"STS16: all cosines are 1"),
     ],
@@ -152,6 +155,31 @@ def test_an_encoder_without_usable_vectors_is_rejected(tmp_path, vectors, messag
     write_year(tmp_path)
     with pytest.raises(ValueError, match=message):
         evaluate_sts(Broken(vectors), source=tmp_path)
+
+
+@pytest.mark.parametrize("gold", [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 5, 5]])  # one pair; constant
+def test_a_subset_that_cannot_be_scored_is_named_and_counts_in_no_mean(gold, capsys):
+    texts = [[f"{word} {'a' * n}" for n in range(len(gold))] for word in ("cat", "a dog")]
+    pairs = Pairs(*texts, np.array(gold, float), HERE, tuple("xxxx" + "y" * (len(gold) - 4)))
+    table = evaluate_sts(Letters(), {"mine": pairs}, progress=False).set_index("subset")["spearman"]
+    assert np.isnan(table["y"]) and not np.isnan(table["all"])
+    assert table["mean"] == table["weighted mean"] == table["x"]
+    assert "mine: subset y has no score" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["static", "words"])
+def test_an_encoder_without_a_transformer_is_scored_by_its_own_encode(encoder, kind):
+    tokenizer = encoder.tokenizer.backend_tokenizer
+    table = np.random.default_rng(0).normal(size=(tokenizer.get_vocab_size(), 8))
+    module = {
+        "static": lambda: StaticEmbedding(tokenizer, embedding_weights=table.astype("float32")),
+        "words": lambda: BoW(vocab=["a", "the", "is", "man"]),
+    }[kind]()
+    model, pairs = SentenceTransformer(modules=[module], device="cpu"), load_sample()
+    found = evaluate_sts(model, {"mine": pairs}, progress=False)["spearman"].iloc[0]
+    first, second = (unit(model.encode(side)) for side in (pairs.first, pairs.second))
+    expected = 100 * spearmanr((first * second).sum(axis=1), pairs.gold)[0]
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 # --- Transfer
@@ -231,13 +259,6 @@ def test_sst2_chooses_by_its_development_file(tmp_path):
     assert table["accuracy"].tolist() == [accuracy] and 50 < development < 100
     assert table["sentences"].tolist() == [290]
 
-    # With the labels of the development file swapped, the choice changes.
-    file = tmp_path / "SST" / "binary" / "sentiment-dev"
-    turned = [f"{line[:-1]}{1 - int(line[-1])}\n" for line in file.read_text().splitlines()]
-    file.write_text("".join(turned))
-    table = evaluate_transfer(Letters(), ["SST2"], source=tmp_path, progress=False)
-    assert table["accuracy"].item() < accuracy
-
 
 def chosen_classifier(features, labels):
     """Return the classifier with the regularisation that does best on a fifth of the sentences."""
@@ -261,8 +282,6 @@ def test_logistic_scores_are_those_of_scikit_learn(tmp_path):
     table = evaluate_transfer(
         Letters(), classifier="logistic", source=tmp_path, progress=False, right=right
     ).set_index("task")
-    assert set(table.index) == {"MR", "MRPC"}
-
     lines = [
         (tmp_path / "MR" / f"rt-polarity.{name}").read_text(encoding="utf-8").split("\n")
         for name in ("neg", "pos")
@@ -275,17 +294,6 @@ def test_logistic_scores_are_those_of_scikit_learn(tmp_path):
     assert table.loc["MR", "accuracy"] == pytest.approx(100 * (guess == labels).mean())
     np.testing.assert_array_equal(right["MR"], guess == labels)
     assert np.isnan(table.loc["MR", "f1"]) and table.loc["MR", "largest_class"] == 50
-
-    parts = {}
-    for part in ("train", "test"):
-        rows = paraphrases(tmp_path, part)
-        u, v = (Letters().encode(rows[f"#{k} String"].tolist()) for k in (1, 2))
-        parts[part] = np.hstack([np.abs(u - v), u * v]), rows["Quality"].to_numpy()
-    fitted = chosen_classifier(*parts["train"])
-    guess, truth = fitted.predict(parts["test"][0]), parts["test"][1]
-    assert table.loc["MRPC", "accuracy"] == pytest.approx(100 * (guess == truth).mean())
-    np.testing.assert_array_equal(right["MRPC"], guess == truth)
-    assert table.loc["MRPC", "f1"] == pytest.approx(100 * f1_score(truth, guess))
 
 
 def test_packaged_transfer_tasks_stand_in_under_their_own_names(server, monkeypatch, capsys):
@@ -327,33 +335,18 @@ def test_the_command_prints_the_row_and_writes_three_formats(tiny_bert, tmp_path
     assert table["spearman"].iloc[0] == pytest.approx(pooled["spearman"])
 
 
-def test_the_command_says_why_a_sampled_task_has_no_average(tiny_bert, tmp_path, capsys):
-    write_transfer(tmp_path / "senteval")
-    call = [str(tiny_bert), "--source", str(tmp_path / "senteval"), "--tasks", "transfer"]
-    call += ["--pooling", "mean", "--limit", "50", "--output", str(tmp_path / "out")]
-    assert main(["score", *call]) == 0
-    said = capsys.readouterr().out
-    assert "without an average: MR (a sample of 50 sentences)\n" in said  # MRPC is not sampled
-    record = json.loads((tmp_path / "out" / "transfer.json").read_text(encoding="utf-8"))
-    assert record["settings"]["limit"] == "50"
-
-
-def test_the_command_records_which_classifier_it_used(tiny_bert, tmp_path, capsys):
+def test_the_command_records_its_classifier_and_why_there_is_no_average(
+    tiny_bert, tmp_path, capsys
+):
     source = write_transfer(tmp_path / "data", n=30)
-    call = [str(tiny_bert), "--tasks", "transfer", "--source", str(source)]
-    accuracies = {}
-    for name in ("senteval", "logistic"):
-        out = tmp_path / name
-        chosen = [] if name == "senteval" else ["--classifier", name]
-        assert main(["score", *call, *chosen, "--output", str(out)]) == 0
-        record = json.loads((out / "transfer.json").read_text(encoding="utf-8"))
-        assert record["settings"]["classifier"] == name
-        assert {row["classifier"] for row in record["scores"]} == {name}
-        accuracies[name] = [row["accuracy"] for row in record["scores"]]
-        row = f"| tiny-bert, cls, classifier: {name} | {accuracies[name][0]:.2f} |"
-        assert row in capsys.readouterr().out
-        assert row in (out / "transfer.md").read_text(encoding="utf-8")
-    assert accuracies["senteval"] != accuracies["logistic"]
+    call = [str(tiny_bert), "--tasks", "transfer", "--source", str(source), "--limit", "50"]
+    assert main(["score", *call, "--classifier", "logistic", "--output", str(tmp_path / "s")]) == 0
+    said = capsys.readouterr().out
+    record = json.loads((tmp_path / "s" / "transfer.json").read_text(encoding="utf-8"))
+    assert (record["settings"]["classifier"], record["settings"]["limit"]) == ("logistic", "50")
+    accuracy = record["scores"][0]["accuracy"]
+    assert f"| tiny-bert, cls, classifier: logistic | {accuracy:.2f} |" in said
+    assert "without an average: MR (a sample of 50 sentences)\n" in said  # MRPC is not sampled
 
 
 @pytest.mark.parametrize(
@@ -362,10 +355,6 @@ def test_the_command_records_which_classifier_it_used(tiny_bert, tmp_path, capsy
         (["./nowhere"], "there is no model folder ./nowhere"),
         (["TINY", "--source", "cloud"], 'a folder that exists, got "cloud"'),
         (["TINY", "--pooling", "best"], "pooling must be one of"),
-        (
-            ["TINY", "--tasks", "transfer", "--source", "nowhere"],
-            'a folder that exists, got "nowhere"',
-        ),
     ],
 )
 def test_a_wrong_call_is_one_sentence_and_writes_nothing(
