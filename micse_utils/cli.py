@@ -8,16 +8,19 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from micse_utils import __version__
 from micse_utils.settings import process, settle_console
+from micse_utils.training import plan
 from micse_utils.training.config import METHODS, PRESETS, SELECTIONS, LowShotConfig
 
 EXAMPLES = {
@@ -35,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     settle_console()
     # Before any import of PyTorch: spinning threads make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
+    options.typed = shlex.join(["micse", *arguments])
     try:
         with contextlib.redirect_stdout(sys.stderr):  # only the result goes to stdout
             result = options.run(options)
@@ -259,85 +264,43 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
 
 # --- reproduce
 
-STARTS = ("bert", "shipped", "whole", "raw", "centred")
-OBJECTIVES = ("micse", "simcse", "matched", "ami")
-PAPERS_SIZES = [64, 100, 500, 1_000, 5_000, 10_000, 100_000]
-QUICK = {"starts": ["shipped"], "sizes": [64], "seeds": [[48, 49]], "objectives": OBJECTIVES[:2]}
-QUICK_STEPS, QUICK_TASKS = 20, ("STS16", "SICK trial", "Lee")
-
 
 def reproduce(options: argparse.Namespace) -> str | None:
     """Train and score miCSE and SimCSE with few sentences: the paper's experiment, or the kit's."""
     from micse_utils.evaluation.reported import REPORTED
     from micse_utils.job import job
     from micse_utils.results import output_folder, save_table
-    from micse_utils.training import experiment as of
+    from micse_utils.training.experiment import Experiment, run_experiment
+    from micse_utils.training.report import search_table, write_report
+    from micse_utils.training.starts import shared_settings
 
-    usual = QUICK if options.quick else {"starts": ["bert"], "seeds": [range(48, 53)]}
-    starts = options.starts or usual["starts"]
-    papers = "bert" in starts and not options.quick
-    usual = {"sizes": PAPERS_SIZES if papers else [64], "objectives": OBJECTIVES, **usual}
-    sizes, objectives = options.sizes or usual["sizes"], options.objectives or usual["objectives"]
-    seeds = sorted({seed for some in options.seeds or usual["seeds"] for seed in some})
-    chosen = options.settings or of.CHOSEN
+    quick, seeds = options.quick, options.seeds
+    starts = options.starts or ["shipped" if quick else "bert"]
+    sizes = options.sizes or (plan.PAPERS_SIZES if "bert" in starts and not quick else [64])
+    seeds = sorted({*chain(*seeds)} if seeds else range(48, 50 if quick else 53))
+    objectives = options.objectives or [*plan.OBJECTIVES][: 2 if quick else None]
     source = options.source if options.source == "hub" else str(options.source.resolve())
     if options.search:
-        runs = of.search_plan(starts, [name for name in objectives if name in of.SEARCHED])
-        tasks = ()
+        runs, tasks = plan.search_runs(starts, objectives), ()
     else:
-        steps = QUICK_STEPS if options.quick else None
-        runs = of.plan(starts, objectives, sizes, seeds, steps=steps, chosen=chosen)
-        tasks = QUICK_TASKS if options.quick else REPORTED
+        steps, tasks = (plan.QUICK_STEPS, plan.QUICK_TASKS) if quick else (None, REPORTED)
+        runs = plan.chosen_runs(
+            starts, objectives, sizes, seeds, steps=steps, chosen=options.settings
+        )
     folder = output_folder(options.folder).resolve()
-    settings = of.shared_settings(runs, source, tasks)
-    experiment = of.Experiment(folder / "runs", tuple(settings["tasks"]), source)
+    settings = shared_settings(runs, source, tasks)
+    experiment = Experiment(folder / "runs", tuple(settings["tasks"]), source)
     with job(folder, settings) as work, _mapper(options) as (each, at_a_time):
-        done = of.run_experiment(experiment, runs, each, at_a_time=at_a_time)
+        done = run_experiment(experiment, runs, each, at_a_time=at_a_time)
         if options.search:
-            table = of.search_table(done)
+            table = search_table(done)
             save_table(folder, "search", table)
             text = table[table["chosen"]].to_string(index=False)
         else:
-            listed = [starts, sizes, seeds, objectives]
-            names = ("starts", "sizes", "seeds", "objectives")
-            command = [f"--{n} {' '.join(map(str, v))}" for n, v in zip(names, listed, strict=True)]
-            command = " ".join(["micse reproduce", folder.name, *command])
-            text = _report(experiment, runs, done, command + " --quick" * options.quick, chosen)
+            text = write_report(experiment, done, command=options.typed, chosen=options.settings)
         work.finish({"runs": [run.name for run in runs]})
     failed = sum("diverged" in record for record in done)
     return f"{text}\n{len(done)} runs, {failed} diverged; results: {folder}"
-
-
-def _report(
-    experiment: object, runs: list, done: list[dict[str, object]], command: str, chosen: Path
-) -> str:
-    """Write the tables, the learning curve and the report; return the scores."""
-    from micse_utils.plotting.training import learning_curve
-    from micse_utils.results import save_figure, save_table, write_text
-    from micse_utils.training import report
-
-    folder = experiment.folder.parent
-    untrained = experiment.untrained_of(runs)
-    table = report.runs_table(untrained, done)
-    tables = {"runs": table, "courses": report.courses_table(done)}
-    tables["differences"] = report.differences_table(experiment, done)
-    curve, sizes = None, sorted({run.size for run in runs})
-    if "size" in table:  # not all runs diverged
-        tables["means"] = report.means_table(table)
-        if len(sizes) > 1:
-            task, scores = report.learning_curve_table(table)
-            save_figure(folder, "learning_curve", learning_curve(
-                scores, title="Score against the number of distinct sentences, selected checkpoint",
-                label=task, published=report.published_lines(task),
-            ))  # fmt: skip
-            curve = "learning_curve.png"
-    for name, rows in tables.items():
-        save_table(folder, name, rows)
-    found = {"runs": table, "differences": tables["differences"]}
-    chosen = chosen.name if chosen.parent == folder else "/".join(chosen.parts[-4:])
-    text = report.report(untrained, done, **found, command=command, chosen=chosen, curve=curve)
-    write_text(folder / "report.md", text)
-    return "\n".join(report.scores_markdown(table, size).rstrip() for size in sizes)
 
 
 @contextlib.contextmanager
@@ -376,15 +339,20 @@ def _folder(text: str) -> Path | str:
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder of the runs, tables and report")
     parser.add_argument(
-        "--starts", nargs="+", choices=STARTS,
+        "--starts", nargs="+", choices=plan.STARTS,
         help="bert: the paper's (default); the others are made from the packaged encoder",
     )  # fmt: skip
     parser.add_argument("--sizes", type=_size, nargs="+", help="default: the paper's seven, or 64")
     parser.add_argument("--seeds", type=_seeds, nargs="+", help="default: 48-52")
-    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, help="default: all")
+    parser.add_argument("--objectives", nargs="+", choices=plan.OBJECTIVES, help="default: all")
     parser.add_argument("--quick", action="store_true", help="a few short runs: does it work here?")
     parser.add_argument("--search", action="store_true", help="try all settings of the starts")
-    parser.add_argument("--settings", type=Path, help="search.csv that chose (default: recorded)")
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        default=plan.CHOSEN,
+        help="search.csv that chose (default: recorded)",
+    )
     parser.add_argument("--source", type=_folder, default="hub", help="of bert: hub or a folder")
     parser.add_argument("--workers", type=_count, default=1, help="runs at a time, on this machine")
     parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")

@@ -9,6 +9,7 @@ import pytest
 from micse_utils.datasets.sts import load_sample
 from micse_utils.training import experiment
 from micse_utils.training.monitor import Monitor
+from micse_utils.training.plan import ALONE, Run
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "data" / "recorded" / "low_shot"
@@ -28,7 +29,7 @@ def test_a_recorded_cell_is_made_again(tmp_path, monkeypatch):
 
     Its best checkpoint is the one after 20 of 160 steps, so the test stops there.
     """
-    run = experiment.Run("raw", "AMI alone", 3e-5, experiment.ALONE, 0.05, 64, 48, 160)
+    run = Run("raw", "AMI alone", 3e-5, ALONE, 0.05, 64, 48, 160)
     go_on = Monitor.on_step_end
 
     def stop_after_20(self, args, state, control, **others):
@@ -36,7 +37,7 @@ def test_a_recorded_cell_is_made_again(tmp_path, monkeypatch):
         control.should_training_stop |= state.global_step == 20
 
     monkeypatch.setattr(Monitor, "on_step_end", stop_after_20)
-    monkeypatch.setattr(experiment, "_dev", load_sample)
+    monkeypatch.setattr(experiment, "load_dev", load_sample)
     made = experiment.Experiment(tmp_path, tasks=("Lee",)).carry_out(run)
     assert [row["step"] for row in made["history"]] == [0, 20]
 

@@ -12,7 +12,7 @@ from micse_utils.datasets.sts import YEARS, Pairs, load_sts
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
 from micse_utils.evaluation.metrics import compare_runs
 from micse_utils.evaluation.published import markdown
-from micse_utils.evaluation.reported import kept_pairs, leaked, measure, resampled
+from micse_utils.evaluation.reported import kept_pairs, leaked, resampled_scores
 from micse_utils.job import MARKER, job
 from micse_utils.models import load_model
 from micse_utils.results import json_or_none
@@ -50,26 +50,25 @@ def report_training(
         found_at: where `load_model` found the untouched encoder, for `micse score`.
     """
     with job(folder, json_or_none(folder / MARKER), record=RECORD) as work:
-        record = work.record
+        record, place = work.record, folder / "model"
         if "verdict" in record:
             return f"{record['table']}\n{record['verdict']}"
-        sets = {f"{dev.provenance.name} (selects)": {"dev": dev}, **independent_sets(dev)}
-        models = dict.fromkeys((untouched, start, trained))
-        scores = {model: resampled_scores(model, sets) for model in models}
-        name = f"untouched: {untouched.provenance.name}, {untouched.provenance.pooling}"
-        changed = f"start: {start.provenance.name}, {start.provenance.pooling}"
+        selects = f"{dev.provenance.name} (selects)"
+        sets = {selects: {"dev": dev}, **independent_sets(dev)}
+        scores = {
+            model: scores_of(model, sets) for model in dict.fromkeys((untouched, start, trained))
+        }
         rows = {
-            name: untouched,
-            "start: the same" if start is untouched else changed: start,
+            f"untouched: {untouched.provenance.name}, {untouched.provenance.pooling}": untouched,
+            "start: the same"
+            if start is untouched
+            else f"start: {start.provenance.name}, {start.provenance.pooling}": start,
             f"trained, step {best_step}": trained,
         }
-        rows = {
-            label: {column: f"{found[0, 0]:.2f}" for column, found in scores[model].items()}
+        table = markdown({
+            label: {name: f"{found[0, 0]:.2f}" for name, found in scores[model].items()}
             for label, model in rows.items()
-        }
-        table = markdown(rows).rstrip()
-        selects = next(iter(sets))
-        place = folder / "model"
+        }).rstrip()  # fmt: skip
         if scores[trained][selects][0, 0] > scores[untouched][selects][0, 0]:
             verdict = f"{verdict_of(scores[trained], scores[untouched])}. Model: {place}"
         elif start is untouched and best_step == 0:
@@ -139,22 +138,21 @@ def independent_sets(dev: Pairs) -> dict[str, dict[str, Pairs | Triplets]]:
     return sets
 
 
-def resampled_scores(
+def scores_of(
     model: SentenceTransformer, sets: Mapping[str, Mapping[str, Pairs | Triplets]]
 ) -> dict[str, np.ndarray]:
     """Return the mean score of each set's tasks, and of each resample: [1, 1 + resamples] each."""
     tasks = {task: part for parts in sets.values() for task, part in parts.items()}
-    measured = measure(model, tasks)
-    scores = {task: resampled(measured[task], part) for task, part in tasks.items()}
-    return {name: np.mean([scores[task] for task in parts], axis=0) for name, parts in sets.items()}
+    scores = resampled_scores(model, tasks)
+    return {name: np.mean([[scores[t]] for t in parts], axis=0) for name, parts in sets.items()}
 
 
 def verdict_of(trained: Mapping[str, np.ndarray], untouched: Mapping[str, np.ndarray]) -> str:
     """Return on which sets the trained encoder is better or worse, by 95 % intervals over items."""
-    found = {"better on": [], "worse on": [], "no clear difference on": []}
-    for name in trained:
-        [row] = compare_runs({name: trained[name]}, {name: untouched[name]}).to_dict("records")
-        way = "better on" if row["low"] > 0 else "worse on" if row["high"] < 0 else [*found][2]
-        found[way].append(name)
-    said = "; ".join(f"{way} {', '.join(names)}" for way, names in found.items() if names)
-    return f"trained, compared with the untouched encoder: {said}"
+    table = compare_runs(trained, untouched).set_index("task")
+    better, worse = table["low"] > 0, table["high"] < 0
+    ways = {"better": better, "worse": worse, "no clear difference": ~(better | worse)}
+    said = "; ".join(
+        f"{way} on {', '.join(table.index[own])}" for way, own in ways.items() if own.any()
+    )
+    return f"trained, compared with the untouched encoder: {'; '.join(said)}"

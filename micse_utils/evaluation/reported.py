@@ -67,10 +67,19 @@ def kept_pairs(pairs: Pairs, kept: np.ndarray) -> Pairs:
     return replace(pairs, first=first, second=second, gold=pairs.gold[kept], subsets=())
 
 
-def measure(model: SentenceTransformer, tasks: Reported) -> dict[str, np.ndarray]:
-    """Return 1 - cosine of each pair, and the lead of each triplet's positive; float32.
+def with_fair(tasks: Reported, dev: Pairs) -> Reported:
+    """Add to the years that share pairs with STSBenchmark's development file one without them."""
+    if not dev.provenance.name.startswith("STSBenchmark"):
+        return tasks
+    fair = {n + FAIR: kept_pairs(t, ~leaked(t, dev)) for n, t in tasks.items() if n in YEARS}
+    return {**tasks, **fair}
 
-    1 - cosine, as the cosines of a cone are all 1 but for what float32 rounds away.
+
+def resampled_scores(model: SentenceTransformer, tasks: Reported) -> dict[str, np.ndarray]:
+    """Return each task's score and its resamples, as `compare_runs` takes them of one run.
+
+    Returns:
+        Spearman x 100, or per cent of triplets; float64, [1 + resamples] for each task.
     """
     sides = {
         name: (t.first, t.second) if isinstance(t, Pairs) else (t.anchor, t.positive, t.negative)
@@ -78,41 +87,19 @@ def measure(model: SentenceTransformer, tasks: Reported) -> dict[str, np.ndarray
     }
     texts = {name: itertools.chain(*parts) for name, parts in sides.items()}
     vectors, row = encode_distinct(model, texts, dtype=torch.float32, progress=False)
-    vectors, measured = unit(vectors), {}
-    for name, parts in sides.items():
-        first, second, *third = (vectors[[row[text] for text in part]] for part in parts)
-        found = (first * (second - third[0] if third else first - second)).sum(axis=1)
-        measured[name] = found.astype(np.float32)
-    return measured
-
-
-def resampled_scores(
-    measured: Mapping[str, np.ndarray], tasks: Reported, dev: Pairs
-) -> dict[str, np.ndarray]:
-    """Return each task's score and its resamples, as `compare_runs` takes them of one run.
-
-    Args:
-        measured: what `measure` returned.
-        tasks: the same tasks.
-        dev: the pairs that select. Tasks that hold some of them are also scored without.
-
-    Returns:
-        Spearman x 100, or per cent of triplets; float64, [1 + resamples].
-    """
-    scores = {}
+    vectors, scores = unit(vectors), {}
     for name, task in tasks.items():
-        scores[name] = resampled(measured[name], task)[0]
-        if name in YEARS and dev.provenance.name.startswith("STSBenchmark"):
-            kept = ~leaked(task, dev)
-            scores[name + FAIR] = resampled(measured[name][kept], kept_pairs(task, kept))[0]
+        first, second, *third = (vectors[[row[text] for text in part]] for part in sides[name])
+        # Of pairs 1 - cosine, as the cosines of a cone are all 1 but for what float32 rounds away;
+        # of triplets the lead of the positive.
+        found = (first * (second - third[0] if third else first - second)).sum(axis=1)
+        found = found.astype(np.float32)[None]
+        scores[name] = (
+            resampled_accuracy(found > 0, task.articles)
+            if third
+            else resampled_sts(-found, task.gold, task.first, task.second)
+        )[0]
     return scores
-
-
-def resampled(measured: np.ndarray, task: Pairs | Triplets) -> np.ndarray:
-    """Return the score of what `measure` returned of one task, and its resamples: [1, 1 + n]."""
-    if isinstance(task, Triplets):
-        return resampled_accuracy(measured[None] > 0, task.articles)
-    return resampled_sts(-measured[None], task.gold, task.first, task.second)
 
 
 def with_averages(scores: Mapping[str, float]) -> dict[str, float]:

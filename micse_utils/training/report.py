@@ -1,7 +1,7 @@
 """Tables and report of an experiment: absolute scores, untrained encoders first; differences."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import pandas as pd
 from micse_utils.evaluation.metrics import compare_runs
 from micse_utils.evaluation.published import PUBLISHED, markdown
 from micse_utils.evaluation.reported import AVERAGES, FAIR, with_averages
+from micse_utils.plotting.training import learning_curve
 from micse_utils.provenance import versions
-from micse_utils.training.experiment import OBJECTIVES, STARTS, Experiment, Run
+from micse_utils.results import save_figure, save_table, write_text
+from micse_utils.training.experiment import Experiment, Record
+from micse_utils.training.plan import OBJECTIVES, Run
 
-Records = Sequence[Mapping[str, object]]
 SETTING = [field.name for field in fields(Run)]
 UNTRAINED = "untrained"
 CHECKPOINTS = ("selected", "last")
@@ -27,7 +29,65 @@ PAPER = {
 """Published rows of the paper's encoder; of the low-shot splits there is none in numbers."""
 
 
-def runs_table(untrained: Records, done: Records) -> pd.DataFrame:
+def write_report(
+    experiment: Experiment, done: Sequence[Record], *, command: str, chosen: Path
+) -> str:
+    """Write tables, learning curve and report beside the runs; return the scores, in Markdown.
+
+    Args:
+        experiment: where the runs are kept.
+        done: their records.
+        command: what to type to repeat it.
+        chosen: the table that chose the settings of the kit's own starts.
+    """
+    folder, runs = experiment.folder.parent, [_run_of(record) for record in done]
+    untrained = experiment.untrained_of(runs)
+    table, differences = runs_table(untrained, done), differences_table(experiment, done)
+    tables = {"runs": table, "courses": courses_table(done), "differences": differences}
+    curve, sizes = None, sorted({run.size for run in runs})
+    if "size" in table:  # not all runs diverged
+        tables["means"] = means_table(table)
+        if len(sizes) > 1:
+            task, scores = learning_curve_table(table)
+            save_figure(folder, "learning_curve", learning_curve(
+                scores, title="Score against the number of distinct sentences, selected checkpoint",
+                label=task, published=published_lines(task),
+            ))  # fmt: skip
+            curve = "learning_curve.png"
+    for name, rows in tables.items():
+        save_table(folder, name, rows)
+    chosen = chosen.name if chosen.parent == folder else "/".join(chosen.parts[-4:])
+    found = {"runs": table, "differences": differences}
+    text = report(untrained, done, **found, command=command, chosen=chosen, curve=curve)
+    write_text(folder / "report.md", text)
+    return "\n".join(scores_markdown(table, size).rstrip() for size in sizes)
+
+
+def search_table(done: Sequence[Record]) -> pd.DataFrame:
+    """Return the settings of a search, a row each; `chosen` marks the best of each objective.
+
+    Spearman of the development pairs at the best checkpoint chooses, the start being one; of
+    equals, such as settings that improve nothing, the one with the better last step.
+    """
+    rows = []
+    for record in done:
+        row = {name: record[name] for name in SETTING}
+        if "diverged" not in record:  # a row without figures is never chosen
+            history = {figures["step"]: figures for figures in record["history"]}
+            best, last = (history[step] for step in record["steps_of"].values())
+            row |= {"before": history[0]["spearman"], "best": best["spearman"]}
+            row |= {"best_step": best["step"], "last": last["spearman"]}
+            row |= {name: last[name] for name in ("info_nce", "ami", "uniformity", "alignment")}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    if "best" not in table:
+        raise ValueError("every run of the search diverged: none can be chosen")
+    ranked = table.dropna(subset="best").sort_values(["best", "last"])
+    chosen = ranked.groupby(["start", "objective"]).tail(1).index
+    return table.assign(chosen=table.index.isin(chosen))
+
+
+def runs_table(untrained: Sequence[Record], done: Sequence[Record]) -> pd.DataFrame:
     """Return a row for each run, checkpoint and task, those of untrained encoders first."""
     rows = []
     for record in untrained:
@@ -60,7 +120,7 @@ def means_table(runs: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(score="mean", seeds="count").reset_index()
 
 
-def courses_table(done: Records) -> pd.DataFrame:
+def courses_table(done: Sequence[Record]) -> pd.DataFrame:
     """Return a row for each run and evaluation."""
     parts = [
         pd.DataFrame(record["history"]).assign(**{name: record[name] for name in SETTING})
@@ -71,42 +131,36 @@ def courses_table(done: Records) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[[*SETTING, *figures]] if parts else pd.DataFrame()
 
 
-def differences_table(experiment: Experiment, done: Records) -> pd.DataFrame:
+def differences_table(experiment: Experiment, done: Sequence[Record]) -> pd.DataFrame:
     """Return each objective less each other, and less the untrained start, paired over seeds.
 
     For each start, size and checkpoint: what `compare_runs` gives, over the seeds that both have.
     """
+    runs = [_run_of(record) for record in done if "diverged" not in record]
+    places = itertools.product(dict.fromkeys((run.start, run.size) for run in runs), CHECKPOINTS)
     rows = []
-    good = [record for record in done if "diverged" not in record]
-    for start, size in dict.fromkeys((record["start"], record["size"]) for record in good):
-        own = [record for record in good if (record["start"], record["size"]) == (start, size)]
-        for checkpoint in CHECKPOINTS:
-            of = {name: {} for name in OBJECTIVES.values()}
-            for record in own:
-                name = Run(**{name: record[name] for name in SETTING}).name
-                found = _resampled(experiment.folder / f"{name}.npz", checkpoint)
-                of[record["objective"]][record["seed"]] = found
-            before = _resampled(experiment.folder / f"untrained-{start}.npz", UNTRAINED)
-            of[UNTRAINED] = {record["seed"]: before for record in own}
-            for (first, mine), (second, other) in itertools.combinations(of.items(), 2):
-                seeds = sorted(mine.keys() & other.keys())
-                if not seeds:
-                    continue
+    for (start, size), checkpoint in places:
+        own = [run for run in runs if (run.start, run.size) == (start, size)]
+        of = {name: {} for name in OBJECTIVES.values()}
+        for run in own:
+            found = experiment.resampled(run.name, checkpoint)
+            of[run.objective][run.seed] = with_averages(found)
+        before = with_averages(experiment.resampled(f"{UNTRAINED}-{start}", UNTRAINED))
+        of[UNTRAINED] = {run.seed: before for run in own}
+        for (first, mine), (second, other) in itertools.combinations(of.items(), 2):
+            if seeds := sorted(mine.keys() & other.keys()):
+                sides = (
+                    {task: np.stack([side[seed][task] for seed in seeds]) for task in before}
+                    for side in (mine, other)
+                )
                 place = {"start": start, "size": size, "checkpoint": checkpoint}
                 place |= {"objective": first, "less": second}
-                for task in mine[seeds[0]]:
-                    sides = ({task: np.stack([x[s][task] for s in seeds])} for x in (mine, other))
-                    rows.append(compare_runs(*sides).assign(**place))
+                rows.append(compare_runs(*sides).assign(**place))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
-def _resampled(file: Path, checkpoint: str) -> dict[str, np.ndarray]:
-    """Return the resampled scores of a checkpoint, and of the averages, by task."""
-    with np.load(file) as arrays:
-        names = [name.rpartition(", ")[0] for name in arrays if name.endswith(", resampled")]
-        names = [name for name in names if name.startswith(f"{checkpoint}, ")]
-        found = {n.partition(", ")[2]: arrays[f"{n}, resampled"] for n in names}
-    return with_averages(found)
+def _run_of(record: Record) -> Run:
+    return Run(**{name: record[name] for name in SETTING})
 
 
 def learning_curve_table(runs: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -128,8 +182,8 @@ def published_lines(main: str) -> dict[str, float]:
 
 
 def report(
-    untrained: Records,
-    done: Records,
+    untrained: Sequence[Record],
+    done: Sequence[Record],
     runs: pd.DataFrame,
     differences: pd.DataFrame,
     *,
@@ -154,35 +208,36 @@ def report(
         f"- {len(done)} runs: sizes {_listed(sizes)}; seeds {_listed(seeds)}; "
         f"{sum(record['seconds'] for record in done) / 3600:.2f} hours of computing.",
         f"- Selected on: {first['dev']}. It chooses the checkpoint of each run, the start being "
-        "one; nothing is selected on the other tasks"
-        + (
-            f', but for the pairs that are in it too: see "{FAIR.strip()}".' if _fair(runs) else "."
-        ),
+        "one. Nothing is selected on the other tasks"
+        + f'; but some of their pairs are in it, too, see "{FAIR.strip()}"'
+        * bool(runs["task"].str.endswith(FAIR).any())
+        + ".",
         "- *selected* and *last* are two checkpoints of the same run.",
     ]
     if not first["dev"].startswith("STSBenchmark"):
         lines.append("- **The selecting pairs are the kit's own, which are not a benchmark.**")
-    kits = {record["start"] for record in done} - {"bert"}
-    if kits:
+    starts = {record["start"] for record in done}
+    if kits := starts - {"bert"}:
         lines.append(f"- Settings of {_listed(sorted(kits))}: chosen by {chosen}.")
-    if kits < {record["start"] for record in done}:
+    if "bert" in starts:
         lines += [
-            "- bert: the authors' recipe by nominal size. What differs from theirs: the start and "
-            "the last step may be selected, too; the gradient of log p and 1 − ρ² are kept finite."
+            "- bert: the authors' recipe by nominal size; seeds name files of sentences, the "
+            "training seed is 42. What differs from theirs: the start and the last step may be "
+            "selected, too; the gradient of log p and 1 − ρ² are kept finite."
             + " **Cut short: see the steps.**"
             * any(record["steps"] for record in done)
         ]
     lines += ["", "## Settings", "", _settings(done), "## Scores", ""]
     lines += [
-        "Spearman × 100, or accuracy in per cent for triplets; means over seeds. The untrained "
-        "encoders come first.", "",
+        "Spearman × 100, or accuracy in per cent for triplets: mean ± standard deviation over "
+        "seeds. The untrained encoders come first.", "",
     ]  # fmt: skip
     for size in sizes:
         lines += [f"### {size:,} sentences", "", scores_markdown(runs, size)]
         lines += _stuck(runs, size)
     if curve:
         lines += ["## Learning curve", "", f"![score against number of sentences]({curve})", ""]
-    lines += ["## Differences", "", _differences(runs, differences)]
+    lines += ["## Differences", "", _differences(differences)]
     if failed := [record for record in done if "diverged" in record]:
         lines += ["## Runs that diverged", ""]
         for record in failed:
@@ -199,33 +254,26 @@ def report(
 
 def scores_markdown(runs: pd.DataFrame, size: int) -> str:
     """Return the mean scores of one size: a row for each encoder, a column for each task."""
-    before = runs["checkpoint"] == UNTRAINED
-    part = runs[before | (runs["size"] == size)]
+    part = runs[(runs["checkpoint"] == UNTRAINED) | (runs["size"] == size)]
     averages = [task for task in AVERAGES if task in set(part["task"])]
-    tasks = [*averages, *(t for t in part["task"].unique() if t not in averages)]
-    tasks = [task for task in tasks if not (task.endswith(FAIR) and task not in averages)]
+    tasks = [*averages, *(t for t in part["task"].unique() if not t.endswith(FAIR))]
     rows = {}
-    for start in STARTS:
-        for objective in ("none", *OBJECTIVES.values()):
-            for checkpoint in (UNTRAINED, *CHECKPOINTS):
-                found = part[
-                    (part["start"] == start) & (part["objective"] == objective)
-                    & (part["checkpoint"] == checkpoint)
-                ].groupby("task")["score"].mean()  # fmt: skip
-                if len(found):
-                    objective_ = "" if objective == "none" else f"{objective}, "
-                    rows[f"{start}: {objective_}{checkpoint}"] = {
-                        task: f"{found[task]:.2f}" for task in tasks if task in found
-                    }
-    rows = dict(sorted(rows.items(), key=lambda row: not row[0].endswith(UNTRAINED)))
-    if averages and averages[-1] == SEVEN and (part["start"] == "bert").any():
+    for place, own in part.groupby(["start", "objective", "checkpoint"], sort=False):
+        label = place[0] + ": " + ", ".join(name for name in place[1:] if name != "none")
+        scores = own.groupby("task")["score"].agg(["mean", "std"])
+        rows[label] = {
+            task: f"{mean:.2f}" + (f" ± {deviation:.2f}" if deviation == deviation else "")
+            for task, (mean, deviation) in scores.reindex(dict.fromkeys(tasks)).iterrows()
+            if mean == mean
+        }
+    if SEVEN in averages and (part["start"] == "bert").any():
         for name, label in PAPER.values():
             rows[label] = {task: f"{s:.2f}" for task, s in PUBLISHED[name].scores.items()}
-            rows[label][averages[-1]] = f"{published_lines(averages[-1])[label]:.2f}"
+            rows[label][SEVEN] = f"{published_lines(SEVEN)[label]:.2f}"
     return markdown(rows)
 
 
-def _settings(done: Records) -> str:
+def _settings(done: Sequence[Record]) -> str:
     rows = {}
     for record in done:
         row = {name: f"{record[name]:g}" for name in ("rate", "weight", "temperature")}
@@ -233,10 +281,6 @@ def _settings(done: Records) -> str:
         sizes = "" if record["start"] != "bert" else f", {record['size']:,} sentences"
         rows[f"{record['start']}: {record['objective']}{sizes}"] = row
     return markdown(rows)
-
-
-def _fair(runs: pd.DataFrame) -> bool:
-    return runs["task"].str.endswith(FAIR).any()
 
 
 def _stuck(runs: pd.DataFrame, size: int) -> list[str]:
@@ -253,22 +297,23 @@ def _stuck(runs: pd.DataFrame, size: int) -> list[str]:
     return [*lines, ""]
 
 
-def _differences(runs: pd.DataFrame, differences: pd.DataFrame) -> str:
+def _differences(differences: pd.DataFrame) -> str:
     """Return the differences in the main tasks, with what their intervals are."""
     if differences.empty:
         return "There is no pair of finished runs of one seed.\n"
     averages = [task for task in AVERAGES if task in set(differences["task"])]
-    main = averages or list(differences["task"].unique())
+    main = differences["task"].isin(averages or differences["task"])
+    main &= (differences["objective"] == "miCSE") | (differences["less"] == UNTRAINED)
     rows = {}
-    for row in differences[differences["task"].isin(main)].itertuples():
+    for row in differences[main & (differences["low"] < differences["high"])].itertuples():
         label = f"{row.start}, {row.size:,}: {row.objective} minus {row.less}, {row.checkpoint}"
         cell = f"{row.difference:+.2f} ({row.low:+.2f} to {row.high:+.2f}), {row.won}/{row.seeds}"
         rows.setdefault(label, {})[row.task] = cell
     return (
-        "Points, with a 95 % interval over seeds and test items (a paired bootstrap), and the "
-        "seeds won. With five seeds such an interval covers the truth in 84 % of cases if only "
-        "seeds differ, in 92 % or more if test items matter half as much. All tasks are in "
-        f"`differences.csv`.\n\n{markdown(rows)}"
+        "Points, with a 95 % interval over seeds and test items, and the seeds won. It is a t "
+        "interval over seeds, widened by the variance over resampled items (over items only for "
+        "one seed). Equal scores, as of two runs that kept the start, are left out. All tasks and "
+        f"pairs are in `differences.csv`.\n\n{markdown(rows)}"
     )
 
 

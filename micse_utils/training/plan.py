@@ -1,0 +1,184 @@
+"""The runs of an experiment as a table: each with its start, objective and settings.
+
+It imports no PyTorch, so that the command line can list the names at once.
+"""
+
+import csv
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from pathlib import Path
+
+from micse_utils.settings import KIT_DATA
+from micse_utils.training.config import PRESETS, SPLITS, LowShotConfig
+
+OBJECTIVES = {
+    "micse": "miCSE", "simcse": "SimCSE", "matched": "SimCSE at miCSE's settings",
+    "ami": "AMI alone",
+}  # fmt: skip
+"""By short name. `matched` has the rate and temperature of miCSE: all but AMI."""
+PAPERS_SIZES = (64, 100, 500, 1_000, 5_000, 10_000, 100_000)
+QUICK_STEPS, QUICK_TASKS = 20, ("STS16", "SICK trial", "Lee")
+"""Of a look whether an experiment works here."""
+ALONE = 1_000.0
+"""Weight at which InfoNCE hardly counts; AdamW does not mind that the loss is large."""
+SEARCH_SIZE, SEARCH_SEED = 300, 7
+"""Of the sentences of a search, which are in no other run of the kit's own starts."""
+RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+SEARCHED = {
+    # learning rates, weights of AMI, temperatures: each combination is a setting
+    "simcse": (RATES, (0.0,), (0.05, 0.1, 0.2)),
+    "micse": (RATES, (0.03, 0.1, 1.0), (0.05,)),
+    "ami": (RATES, (ALONE,), (0.05,)),
+}
+CHOSEN = KIT_DATA / "recorded" / "low_shot" / "search.csv"
+"""The recorded search, whose choice the kit's own starts are trained with."""
+SHIPPED = {
+    # The best of data/recorded/shipped_search.csv, which is not complete and has no AMI alone.
+    "miCSE": (1e-5, 0.03, 0.05), "SimCSE": (3e-5, 0.0, 0.1), "AMI alone": (1e-5, ALONE, 0.05),
+}  # fmt: skip
+EVERY = 20
+"""Steps between two evaluations on the development pairs, of the kit's own starts."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from: the packaged encoder in some form, or bert-base-uncased."""
+
+    layers: int  # kept of the encoder
+    pooling: str
+    compared: tuple[int | None, int | None]  # layers whose attention is compared
+    steps: int | None  # of a run; None: the epochs of the paper's recipe
+    made_from: tuple[str, ...] = ()  # starts that are scored beside it
+
+
+STARTS = {
+    "bert": Start(12, "cls", (None, None), None),
+    "shipped": Start(6, "mean", (2, 6), 60),
+    "whole": Start(6, "cls", (2, 6), 160, ("shipped",)),
+    "raw": Start(4, "cls", (2, 4), 160, ("shipped",)),
+    "centred": Start(4, "cls", (2, 4), 160, ("shipped", "raw")),  # raw, less its mean vector
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: from where, on what, and how."""
+
+    start: str
+    objective: str
+    rate: float
+    weight: float
+    temperature: float
+    size: int
+    seed: int
+    steps: int | None = None  # None: the epochs of the paper's recipe
+
+    @property
+    def name(self) -> str:
+        """Return the name of the run's files."""
+        return re.sub(r"[^\w.-]+", "_", "-".join(map(str, asdict(self).values())))
+
+    @property
+    def config(self) -> LowShotConfig:
+        """Return the settings for `train_low_shot`.
+
+        The seed draws sentences, head, dropout and order; of the paper's experiment it names the
+        file of sentences, and the authors' training seed is the same for all.
+        """
+        own = {"steps": self.steps, "eval_steps": min(EVERY, self.steps or EVERY)}
+        recipe = _recipe(self.size) if self.start == "bert" else LowShotConfig(seed=self.seed)
+        first, last = STARTS[self.start].compared
+        return replace(
+            recipe, method="micse" if self.weight else "simcse", ami_weight=self.weight,
+            learning_rate=self.rate, temperature=self.temperature, min_layer=first, max_layer=last,
+            **(own if self.steps else {}),
+        )  # fmt: skip
+
+    @property
+    def length(self) -> int:
+        """Return the number of steps."""
+        return self.steps or self.config.epochs * ceil(self.size / self.config.batch_size)
+
+
+def _recipe(size: int) -> LowShotConfig:
+    """Return the paper's recipe for a nominal number of sentences."""
+    return PRESETS[next((name for least, name in SPLITS.items() if size >= least), "0.01%")]
+
+
+def chosen_runs(
+    starts: Sequence[str],
+    objectives: Sequence[str],
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    steps: int | None = None,
+    chosen: Path = CHOSEN,
+) -> list[Run]:
+    """Return the runs of an experiment: each objective with its chosen setting.
+
+    Args:
+        starts, objectives: short names, from `STARTS` and `OBJECTIVES`.
+        sizes, seeds: of the sets of sentences.
+        steps: of each run; by default those of the start.
+        chosen: table of a search, which says the settings of the kit's own starts.
+
+    Raises:
+        ValueError: the table has no setting for one of the objectives from one of the starts.
+    """
+    runs = {}
+    for start, size, seed, short in itertools.product(starts, sizes, seeds, objectives):
+        if start == "bert" and short == "matched" and "simcse" in objectives:
+            continue  # the paper's SimCSE already has the settings of its miCSE
+        own = "miCSE" if short == "matched" else OBJECTIVES[short]
+        rate, weight, temperature = (
+            _papers(short, size) if start == "bert" else _chosen(chosen, start, own)
+        )
+        weight = 0.0 if short == "matched" else weight
+        setting = rate, weight, temperature, size, seed, steps or STARTS[start].steps
+        runs[Run(start, OBJECTIVES[short], *setting)] = None
+    return list(runs)
+
+
+def _papers(short: str, size: int) -> tuple[float, float, float]:
+    """Return the authors' rate, weight and temperature."""
+    weight = {"micse": _recipe(size).ami_weight, "ami": ALONE}.get(short, 0.0)
+    return LowShotConfig.learning_rate, weight, LowShotConfig.temperature
+
+
+def _chosen(table: Path, start: str, objective: str) -> tuple[float, float, float]:
+    """Return the rate, weight and temperature that a search chose."""
+    with table.open(encoding="utf-8", newline="") as file:
+        found = [
+            (float(row["rate"]), float(row["weight"]), float(row["temperature"]))
+            for row in csv.DictReader(file)
+            if (row["start"], row["objective"]) == (start, objective)
+            and "True" in (row.get("chosen"), row.get("stopped"))
+        ]
+    if not found and start == "shipped" and table == CHOSEN:
+        return SHIPPED[objective]
+    if len(found) != 1:
+        raise ValueError(f"{table} must choose one setting of {objective} from {start}")
+    return found[0]
+
+
+def search_runs(starts: Sequence[str], objectives: Sequence[str] = tuple(SEARCHED)) -> list[Run]:
+    """Return the runs of a search: every setting, on sentences that no other run uses.
+
+    Raises:
+        ValueError: there is nothing to search: bert has the authors' settings.
+    """
+    starts = [start for start in starts if start != "bert"]
+    objectives = [short for short in objectives if short in SEARCHED]
+    if not starts or not objectives:
+        raise ValueError(
+            "a search needs --starts made from the packaged encoder (bert has the authors' "
+            f"settings) and --objectives of {', '.join(SEARCHED)}"
+        )
+    return [
+        Run(start, OBJECTIVES[short], *setting, SEARCH_SIZE, SEARCH_SEED, STARTS[start].steps)
+        for start, short in itertools.product(starts, objectives)
+        for setting in itertools.product(*SEARCHED[short])
+    ]
