@@ -22,6 +22,7 @@ from micse_utils.evaluation.metrics import alignment, uniformity, unit
 from micse_utils.provenance import sha256_of
 from micse_utils.results import write_json
 from micse_utils.settings import process
+from micse_utils.training.config import LowShotConfig
 from micse_utils.training.losses import MiCSELoss
 
 HEAD, SUMS = "head.safetensors", "sums.json"
@@ -47,13 +48,8 @@ class DevelopmentEvaluator(BaseEvaluator):
 
     Returns `dev_spearman` (x 100, of cosine against gold), `dev_alignment` and `dev_uniformity`.
     Every distinct sentence is encoded once, in float32, and compared in float64: the vectors of a
-    raw start lie so close together that rounding alone can move the Spearman by points.
-
-    Args:
-        pairs: rated pairs.
-
-    Raises:
-        ValueError: all have the same gold score.
+    raw start lie so close together that rounding alone can move the Spearman by points. Pairs that
+    all have the same gold score are refused (ValueError).
     """
 
     def __init__(self, pairs: Pairs) -> None:
@@ -72,32 +68,24 @@ class DevelopmentEvaluator(BaseEvaluator):
             np.array([row[sentence] for sentence in side]) for side in (pairs.first, pairs.second)
         )
 
-    def __call__(
-        self,
-        model: SentenceTransformer,
-        output_path: str | None = None,
-        epoch: int = -1,
-        steps: int = -1,
-    ) -> dict[str, float]:
-        """Encode and score; the trainer passes the other arguments, which are not used."""
+    def __call__(self, model: SentenceTransformer, *_: object, **__: object) -> dict[str, float]:
+        """Encode and score; what else the trainer passes is not used."""
+        # The same modules in a frame of their own: the trainer makes that of `model` bfloat16.
+        plain = SentenceTransformer(modules=list(model), device=str(model.device))
+        with reading(plain, None):
+            vectors = encode(
+                plain, self.sentences, max_length=min(LONGEST, token_limit(plain)),
+                dtype=torch.float32, progress=False,
+            )  # fmt: skip
         # Cosines of raw vectors, as the tasks are scored: without the head, without a regressor.
-        vectors = unit(self._encode(model))
-        first, second, gold = vectors[self.first], vectors[self.second], self.pairs.gold
+        vectors, gold = unit(vectors), self.pairs.gold
+        first, second = vectors[self.first], vectors[self.second]
         positive = gold >= POSITIVE * gold.max()
         return {
             "dev_spearman": 100 * float(spearmanr((first * second).sum(axis=1), gold)[0]),
             "dev_alignment": alignment(first[positive], second[positive]),
             "dev_uniformity": uniformity(vectors),
         }
-
-    def _encode(self, model: SentenceTransformer) -> np.ndarray:
-        # The same modules in a frame of their own: the trainer makes that of `model` bfloat16.
-        plain = SentenceTransformer(modules=list(model), device=str(model.device))
-        with reading(plain, None):
-            return encode(
-                plain, self.sentences, max_length=min(LONGEST, token_limit(plain)),
-                dtype=torch.float32, progress=False,
-            )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -121,24 +109,36 @@ def sums_of(folder: Path) -> dict[str, str]:
 
 
 class Monitor(TrainerCallback):
-    """Clip the gradients, stop at NaN, show a bar, and keep the head beside each checkpoint."""
+    """Clip the gradients, stop at NaN, show a bar, and decide which checkpoints may be selected.
+
+    It keeps the head beside each checkpoint. `to_beat` is the score of the start.
+    """
+
+    to_beat: float
 
     def __init__(
-        self, loss: MiCSELoss, sentences: list[str], max_length: int, steps: int, progress: bool
+        self,
+        loss: MiCSELoss,
+        sentences: list[str],
+        config: LowShotConfig,
+        steps: int,
+        progress: bool,
     ) -> None:
         self.loss = loss
         self.sentences = sentences[:WATCHED]
-        self.max_length = max_length
+        self.config = config
         rank, _ = process()
         self.bar = tqdm(total=steps, desc="train", unit="step", disable=rank > 0 or not progress)
 
     def ami(self) -> float:
         """Return the AMI of the watched sentences."""
-        return self.loss.measure_ami(self.sentences, max_length=self.max_length)
+        return self.loss.measure_ami(self.sentences, max_length=self.config.max_length)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Start the bar at the current step, which is not 0 if the run resumes."""
+        """Start the bar at the current step; make the start the score to beat."""
         self.bar.update(state.global_step - self.bar.n)
+        if self.config.select_from == "all" and state.global_step == 0:
+            state.best_metric = self.to_beat  # a run that resumes knows its best already
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
         """Clip the gradients, or stop before a NaN reaches the weights."""
@@ -151,8 +151,12 @@ class Monitor(TrainerCallback):
             )
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Move the bar."""
+        """Move the bar; log the last step, which the trainer also evaluates."""
         self.bar.update()
+        # The recipe's last evaluation may lie before the last step: 12 steps, one every 5.
+        control.should_log |= state.global_step == state.max_steps
+        if self.config.select_from == "authors" and state.global_step % state.eval_steps:
+            control.should_evaluate = False
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
         """Note the AMI and show the development figures."""
@@ -163,40 +167,12 @@ class Monitor(TrainerCallback):
         self.bar.set_postfix({n: f"{v:.2f}" for n, v in shown.items() if v is not None})
 
     def on_save(self, args, state, control, **kwargs) -> None:
-        """Add the head to the checkpoint, which holds only the encoder, and the sums of its files.
-
-        Without sums it is unfinished.
-        """
+        """Add the head and the sums of all files to a checkpoint; without sums it is unfinished."""
         PartialState().wait_for_everyone()  # each process writes its own random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             safetensors.torch.save_file(self.loss.head.state_dict(), folder / HEAD)
             write_json(folder / SUMS, sums_of(folder))
-
-
-class Selection(TrainerCallback):
-    """Decide which checkpoints may be selected, by `select_from`.
-
-    Args:
-        select_from: `all` or `authors`.
-        start: score of the start.
-    """
-
-    def __init__(self, select_from: str, start: float) -> None:
-        self.select_from = select_from
-        self.start = start
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Make the start the score to beat; a run that resumes knows its best already."""
-        if self.select_from == "all" and state.global_step == 0:
-            state.best_metric = self.start
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Log the last step; the trainer also evaluates it, which the authors do not."""
-        # The recipe's last evaluation may lie before the last step: 12 steps, one every 5.
-        control.should_log |= state.global_step == state.max_steps
-        if self.select_from == "authors" and state.global_step % state.eval_steps:
-            control.should_evaluate = False
 
 
 def history_of(start: dict[str, float], log: list[dict]) -> pd.DataFrame:

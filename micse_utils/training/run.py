@@ -33,7 +33,6 @@ from micse_utils.training.monitor import (
     SUMS,
     DevelopmentEvaluator,
     Monitor,
-    Selection,
     TrainingDivergedError,
     history_of,
     reading,
@@ -85,7 +84,7 @@ class Trained:
 
 
 @dataclasses.dataclass
-class Run:
+class Training:
     """A resumable training run and its output folder."""
 
     folder: Path
@@ -148,9 +147,9 @@ class Run:
             min_layer=config.min_layer, max_layer=config.max_layer, temperature=config.temperature,
         )  # fmt: skip
         evaluator = DevelopmentEvaluator(self.dev)
-        monitor = Monitor(loss, self.sentences, config.max_length, steps, progress)
+        monitor = Monitor(loss, self.sentences, config, steps, progress)
         self._describe()
-        trainer = _Trainer(
+        trainer = SentenceTransformerTrainer(
             self.model, self._arguments(steps, evaluator.primary_metric), loss=loss,
             train_dataset=Dataset.from_dict({"sentence": self.sentences}), evaluator=evaluator,
             callbacks=[monitor],
@@ -165,8 +164,7 @@ class Run:
         elif (self.checkpoints / "start.json").exists():  # the model may have been trained since
             self._load(self.checkpoints / START)
         start = self._measured_start(trainer.evaluator, monitor)
-        to_beat = start[trainer.evaluator.primary_metric]
-        trainer.add_callback(Selection(self.config.select_from, to_beat))
+        monitor.to_beat = start[trainer.evaluator.primary_metric]
         with contextlib.closing(monitor.bar):
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         return start
@@ -177,7 +175,7 @@ class Run:
         """Save the best encoder and the record, then delete the checkpoints."""
         best_step = trainer.state.best_global_step or 0
         if self.keep_last and trainer.is_world_process_zero():
-            self._load(self._last_checkpoint())
+            self._load(self.checkpoints / f"checkpoint-{trainer.state.global_step}")
             self._save(self.folder / "last")
         # The trainer has tried to, too, but only logs what goes wrong, and never saved the start.
         self._load(self.checkpoints / (f"checkpoint-{best_step}" if best_step else START))
@@ -281,14 +279,12 @@ class Run:
 
     def _last_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint whose best one is complete, too."""
-        found = sorted(
-            self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
-        )
-        whole = [folder for folder in found if _is_whole(folder)]
-        for folder in whole[::-1]:
-            best = json_or_none(folder / "trainer_state.json")["best_global_step"]
-            if not best or self.checkpoints / f"checkpoint-{best}" in whole:
-                return folder
+        found = self.checkpoints.glob("checkpoint-*")
+        for folder in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
+            if _is_whole(folder):
+                best = json_or_none(folder / "trainer_state.json")["best_global_step"]
+                if not best or _is_whole(self.checkpoints / f"checkpoint-{best}"):
+                    return folder
         return None
 
     def _rescue(self, trainer: SentenceTransformerTrainer) -> str:
@@ -299,19 +295,6 @@ class Run:
         if trainer.is_world_process_zero():
             self._save(self.folder / "model")
         return f"{self.folder / 'model'} holds the best checkpoint before, of step {best}"
-
-
-class _Trainer(SentenceTransformerTrainer):
-    """The library's trainer, which says what it means if the disk is full."""
-
-    def _save_checkpoint(self, *arguments: object) -> None:
-        try:
-            super()._save_checkpoint(*arguments)
-        except RuntimeError as error:  # as PyTorch calls a file that it cannot write
-            raise OSError(
-                f"no checkpoint could be written to {self.args.output_dir}; is the disk full? Make "
-                "room and run the same command again"
-            ) from error
 
 
 def _is_whole(checkpoint: Path) -> bool:

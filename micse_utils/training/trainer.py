@@ -14,7 +14,12 @@ from micse_utils.datasets.sts import Pairs, load_stsb
 from micse_utils.models import load_model
 from micse_utils.settings import expanded, process
 from micse_utils.training.config import LowShotConfig, configure, default_preset
-from micse_utils.training.run import Run, Trained
+from micse_utils.training.run import Trained, Training
+
+UNKNOWN = (
+    "are mostly unknown to the tokeniser, and get nearly the same vector; for other languages try "
+    "a multilingual model, such as sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
+)
 
 
 def train_low_shot(
@@ -56,8 +61,8 @@ def train_low_shot(
         The trained model and how it went.
 
     Raises:
-        ValueError: fewer than two sentences, an unknown preset, an invalid setting, or an
-            `output` that holds a different run or a damaged model.
+        ValueError: fewer than two sentences, or most of them unknown to the tokeniser; an unknown
+            preset or invalid setting; an `output` that holds a different run or a damaged model.
         FileExistsError: `output` holds files and no run, or another process writes there.
         TypeError: a sentence that is not a string, or an unknown setting.
         TrainingDivergedError: the loss became NaN or infinite; `model/` holds the best
@@ -92,29 +97,35 @@ def train_low_shot(
     if not isinstance(dev, Pairs):
         raise TypeError(f"dev must be Pairs (see load_stsb), got {shown(dev)}")
 
-    run = Run(expanded(output), base_model, sentences, config, dev, keep_last)
+    run = Training(expanded(output), base_model, sentences, config, dev, keep_last)
     return run.carry_out(overwrite, progress)
 
 
 def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int) -> list[str]:
-    """Drop blank and duplicate sentences; report how many are dropped or cut."""
-    tokenizer = model.tokenizer
-    tokens = tokenizer(sentences, truncation=True, max_length=max_length)
-    distinct, blank = {}, 0
-    for sentence, ids in zip(sentences, tokens["input_ids"], strict=True):
-        if len(ids) > tokenizer.num_special_tokens_to_add():
+    """Drop blank and duplicate sentences; report how many are dropped, unknown or cut."""
+    tokenizer, special = model.tokenizer, model.tokenizer.num_special_tokens_to_add()
+    tokens = tokenizer(sentences, truncation=True, max_length=max_length)["input_ids"]
+    distinct, blank, unknown, full = {}, 0, 0, []
+    for sentence, ids in zip(sentences, tokens, strict=True):
+        if len(ids) > special:
             distinct.setdefault(tuple(ids), sentence.strip())
         else:
             blank += 1
+        unknown += 2 * ids.count(tokenizer.unk_token_id) > max(len(ids) - special, 1)
+        full += [sentence] if len(ids) >= max_length else []
+    lengths = [len(ids) for ids in tokenizer(full, verbose=False)["input_ids"]] if full else []
     reports = {
+        UNKNOWN: unknown,
         f"are longer than max_length={max_length} tokens and are cut": sum(
-            bool(encoding.overflowing) for encoding in tokens.encodings or []
+            length > max_length for length in lengths
         ),
         "are blank and are dropped": blank,
         # In one batch they would be false negatives.
         "are, once cut, the same as others and are dropped": len(sentences) - blank - len(distinct),
     }
-    for what, count in reports.items():
-        if count and process()[0] == 0:
-            print(f"{count} of {len(sentences)} sentences {what}")
+    lines = [f"{n} of {len(sentences)} sentences {what}" for what, n in reports.items() if n]
+    if 2 * unknown > len(sentences):
+        raise ValueError(lines[0])
+    if process()[0] == 0:
+        print(*lines, sep="\n", end="\n" * bool(lines))
     return list(distinct.values())
