@@ -13,7 +13,6 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor, nn
 
-from micse_utils.checks import shown
 from micse_utils.training.ami import attention_mutual_information, attention_rows
 from micse_utils.training.attention import attention_modules, recorded_attention, two_views
 
@@ -40,15 +39,7 @@ def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Ten
 
     Returns:
         Scalar tensor >= 0, in nats.
-
-    Raises:
-        ValueError: the two views are not of one shape.
     """
-    if first.shape != second.shape or first.ndim != 2 or not len(first):
-        raise ValueError(
-            f"the views' embeddings must be two equal [n, d], not {tuple(first.shape)} and "
-            f"{tuple(second.shape)}"
-        )
     # One direction only, as in SimCSE: the first view looks for its second one, not the reverse.
     similarity = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T
     positives = torch.arange(len(first), device=first.device)
@@ -60,21 +51,16 @@ class MiCSELoss(nn.Module):
 
     A loss for `SentenceTransformerTrainer`. It makes the two views itself, by passing each
     sentence twice through the network in one batch. While training, a dense layer with tanh
-    stands on top of the raw embedding (Gao et al. 2021), with weights drawn from N(0, 0.02); it
-    belongs to the loss, so the saved model does not carry it.
-
-    Only the layers of the range pay for attention maps; all others keep the fused attention.
+    stands on top of the raw embedding (Gao et al. 2021); it belongs to the loss, so the saved
+    model does not carry it. Only the layers of the range pay for attention maps.
 
     Inputs:
         | Texts                | Labels |
         |----------------------|--------|
         | (sentence) one column | none   |
 
-    Relations:
-        With `ami_weight=0` it is the loss of unsupervised SimCSE.
-
-    Recommendations:
-        No duplicates within a batch (`BatchSamplers.NO_DUPLICATES`): they are false negatives.
+    With `ami_weight=0` it is the loss of unsupervised SimCSE. Duplicates within a batch are false
+    negatives: use `BatchSamplers.NO_DUPLICATES`.
 
     Args:
         model: a `SentenceTransformer` on BERT, RoBERTa, MiniLM or DistilBERT, with the pooling to
@@ -91,8 +77,7 @@ class MiCSELoss(nn.Module):
             of them, an invalid weight or temperature.
 
     Example:
-        >>> loss = MiCSELoss(model, ami_weight=1e-3)
-        >>> SentenceTransformerTrainer(model, args, train_dataset, loss=loss).train()
+        >>> trainer = SentenceTransformerTrainer(model, args, data, loss=MiCSELoss(model))
     """
 
     def __init__(
@@ -124,14 +109,11 @@ class MiCSELoss(nn.Module):
         # As BERT initialises its layers; PyTorch's default for a linear layer differs.
         nn.init.normal_(self.head[0].weight, std=0.02)
         nn.init.zeros_(self.head[0].bias)
-        modules = list(model)
-        normalised = any(isinstance(module, Normalize) for module in modules)
-        # Plain values, so that the model's parameters are not counted twice.
+        # In tuples, so that the model's parameters are not counted twice.
         self._encoder = (model,)
         self._attentions = tuple(attentions[self.min_layer : self.max_layer])
-        self._after_transformer = tuple(
-            module for module in modules[1:] if normalised and not isinstance(module, Normalize)
-        )
+        raw = [module for module in model if not isinstance(module, Normalize)]
+        self._after_transformer = tuple(raw[1:]) if len(raw) < len(model) else ()
 
     def forward(
         self, sentence_features: Iterable[dict[str, Tensor]], labels=None
@@ -146,14 +128,14 @@ class MiCSELoss(nn.Module):
             labels: not used.
 
         Returns:
-            The terms of the loss, scalar tensors, which the trainer adds up and logs: `info_nce`
-            and, unless lambda is 0, `ami_term`, which is -lambda * AMI.
+            The terms of the loss, which the trainer adds up and logs: `info_nce` and, unless
+            lambda is 0, `ami_term`, which is -lambda * AMI.
         """
-        sentence_features = list(sentence_features)
-        if len(sentence_features) != 1:
+        features, *more = sentence_features
+        if more:
             raise ValueError(
                 f"MiCSELoss makes the second view itself: give it one column of sentences, "
-                f"not {len(sentence_features)}"
+                f"not {1 + len(more)}"
             )
         [model] = self._encoder
         # By the modules' own flags: the model's property for it has changed its name.
@@ -165,13 +147,13 @@ class MiCSELoss(nn.Module):
         # Both views in one batch: dropout is drawn for each row, so the two copies differ.
         maps: list[Tensor] = []
         with recorded_attention(self._attentions if self.ami_weight else (), maps):
-            output = self.model(two_views(sentence_features[0]))
+            output = self.model(two_views(features))
         # The head reads the raw embedding: of a unit vector, its bias would make up the most.
         for module in self._after_transformer:
             output = module(output)
         embeddings = output["sentence_embedding"]
 
-        # Differences of the order of bfloat16's rounding decide both terms.
+        # In float32: differences of the order of bfloat16's rounding decide both terms.
         with torch.autocast(embeddings.device.type, enabled=False):
             first, second = embeddings.float().chunk(2)
             if dist.is_initialized():
@@ -190,7 +172,7 @@ class MiCSELoss(nn.Module):
     def measure_ami(self, sentences: list[str], *, max_length: int = 32, seed: int = 0) -> float:
         """Return the AMI of two views of some sentences, in nats, without gradients.
 
-        Dropout and positions come from a separate seed. So values can be compared within and
+        Dropout and positions come from a separate seed, so that values can be compared within and
         between trainings, and no other random state changes.
         """
         [model] = self._encoder
@@ -224,11 +206,9 @@ def _layer_range(depth: int, first: int | None, last: int | None) -> tuple[int, 
     default_last = (11 * depth + 5) // 12
     first = default_last - 2 * max(1, round(depth / 6)) if first is None else first
     last = default_last if last is None else last
-    whole_numbers = isinstance(first, int) and isinstance(last, int)
-    if not whole_numbers or not 0 <= first < last <= depth:
+    if not 0 <= first < last <= depth:
         raise ValueError(
-            f"layers {shown(first)} to {shown(last)} (not included) are no range of this model's "
-            f"{depth} layers"
+            f"layers {first} to {last} (not included) are no range of this model's {depth} layers"
         )
     if (last - first) % 2:
         raise ValueError(
