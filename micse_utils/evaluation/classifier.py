@@ -50,13 +50,6 @@ class Fit(NamedTuple):
     decays: tuple[float, ...]
 
 
-class Fitted(NamedTuple):
-    """Trained classifiers."""
-
-    accuracies: np.ndarray  # best on the held-out sentences, 0 to 1, [decays]
-    weights: Tensor  # at that best, [decays, classes, dimensions + 1]; the bias comes last
-
-
 def evaluate(
     features: np.ndarray,
     labels: np.ndarray,
@@ -86,24 +79,23 @@ def evaluate(
     test, dev = (nothing if chosen is None else chosen for chosen in (test, dev))
     train, dev, test = map(np.flatnonzero, (~test & ~dev, dev, test))
     if len(test) and len(dev):
-        parts, folds = [(train, test)], 1
-        searched = fit_all(x, y, [Fit(train, dev, DECAYS)])
+        parts, inner = [(train, test)], [(train, dev)]
     else:
         _check_enough(y[train])
-        parts, folds = [(train, test)] if len(test) else list(_folds(y, train)), FOLDS
+        parts = [(train, test)] if len(test) else _folds(y, train)
         inner = [fold for outer, _ in parts for fold in _folds(y, outer)]
-        searched = fit_all(x, y, [Fit(*fold, DECAYS) for fold in inner])
+    searched = fit_all(x, y, [Fit(*fold, DECAYS) for fold in inner])
     # Rounded before the choice, as in SentEval: decays that nearly agree are a tie, and the
     # smallest wins.
-    accuracies = np.stack([own.accuracies for own in searched]).reshape(len(parts), folds, -1)
+    accuracies = np.stack([own for own, _ in searched]).reshape(len(parts), -1, len(DECAYS))
     scores = np.array([[round(100 * s, 2) for s in own] for own in accuracies.mean(axis=1)])
     chosen = scores.argmax(axis=1)
     decays = tuple(DECAYS[best] for best in chosen)
-    if folds == 1:  # SentEval trains the chosen one again, from the same seed: it is this one
-        weights = [searched[0].weights[chosen[0]]]
+    if len(dev):  # SentEval trains the chosen one again, from the same seed: it is this one
+        weights = [searched[0][1][chosen[0]]]
     else:
         finals = [Fit(rows, None, (d,)) for (rows, _), d in zip(parts, decays, strict=True)]
-        weights = [own.weights[0] for own in fit_all(x, y, finals)]
+        weights = [own[0] for _, own in fit_all(x, y, finals)]
     guesses, right = np.full(len(y), -1), []
     for (_, tested), own in zip(parts, weights, strict=True):
         guesses[tested] = (x[tested] @ own.T).argmax(dim=1)
@@ -135,8 +127,13 @@ def _folds(labels: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, np.nd
     return [(rows[train], rows[test]) for train, test in folds]
 
 
-def fit_all(x: Tensor, y: np.ndarray, fits: list[Fit]) -> list[Fitted]:
-    """Train classifiers; those of one size together, several such groups at a time."""
+def fit_all(x: Tensor, y: np.ndarray, fits: list[Fit]) -> list[tuple[np.ndarray, Tensor]]:
+    """Train classifiers; those of one size together, several such groups at a time.
+
+    Returns:
+        For each fit and its decays: the best accuracies on the held-out sentences, 0 to 1,
+        [decays], and the weights that had them, [decays, classes, dimensions + 1], the bias last.
+    """
     # Each fit starts from the same seed, so fits of one size see their rows in the same order.
     groups = defaultdict(list)
     for number, fit in enumerate(fits):
@@ -159,7 +156,9 @@ def fit_all(x: Tensor, y: np.ndarray, fits: list[Fit]) -> list[Fitted]:
     return [trained[number] for number in range(len(fits))]
 
 
-def _fit_together(x: Tensor, y: Tensor, start: Tensor, fits: list[Fit]) -> list[Fitted]:
+def _fit_together(
+    x: Tensor, y: Tensor, start: Tensor, fits: list[Fit]
+) -> list[tuple[np.ndarray, Tensor]]:
     """Train classifiers on equally many sentences, each until its own early stopping."""
     draws = np.random.RandomState(SEED)
     rows = torch.from_numpy(np.stack([fit.rows for fit in fits]))
@@ -178,10 +177,16 @@ def _fit_together(x: Tensor, y: Tensor, start: Tensor, fits: list[Fit]) -> list[
         for _ in range(PASSES):
             order = torch.from_numpy(draws.permutation(rows.shape[1]))
             for batch in rows[:, order].split(BATCH_SIZE, dim=1):
-                adam.zero_grad()
                 # x[batch] takes six times as long
                 picked = x.index_select(0, batch.flatten()).view(*batch.shape, -1)
-                _entropy(weights, picked, y[batch]).backward()
+                # The mean of each classifier's batch, summed: [fits, batch, decays, classes].
+                logits = torch.bmm(picked, weights.flatten(1, 2).mT)
+                targets = y[batch].repeat_interleave(decays.shape[1])
+                loss = nn.functional.cross_entropy(
+                    logits.view(len(targets), -1), targets, reduction="sum"
+                )
+                adam.zero_grad()
+                (loss / batch.shape[1]).backward()
                 weights.grad.addcmul_(weights.detach(), decays[active, :, None, None])
                 adam.step()
         passes += PASSES
@@ -197,19 +202,4 @@ def _fit_together(x: Tensor, y: Tensor, start: Tensor, fits: list[Fit]) -> list[
             weights = weights.detach()[still].requires_grad_()
             adam.param_groups[0]["params"] = [weights]
             adam.state[weights] = {k: v[still] if v.dim() else v for k, v in state.items()}
-    return [Fitted(*own) for own in zip(best.numpy(), best_weights, strict=True)]
-
-
-def _entropy(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross entropy of each classifier's batch, summed over all classifiers.
-
-    Args:
-        weights: [fits, decays, classes, d + 1].
-        x, y: the batch of each fit, [fits, b, d + 1] and [fits, b].
-    """
-    logits = torch.bmm(weights.flatten(1, 2), x.mT).view(*weights.shape[:3], -1)
-    targets = y[:, None].expand(-1, weights.shape[1], -1)
-    return (
-        nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1), reduction="sum")
-        / y.shape[1]
-    )
+    return list(zip(best.numpy(), best_weights, strict=True))

@@ -68,15 +68,15 @@ def test_every_fit_keeps_its_best_weights(monkeypatch, most_passes):
     monkeypatch.setattr(classifier, "MOST_PASSES", most_passes)
     fitted = classifier.fit_all(classifier.with_bias(x), y, fits)
     looked = set()
-    for fit, own in zip(fits, fitted, strict=True):
+    for fit, (accuracies, weights) in zip(fits, fitted, strict=True):
         held = None if fit.held_out is None else (x[fit.held_out], y[fit.held_out])
         for number, decay in enumerate(fit.decays):
             best, layer, looks = reference.trained(
                 x[fit.rows], y[fit.rows], 3, decay, held, most_passes
             )
-            assert own.accuracies[number] == best
+            assert accuracies[number] == best
             expected = torch.cat([layer.weight, layer.bias[:, None]], dim=1).detach()
-            torch.testing.assert_close(own.weights[number], expected, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(weights[number], expected, atol=1e-5, rtol=1e-4)
             looked.add(looks)
     # Fits that stop early do so at different looks; the cap is looked at once more, as in SentEval.
     assert looked == {3} if most_passes == 8 else len(looked) > 1 and max(looked) < 51
