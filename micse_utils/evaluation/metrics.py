@@ -91,7 +91,7 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
 
     Over several seeds the interval is a t interval of the seeds' differences, widened by how much
     their mean varies over resamples of the items, with degrees of freedom by Satterthwaite. In
-    simulations it covers the truth in 94 % of cases or more, with 5 seeds and with 10
+    simulations it covers the truth in 95 to 96 % of cases, with 5 seeds and with 10
     (`tests/benchmarks/coverage.py`). With one run on each side it is a bootstrap over items.
 
     Args:

@@ -5,7 +5,7 @@
 The difference of a seed and an item is an effect of the seed, one of the item and noise, each with
 a standard deviation of its own; the true difference is 0. Three rules are tried: t over seeds; that
 of `compare_runs`, which widens it by the variance over resampled items; and a bootstrap over seeds
-and items. About half a minute on one core.
+and items. About a minute on one core.
 """
 
 import numpy as np
