@@ -102,7 +102,10 @@ def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dic
         first, second = ([side[row] for row in np.flatnonzero(chosen)] for side in sides)
         row = {"task": task, "subset": subset, "pairs": len(gold)}
         if np.ptp(x) == 0 or np.ptp(gold) == 0:  # one pair, for example
-            print(f"{task}: subset {subset} has no score and counts in no mean, as it is constant")
+            print(
+                f"{task}: subset {subset} has no score and counts in no mean: its gold scores, or "
+                "its cosines, are all the same"
+            )
             return row | dict.fromkeys(columns, np.nan)
         [[spearman, *drawn]] = resampled_sts(x[None], gold, first, second, seed=seed)
         found = spearman, *interval(drawn), 100 * float(pearsonr(x, gold)[0])
