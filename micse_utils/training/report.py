@@ -43,17 +43,16 @@ def write_report(
     folder, runs = experiment.folder.parent, [_run_of(record) for record in done]
     untrained = experiment.untrained_of(runs)
     table, differences = runs_table(untrained, done), differences_table(experiment, done)
-    tables = {"runs": table, "courses": courses_table(done), "differences": differences}
+    tables = {"runs": table, "means": means_table(table), "courses": courses_table(done)}
+    tables["differences"] = differences
     curve, sizes = None, sorted({run.size for run in runs})
-    if "size" in table:  # not all runs diverged
-        tables["means"] = means_table(table)
-        if len(sizes) > 1:
-            task, scores = learning_curve_table(table)
-            save_figure(folder, "learning_curve", learning_curve(
-                scores, title="Score against the number of distinct sentences, selected checkpoint",
-                label=task, published=published_lines(task),
-            ))  # fmt: skip
-            curve = "learning_curve.png"
+    if len({*table["size"].dropna()}) > 1:
+        task, scores = learning_curve_table(table)
+        save_figure(folder, "learning_curve", learning_curve(
+            scores, title="Score against the number of distinct sentences, selected checkpoint",
+            label=task, published=published_lines(task),
+        ))  # fmt: skip
+        curve = "learning_curve.png"
     for name, rows in tables.items():
         save_table(folder, name, rows)
     chosen = chosen.name if chosen.parent == folder else "/".join(chosen.parts[-4:])
@@ -110,7 +109,9 @@ def runs_table(untrained: Sequence[Record], done: Sequence[Record]) -> pd.DataFr
                 row | {"task": task, "score": score} | rest
                 for task, score in with_averages(scores).items()
             ]
-    return pd.DataFrame(rows)
+    columns = ["start", "objective", "checkpoint", "step", "task", "score"]
+    columns += [name for name in SETTING if name not in columns]
+    return pd.DataFrame(rows, columns=[*columns, "info_nce", "ami", "passes"])
 
 
 def means_table(runs: pd.DataFrame) -> pd.DataFrame:

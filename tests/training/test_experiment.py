@@ -181,6 +181,10 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(bert, tmp_path, ca
     assert "64, 49: the loss is nan at step 1" in report
     table = pd.read_csv(tmp_path / "out" / "differences.csv").query("less == 'SimCSE'")
     assert (table["seeds"] == 1).all() and len(table)
+    for method in ("micse", "simcse"):
+        calls[1][64, method, 2] = calls[1][64, "micse", 1]
+    assert reproduce(tmp_path / "all", bert, "--seeds", 48) == 0
+    assert "2 runs, 2 diverged" in capsys.readouterr().out
 
 
 @pytest.mark.slow
