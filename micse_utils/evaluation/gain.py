@@ -55,9 +55,8 @@ def report_training(
             return f"{record['table']}\n{record['verdict']}"
         selects = f"{dev.provenance.name} (selects)"
         sets = {selects: {"dev": dev}, **independent_sets(dev)}
-        scores = {
-            model: scores_of(model, sets) for model in dict.fromkeys((untouched, start, trained))
-        }
+        models = dict.fromkeys((untouched, start, trained))
+        scores = {model: scores_of(model, sets) for model in models}
         rows = {
             f"untouched: {untouched.provenance.name}, {untouched.provenance.pooling}": untouched,
             "start: the same"
@@ -155,4 +154,4 @@ def verdict_of(trained: Mapping[str, np.ndarray], untouched: Mapping[str, np.nda
     said = "; ".join(
         f"{way} on {', '.join(table.index[own])}" for way, own in ways.items() if own.any()
     )
-    return f"trained, compared with the untouched encoder: {'; '.join(said)}"
+    return f"trained, compared with the untouched encoder: {said}"

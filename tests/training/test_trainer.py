@@ -17,6 +17,7 @@ from transformers import AutoModel
 
 from micse_utils.cli import main
 from micse_utils.datasets.sts import Pairs
+from micse_utils.evaluation.gain import verdict_of
 from micse_utils.models import load_model
 from micse_utils.provenance import Provenance
 from micse_utils.training.config import LowShotConfig
@@ -395,6 +396,13 @@ def test_the_command_compares_start_and_trained_with_the_untouched_encoder(
 
     assert main(["score", str(run), "--source", "package", "--output", str(tmp_path / "s")]) == 0
     assert "| untouched: tiny-bert, cls | " in capsys.readouterr().out
+
+
+def test_the_verdict_names_the_sets():
+    scores = {"a": np.array([[2.0, 1.9, 2.1]]), "b": np.array([[1.0, 0.9, 1.1]])}
+    assert verdict_of(scores, scores | {"a": scores["b"]}) == (
+        "trained, compared with the untouched encoder: better on a; no clear difference on b"
+    )
 
 
 @pytest.mark.parametrize(("pooling", "trained"), [(None, "no better"), ("mean", "trained is in")])
