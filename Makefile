@@ -88,7 +88,7 @@ bundle: $(READY) ## write one archive for a room without internet: kit, packages
 lock: $(READY) ## resolve requirements.lock again from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
 	@echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
-		--fork-strategy fewest --extra notebooks --extra cluster --extra dev --no-header --no-annotate - pyproject.toml \
+		--fork-strategy fewest --extra notebooks --extra cluster --extra fast --extra dev --no-header --no-annotate - pyproject.toml \
 		| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from micse_utils import __version__
-from micse_utils.settings import process, settle_console
+from micse_utils.settings import process, setting, settle_console
 from micse_utils.training import plan
 from micse_utils.training.config import METHODS, PRESETS, SELECTIONS, LowShotConfig
 
@@ -106,9 +106,10 @@ def train(options: argparse.Namespace) -> str | None:
     settings = {name: value for name, value in vars(options).items() if name in names}
     sentences = read_sentences(options.file, column=options.column).texts
     output_folder(options.output)
-    start = untouched = load_model(options.model, source=options.source)
+    found = {"source": options.source, "engine": "torch"}
+    start = untouched = load_model(options.model, **found)
     if options.pooling not in (None, untouched.provenance.pooling):
-        start = load_model(options.model, source=options.source, pooling=options.pooling)
+        start = load_model(options.model, **found, pooling=options.pooling)
     if options.layers is not None:
         start = keep_first_layers(copy.deepcopy(start), options.layers)
     dev = load_stsb("dev")
@@ -217,7 +218,7 @@ def encode(options: argparse.Namespace) -> str | None:
         raise ValueError(f"the output must be a folder on a disk, got {options.output}")
     options.source, options.model = absolute(options.source), absolute(options.model)
     source = open_source(options.input, options.column)
-    model = load_model(options.model, source=options.source)
+    model = load_model(options.model, source=options.source, engine=options.engine)
     recipe = Recipe(
         options.model, options.source, model.provenance, into=options.into, half=options.half,
         max_length=pick_length(model, options.max_length), block_rows=options.block_rows or WINDOW,
@@ -255,6 +256,11 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", default="text", help="the one with the texts (default: text)")
     parser.add_argument("--into", default="embedding", help="name of the new column")
     parser.add_argument("--model", default="auto", help="a name or folder, as for load_model")
+    engine = setting("MICSE_ENGINE") or "auto"
+    parser.add_argument(
+        "--engine", default=engine, choices=("auto", "torch", "openvino"),
+        help="default: auto, which is openvino on a CPU if it is installed and can run the model",
+    )  # fmt: skip
     parser.add_argument("--half", action="store_true", help="float16 instead of float32")
     parser.add_argument("--max-length", type=_count, help="tokens kept of a text (default: 128)")
     parser.add_argument("--block-rows", type=_count, help="rows a crash costs (default: 4096)")

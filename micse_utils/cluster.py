@@ -156,7 +156,8 @@ class Worker:
         if self.given is not None:
             return self.given
         with quiet():
-            model = load_model(self.recipe.model, source=self.recipe.source)
+            engine = (self.recipe.provenance.engine or "torch").split()[0]
+            model = load_model(self.recipe.model, source=self.recipe.source, engine=engine)
         if model.provenance != self.recipe.provenance:
             raise ValueError(
                 f"this machine has {model.provenance}, the one that started the work "

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from micse_utils.checks import check_sequence, check_text, repaired, shown
 from micse_utils.device import pick_dtype
+from micse_utils.engine import Snapshot
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
 """Tokens of one batch, padding included, by device: enough to keep it busy, and on a CPU few
@@ -94,9 +95,10 @@ def encode(
         _evaluating(model),
         tqdm(total=total, desc="encode", unit="text", delay=1, disable=few or not progress) as bar,
     ):
-        transformer = _in_format(model, dtype or (model.dtype if few else pick_dtype(model.device)))
+        own = model.transformers_model.dtype
+        transformer = _in_format(model, dtype or (own if few else pick_dtype(model.device)))
         for window, features in windows:
-            vectors = _encode_window(model, transformer, features)
+            vectors = _encode_window(model, transformer, features, few)
             if not (finite := np.isfinite(vectors).all(axis=1)).all():
                 raise ValueError(
                     f"the model gives NaN or infinity for "
@@ -189,7 +191,8 @@ def _evaluating(model: SentenceTransformer) -> Iterator[None]:
 
 def _in_format(model: SentenceTransformer, dtype: torch.dtype) -> Transformer:
     """Return the model's transformer itself, or for a different number format a copy."""
-    if dtype == model.dtype:
+    own = model.transformers_model.dtype
+    if dtype == own:
         return model[0]
     try:
         processor = model[0].processor
@@ -198,7 +201,7 @@ def _in_format(model: SentenceTransformer, dtype: torch.dtype) -> Transformer:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"this model cannot run in {dtype} ({reason}); give dtype={model.dtype}"
+            f"this model cannot run in {dtype} ({reason}); give dtype={own}"
         ) from error
     return transformer
 
@@ -280,15 +283,18 @@ def _prefetch(function: Callable, items: Iterable) -> Iterator:
 
 
 def _encode_window(
-    model: SentenceTransformer, transformer: Transformer, features: dict[str, list[Tensor] | int]
+    model: SentenceTransformer,
+    transformer: Transformer,
+    features: dict[str, list[Tensor] | int],
+    few: bool,
 ) -> np.ndarray:
     """Embed the texts of one window: float32, [texts, d]."""
     lengths = np.array([len(ids) for ids in features["input_ids"]])
     filler = {"input_ids": model.tokenizer.pad_token_id or 0}
-    order, vectors = [], []
-    for rows in _batches(lengths, TOKEN_BUDGET.get(model.device.type, 8192)):
-        # Padded on the right whatever the tokeniser does: on the left, some models count it.
-        batch = {
+
+    def padded(rows: np.ndarray) -> dict[str, Tensor | int]:
+        # On the right whatever the tokeniser does: on the left, some models count it.
+        return {
             name: values
             if isinstance(values, int)
             else pad_sequence(
@@ -296,12 +302,18 @@ def _encode_window(
             ).to(model.device, non_blocking=True)
             for name, values in features.items()
         }
-        batch = transformer(batch)
-        batch["token_embeddings"] = batch["token_embeddings"].to(model.dtype)
+
+    order = list(_batches(lengths, TOKEN_BUDGET.get(model.device.type, 8192)))
+    if isinstance(transformer.model, Snapshot) and not few:
+        done = transformer.model.stream(map(padded, order))
+    else:
+        done = map(transformer, map(padded, order))
+    vectors = []
+    for batch in done:
+        batch["token_embeddings"] = batch["token_embeddings"].to(model.dtype or torch.float32)
         for module in list(model)[1:]:
             batch = module(batch)
         vectors.append(batch["sentence_embedding"].float()[:, : model.truncate_dim])
-        order.append(rows)
     vectors = torch.cat(vectors).cpu().numpy()  # waits for a GPU once a window, not once a batch
     embeddings = np.empty_like(vectors)
     embeddings[np.concatenate(order)] = vectors

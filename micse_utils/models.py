@@ -18,8 +18,9 @@ from transformers.utils import logging as transformers_logging
 from micse_utils.checks import shown
 from micse_utils.device import pick_device, use_threads
 from micse_utils.encoding import token_limit
+from micse_utils.engine import ENGINES, SNAPSHOT, Snapshot, use_snapshot
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.settings import folder_at
+from micse_utils.settings import folder_at, setting
 from micse_utils.sources import hub
 from micse_utils.sources.locate import Found, Need, files_in, locate
 
@@ -30,11 +31,8 @@ OWN = ("auto", "start")  # names that may mean a folder's own model, or the pack
 SHORT_NAMES = {"auto": MICSE, "start": BERT, "miCSE": MICSE, "all-MiniLM-L6-v2": PACKAGED}
 
 # Pooling belongs to the model: a checkpoint read with a different pooling than in its training
-# gives vectors that look fine and compare badly. The first match of the name decides.
-TRAINED_POOLING = [
-    (re.compile(r"micse|simcse", re.IGNORECASE), "cls"),  # raw [CLS] of the last layer
-    (re.compile(r"all-minilm", re.IGNORECASE), "mean"),
-]
+# gives vectors that look fine and compare badly. The first that the name contains decides.
+TRAINED_POOLING = {"micse": "cls", "simcse": "cls", "all-minilm": "mean"}
 
 CONFIGURATION = [
     "*.json", "*.txt", "*.model", "*.codes", "*.spm", "*.vocab", "*.tiktoken", "*.tokenizer",
@@ -58,6 +56,7 @@ def load_model(
     revision: str | None = None,
     pooling: str | None = None,
     device: torch.device | str | None = None,
+    engine: str | None = None,
 ) -> SentenceTransformer:
     """Load a sentence encoder in float32, in evaluation mode.
 
@@ -76,6 +75,10 @@ def load_model(
             sentence-transformers folder; `cls` for miCSE and SimCSE, `mean` for all-MiniLM; else
             `cls`, with a note.
         device: by default `pick_device()`.
+        engine: `torch`; `openvino`, faster on a CPU, for encoding only: a snapshot of the model,
+            compiled from a conversion in the kit's cache; or `auto`, which is `openvino` on a CPU
+            if it is installed and can run this model, with a note if not. By default `MICSE_ENGINE`
+            or `torch`; for `start` always `torch`.
 
     Returns:
         The model, with the attribute `provenance`, a `Provenance`.
@@ -83,7 +86,7 @@ def load_model(
     Raises:
         ValueError: an unknown source, folder or pooling; a folder that asks to run its own code;
             weights that are quantised, or hold NaN, or of a different architecture; a tokenizer
-            that is missing or of a different model.
+            that is missing or of a different model; an engine that cannot run it here.
         HubError, FetchError: the hub, or the package index, does not have it.
     """
     use_threads()
@@ -92,6 +95,10 @@ def load_model(
     if pooling is not None and pooling not in Pooling.POOLING_MODES:
         modes = ", ".join(Pooling.POOLING_MODES)
         raise ValueError(f"pooling must be one of {modes}, got {shown(pooling)}")
+    engine = engine or (name != "start" and setting("MICSE_ENGINE")) or "torch"
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {shown(engine)}")
+    device = torch.device(device or pick_device())
     if folder := folder_at(name):
         found = Found(files_in(folder, CONFIGURED, PLACES), Provenance("", "folder", ""))
     else:
@@ -102,14 +109,35 @@ def load_model(
         own = place.parent.name if place.name == "model" else place.name
         origin = replace(origin, name=own, origin=own)
     with quiet():
-        model = _read(folder, origin, pooling).to(device or pick_device())
-    module = _pooling_module(model)
-    model.provenance = replace(
-        origin, sha256=sha256_of(_weights(folder)), pooling=module and module.pooling_mode
-    )
+        model = _read(folder, origin, pooling)
+        module = _pooling_module(model)
+        origin = replace(
+            origin, sha256=sha256_of(_weights(folder)), pooling=module and module.pooling_mode
+        )
+        model.provenance = _start_engine(model, engine, device, origin)
+        model.to(device)
     if not folder_at(name):
         print(f"model: {model.provenance}{found.reason}")
     return model
+
+
+def _start_engine(
+    model: SentenceTransformer, engine: str, device: torch.device, origin: Provenance
+) -> Provenance:
+    """Let an engine other than PyTorch run the model; return the provenance that names it."""
+    if engine == "torch" or (engine == "auto" and device.type != "cpu"):
+        return origin
+    try:
+        if device.type != "cpu":
+            raise ValueError(f"it runs on a CPU, not on {device}")
+        return replace(origin, engine=use_snapshot(model[0], origin.sha256))
+    except ValueError as error:
+        if engine == "openvino":
+            raise ValueError(
+                f"{origin.name} cannot run with engine='openvino': {error}; use engine='torch'"
+            ) from error
+        print(f"note: {origin.name} runs in PyTorch: {error}")
+        return origin
 
 
 def _need(name: str | Path) -> Need:
@@ -135,6 +163,8 @@ def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransfo
         ValueError: a different architecture, or fewer layers.
     """
     transformer = model.transformers_model
+    if isinstance(transformer, Snapshot):
+        raise ValueError(SNAPSHOT)
     stack = getattr(transformer, "encoder", None) or getattr(transformer, "transformer", None)
     if not hasattr(stack, "layer"):
         raise ValueError(f"cannot cut a {transformer.config.model_type} model: unknown layers")
@@ -232,7 +262,7 @@ def _modules(folder: Path, name: str, pooling: str | None) -> SentenceTransforme
         str(folder), model_kwargs={**here, "weights_only": True}, config_kwargs=here,
         processor_kwargs=here,
     )  # fmt: skip
-    pooling = Pooling(transformer.get_embedding_dimension(), pooling or trained_pooling(name))
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling or _trained_pooling(name))
     return SentenceTransformer(modules=[transformer, pooling], device="cpu")
 
 
@@ -240,12 +270,12 @@ def _pooling_module(model: SentenceTransformer) -> Pooling | None:
     return next((module for module in model if isinstance(module, Pooling)), None)
 
 
-def trained_pooling(name: str) -> str:
+def _trained_pooling(name: str) -> str:
     """Return the pooling that a model was trained with; `cls`, with a note, if unknown."""
     if re.search(r"(?<!un)sup-simcse", name, re.IGNORECASE):
         print(f"note: the published figures of {name} use its pooler's output, not the [CLS] here")
-    for pattern, pooling in TRAINED_POOLING:
-        if pattern.search(name):
+    for part, pooling in TRAINED_POOLING.items():
+        if part in name.lower():
             return pooling
     print(f'note: the pooling of {name} is unknown: using [CLS]. Set pooling="mean" if it averages')
     return "cls"

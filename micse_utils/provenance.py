@@ -25,6 +25,7 @@ class Provenance:
     revision: str | None = None  # commit on the hub
     sha256: str | None = None  # of the file with weights or texts, of the hashes if several
     pooling: str | None = None  # of a model: how token vectors become one embedding
+    engine: str | None = None  # of a model that does not run in PyTorch: its engine, with version
 
     @classmethod
     def of_kit_file(cls, file: Path) -> "Provenance":
@@ -37,7 +38,8 @@ class Provenance:
         if self.revision:
             mark = f", commit {self.revision[:8]}"
         pooling = f", {self.pooling} pooling" if self.pooling else ""
-        return f"{self.name}{pooling} ({self.source}: {self.origin}{mark})"
+        engine = f" by {self.engine}" if self.engine else ""
+        return f"{self.name}{pooling}{engine} ({self.source}: {self.origin}{mark})"
 
 
 def sha256_of(files: Iterable[Path]) -> str:

@@ -23,6 +23,7 @@ VARIABLES = {
     "MICSE_SENTEVAL": "SentEval's folder, or a part of it, asked before the hub",
     "MICSE_CACHE": "folder that keeps what the kit fetched (default: the user's cache folder)",
     "MICSE_DEVICE": "device to compute on: cpu, cuda, cuda:1, mps (default: the best there is)",
+    "MICSE_ENGINE": "what runs a model: torch (default), openvino, or auto, for encoding on a CPU",
     "MICSE_STATIC": "set it to anything: figures in place of sliders, for a page nobody can move",
     "MICSE_THREADS": "threads to compute with (default: OMP_NUM_THREADS, or the cores allowed)",
 }

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (  # a module imports from its own floor and from those before it
     {"checks", "device", "job", "provenance", "results", "settings"},
     {"sources"},
-    {"datasets", "encoding", "explore", "models"},
+    {"datasets", "encoding", "engine", "explore", "models"},
     {"evaluation"},
     {"plotting", "training"},
     {"cluster"},

@@ -20,8 +20,8 @@ def load_start(name: str, source: str = "hub") -> SentenceTransformer:
     """Load a start; `source` is that of bert-base-uncased, the others are made from the package."""
     start = STARTS[name]
     if name == "bert":
-        return load_model(BERT, source=source, pooling=start.pooling)
-    model = load_model(source="package", pooling=start.pooling)
+        return load_model(BERT, source=source, pooling=start.pooling, engine="torch")
+    model = load_model(source="package", pooling=start.pooling, engine="torch")
     model = keep_first_layers(model, start.layers)
     if name == "centred":
         # The last thing the encoder does is to add a bias, so that is where its mean can go.

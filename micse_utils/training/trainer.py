@@ -74,7 +74,7 @@ def train_low_shot(
     if preset is not None:
         config = configure(preset, method=method, **settings)  # refuse before a model is loaded
     if not isinstance(base_model, SentenceTransformer):
-        base_model = load_model(base_model, pooling=pooling)
+        base_model = load_model(base_model, pooling=pooling, engine="torch")
     elif pooling is not None:
         raise ValueError("pooling is for a base_model given by name; this one has its own")
     if preset is None:
