@@ -33,6 +33,7 @@ c.Spawner.environment = {
     "MICSE_CACHE": CACHE,
     "HF_HUB_CACHE": f"{CACHE}/hub",
     "HF_HUB_OFFLINE": "1",  # everybody computes with what the cache holds
+    "MICSE_ENGINE": "auto",  # OpenVINO where pages only encode: quick also beside busy neighbours
     "OMP_WAIT_POLICY": "PASSIVE",  # else kernels that share cores slow each other down many times
     "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, whatever students installed
 }

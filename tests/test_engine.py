@@ -3,6 +3,7 @@ import pickle
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from micse_utils.encoding import encode
 from micse_utils.engine import Snapshot
 from micse_utils.models import keep_first_layers, load_model
 
-pytest.importorskip("openvino")
+if not find_spec("openvino"):
+    pytest.skip("needs the extra fast", allow_module_level=True)
+
 FIRST = ["the cat", "a big red mat", "park", "blue"]
 TEXTS = [" ".join([first, *["and a dog"] * n]) for n in range(18) for first in FIRST]
 
@@ -47,6 +50,7 @@ def test_vectors_are_those_of_pytorch_in_order_alone_and_in_batches(encoder):
     assert "mean pooling by openvino 20" in str(fast.provenance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "electra", "albert", "modernbert",
