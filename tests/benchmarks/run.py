@@ -21,8 +21,8 @@ from micse_utils.provenance import versions
 from micse_utils.results import save_figure, write_json
 
 ITEMS = (
-    "encoding", "few_texts", "matrix_share", "ami_term", "training_step", "training_format",
-    "sts_overhead", "tweet_map", "growth", "search", "bulk",
+    "encoding", "few_texts", "busy_machine", "matrix_share", "ami_term", "training_step",
+    "training_format", "sts_overhead", "tweet_map", "growth", "search", "bulk",
 )  # fmt: skip
 RESULTS = Path(__file__).parents[2] / "results" / "benchmarks"
 
