@@ -5,6 +5,7 @@ What is run are copies with quick parameters in results/browser/, beside which s
 of each page.
 """
 
+import base64
 import io
 import re
 import shutil
@@ -20,17 +21,12 @@ from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
 from micse_utils.datasets.texts import load_sentences, load_tweets
+from micse_utils.plotting.interactive import FRAMES
+from tools.pages import write_site
 from tools.run_notebooks import NOTEBOOKS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CONTROLS = {
-    "dropout": 4 * ["ArrowRight"],
-    "sentence": ["It rained.", "Who let the cat in?"],
-    "temperature": 6 * ["ArrowRight"],
-    "weight": 4 * ["ArrowRight"],
-}
-"""Labels of the controls of notebook 4, in their order, and how each is moved."""
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
 FOLDER = ROOT / "results" / "browser"
 QUICK = {
@@ -100,10 +96,18 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def committed(name):
+    return code_cells(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4))
+
+
 def figures_of(name):
     """Number of figures on a committed page, without those that are folded in."""
-    cells = code_cells(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4))
-    outputs = [o for c in cells if "solution" not in c.metadata.get("tags", []) for o in c.outputs]
+    outputs = [
+        o
+        for c in committed(name)
+        if "solution" not in c.metadata.get("tags", [])
+        for o in c.outputs
+    ]
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
@@ -182,32 +186,56 @@ def test_all_cells_run_in_the_browser(lab, page, copies, name, request):
 
 
 def check_widgets(page, path):
-    """Every control redraws its figure at each of its values, without an error; no label is cut."""
+    """Every control draws, for each of its values, the frame of the committed page."""
     page.set_viewport_size({"width": WIDTH, "height": TALL})
     boxes = page.locator(".jp-OutputArea .widget-vbox", has=page.locator("img"))
-    labels = boxes.locator(".widget-label:visible")
-    assert labels.all_inner_texts() == list(CONTROLS)
+    labels, controls = boxes.locator(".widget-label:visible"), frames_of("04_low_shot_training")
+    assert labels.all_inner_texts() == [control["control"] for control in controls]
     cut = "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
     assert labels.evaluate_all(cut) == []
-    for name, moves in CONTROLS.items():
-        box = boxes.filter(has=page.locator(".widget-label", has_text=name))
-        figure, handle, field = (box.locator(kind) for kind in ("img", ".noUi-handle", "input"))
-        drawn = [figure.get_attribute("src")]
-        for move in moves:
-            if move == "ArrowRight":
-                handle.press(move)
-            else:
-                field.fill(move)
-                field.press("Enter")
-            page.wait_for_function(
-                "([img, old]) => img.isConnected ? img.src !== old : true",
-                arg=[figure.element_handle(), drawn[-1]],
-            )
-            drawn.append(figure.get_attribute("src"))
-        assert len({*drawn}) == len(moves) + 1, name
-        box.screenshot(path=path / f"{name}.png")
-    assert page.locator(WRONG).all_inner_texts() == []
+    for control in controls:
+        box = boxes.filter(has=page.locator(".widget-label", has_text=control["control"]))
+        figure, handle = box.locator("img"), box.locator(".noUi-handle")
+        for number, (value, frame) in enumerate(control["frames"].items()):
+            if number:
+                old = [figure.element_handle(), figure.get_attribute("src")]
+                handle.press("ArrowRight")
+                page.wait_for_function("([i, old]) => !i.isConnected || i.src !== old", arg=old)
+            drawn, expected = pixels(figure.get_attribute("src").split(",")[1]), pixels(frame)
+            assert drawn.shape == expected.shape, (control["control"], value)
+            assert np.abs(drawn - expected).mean() < 0.5, (control["control"], value)
+        box.screenshot(path=path / f"{control['control']}.png")
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+
+
+def pixels(png):
+    """The colours of a PNG in base64, [y, x, 3]."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")).astype(int)
+
+
+def frames_of(name):
+    """The frames of each control of a committed page."""
+    outputs = (o for cell in committed(name) for o in cell.outputs)
+    return [output.data[FRAMES] for output in outputs if FRAMES in output.get("data", {})]
+
+
+def test_the_figures_of_a_web_page_follow_their_buttons(browser, tmp_path):
+    write_site(tmp_path, tmp_path)
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto((tmp_path / "04_low_shot_training.html").as_uri())
+    choices, controls = page.locator("fieldset"), frames_of("04_low_shot_training")
+    assert choices.count() == len(controls)
+    for choice, control in zip(choices.all(), controls, strict=True):
+        first = choice.get_by_role("radio").first
+        first.focus()
+        for number, value in enumerate(control["frames"]):
+            if number:
+                page.keyboard.press("ArrowRight")
+            shown = choice.locator("img:visible")
+            assert shown.get_attribute("alt") == f"{control['control']} {value}"
+            box = shown.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    page.close()
 
 
 def check_bars(page, *, at_least):

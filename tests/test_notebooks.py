@@ -360,7 +360,7 @@ def test_training_helped_and_its_figures_are_those_of_the_library(results, figur
     assert figures["by_hand"]["after"] > figures["by_hand"]["before"] + 0.5
     runs = figures["centred"]
     assert len({run["first"] for run in runs.values()}) == 1
-    for name in ("SimCSE at miCSE's rate", "miCSE"):
+    for name in ("SimCSE at miCSE's settings", "miCSE"):
         assert runs[name]["max"] > runs[name]["first"] + 1
 
     for method, name in (("simcse", "SimCSE"), ("micse", "miCSE")):  # what was saved was scored

@@ -14,6 +14,8 @@ from micse_utils.settings import setting
 
 FRAMES = "application/vnd.micse.frames+json"
 """Type of the output that web pages turn into a choice of frames; other readers pass over it."""
+SIZE = 4.8, 3.6
+"""Inches of a figure that moves."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def interactive(
 
     if setting("MICSE_STATIC"):
         values = getattr(control, "options", settings)
-        each = {str(value): png([value], 4.8, 3.6) for value in values}
+        each = {str(value): png([value], *SIZE) for value in values}
         return Frames(control.description, png(settings, 4, 3.9), each)
     control.layout.width, control.style.description_width = "min(100%, 36rem)", "initial"
     if hasattr(control, "readout"):
@@ -72,7 +74,7 @@ def interactive(
     def redraw(change: object = None) -> None:
         with picture:
             clear_output(wait=True)
-            figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
+            figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
             try:
                 panel(axes, control.value)
                 display(figure)
