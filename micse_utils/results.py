@@ -30,6 +30,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())  # or after a power cut the new name may hold zeros
         replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:  # it says which file, or why
+            raise
+        raise OSError(f"{path} cannot be written ({os.strerror(error.errno)})") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

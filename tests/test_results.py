@@ -3,6 +3,7 @@ import importlib.metadata
 import json
 import math
 import os
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,6 +56,13 @@ def test_an_interrupted_write_leaves_the_last_good_file_and_nothing_else(tmp_pat
         write_atomically(target, interrupted)
     assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
     assert target.read_text(encoding="utf-8") == "good"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_is_reported_with_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"table\.csv cannot be written \(No space left on device\)"):
+        write_atomically(tmp_path / "table.csv", lambda _: Path("/dev/full").write_text("x"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_figures_and_tables_are_written(tmp_path):

@@ -35,7 +35,7 @@ def senteval_files(word="cat"):
             files[f"{place}.gs.{subset}.txt"] = "1.5\n4\n"
     for split in ("train", "dev", "test"):
         files[f"STS/STSBenchmark/sts-{split}.csv"] = f"g\tf\ty\t0\t3\ta {word}\t{split}\n"
-    files["SICK/SICK_test_annotated.txt"] = f"n\tA\tB\tscore\n1\ta {word}\ta dog\t3.5\n"
+    files["SICK/SICK_test_annotated.txt"] = f"pair_ID\tA\tB\tscore\n1\ta {word}\ta dog\t3.5\n"
     files |= {name: f"{word} café\n" for names in TWO_FILES.values() for name in names}
     files |= {name: ROWS[task] for task, names in TRAIN_TEST.items() for name in names}
     return {name: text.encode() for name, text in files.items()}
