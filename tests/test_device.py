@@ -19,19 +19,17 @@ def no_override(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("mps", "cuda", "expected"),
-    [(True, True, "mps"), (True, False, "mps"), (False, True, "cuda"), (False, False, "cpu")],
-)
-def test_mps_comes_before_cuda_before_cpu(monkeypatch, mps, cuda, expected):
+    ("mps", "cuda", "chosen", "expected"),
+    [(True, True, "", "mps"), (False, True, "", "cuda"), (False, False, "", "cpu"),
+     (False, True, "cpu", "cpu")],
+)  # fmt: skip
+def test_mps_comes_before_cuda_before_cpu_and_the_variable_overrides(
+    monkeypatch, mps, cuda, chosen, expected
+):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setenv("MICSE_DEVICE", chosen)
     assert pick_device() == torch.device(expected)
-
-
-def test_the_variable_overrides(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("MICSE_DEVICE", "cpu")
-    assert pick_device() == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu please"])
@@ -41,29 +39,26 @@ def test_a_missing_device_is_rejected_by_name(monkeypatch, name):
         pick_device()
 
 
-@pytest.mark.parametrize("unit", ["amx_bf16", "avx512_bf16", "bf16"])
-def test_a_cpu_with_bfloat16_units_gets_bfloat16(monkeypatch, unit):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, unit: True})
-    assert pick_dtype("cpu") is torch.bfloat16
-
-
-def test_a_cpu_that_only_emulates_bfloat16_gets_float32(monkeypatch):
-    monkeypatch.setattr(
-        torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "amx_bf16": False}
-    )
-    assert pick_dtype("cpu") is torch.float32
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "amx_bf16": False}, torch.float32),  # it would be emulated
+    ],
+)
+def test_a_cpu_gets_bfloat16_if_it_has_units_for_it(monkeypatch, units, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    assert pick_dtype("cpu") is expected
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"),
-    [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
+    ("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)]
 )
-def test_cuda_gets_bfloat16_from_ampere_on(monkeypatch, capability, expected):
+def test_cuda_gets_bfloat16_from_ampere_on_and_mps_float32(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert pick_dtype("cuda") is expected
-
-
-def test_mps_gets_float32():
     assert pick_dtype("mps") is torch.float32
 
 
@@ -133,18 +128,24 @@ def test_the_least_limit_of_memory_is_found(large, tmp_path):
     assert settings.limit("memory") == 2**30
 
 
-@pytest.mark.parametrize(("limit", "expected"), [("2.0", 2), ("0.5", 1), ("64", 16), ("none", 16)])
-def test_the_limit_of_jupyterhub_counts(large, limit, expected):
-    large.setenv("CPU_LIMIT", limit)
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"CPU_LIMIT": "2.0"}, 2),
+        ({"CPU_LIMIT": "0.5"}, 1),
+        ({"CPU_LIMIT": "64"}, 16),
+        ({"CPU_LIMIT": "none"}, 16),
+        ({"CPU_LIMIT": "2", "OMP_NUM_THREADS": "6,2"}, 6),
+        ({"CPU_LIMIT": "2", "OMP_NUM_THREADS": "6,2", "MICSE_THREADS": "24"}, 24),
+    ],
+)
+def test_jupyterhubs_limit_counts_and_the_users_choice_wins(large, variables, expected):
+    for name, value in variables.items():
+        large.setenv(name, value)
     assert pick_threads() == expected
 
 
-def test_the_users_choice_wins(large):
-    large.setenv("CPU_LIMIT", "2")
-    large.setenv("OMP_NUM_THREADS", "6,2")
-    assert pick_threads() == 6
-    large.setenv("MICSE_THREADS", "24")
-    assert pick_threads() == 24
+def test_a_number_of_threads_that_is_none_is_refused(large):
     large.setenv("MICSE_THREADS", "many")
     with pytest.raises(ValueError, match="MICSE_THREADS must be a whole number from 1, got 'many'"):
         pick_threads()

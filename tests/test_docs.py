@@ -252,7 +252,7 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_runs(block, encoder, monkeypatch, tmp_path):
-    monkeypatch.setattr("micse_utils.models.load_model", lambda *_: encoder)
+    monkeypatch.setattr("micse_utils.models.load_model", lambda *_, **__: encoder)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(block, names)
