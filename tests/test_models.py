@@ -46,7 +46,7 @@ def named(tiny_bert, tmp_path):
     [("miCSE", "cls"), ("my-simcse-v2", "cls"), ("unsup-SimCSE-bert", "cls"),
      ("all-MiniLM-L6-v2", "mean")],
 )  # fmt: skip
-def test_a_known_model_takes_the_pooling_of_its_training(named, name, pooling):
+def test_a_known_model_takes_the_pooling_of_its_training(named, name, pooling, capsys):
     folder = named(name)
     outputs = bare_outputs(folder, TEXTS)
     expected = torch.stack([h[0] if pooling == "cls" else h.mean(dim=0) for h in outputs])
