@@ -81,7 +81,7 @@ def running(folder, command=(sys.executable, "-m", "jupyterhub"), **environment)
     """Start a hub in an empty folder and wait until it answers.
 
     Raises:
-        RuntimeError: it ended, or did not answer within a minute; with its log.
+        RuntimeError: it ended, or did not answer within five minutes; with its log.
     """
     token, homes, log = secrets.token_hex(), folder / "homes", folder / "log.txt"
     ports = _free_ports(3)
@@ -112,13 +112,15 @@ def running(folder, command=(sys.executable, "-m", "jupyterhub"), **environment)
         timeout=60,
     )
     try:
-        for _ in range(600):
+        for _ in range(3000):
             with contextlib.suppress(httpx.HTTPError):
                 client.get("users").raise_for_status()
                 break
             if process.poll() is not None:
                 raise RuntimeError(f"JupyterHub ended:\n{log.read_text()}")
             time.sleep(0.1)
+        else:
+            raise RuntimeError(f"JupyterHub does not answer:\n{log.read_text()}")
         yield Hub(url, homes, client)
     finally:
         process.terminate()  # it stops the users' servers and the proxy

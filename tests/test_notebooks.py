@@ -31,14 +31,14 @@ from micse_utils.sources.packaged import fetch
 from tools.run_notebooks import NOTEBOOKS
 
 LIBRARY = "03_sentence_transformers"
-TWEETS_LIMIT, LIMIT = 1_500, 800  # tweets; sentences of Wikipedia
+LIMIT = 1_500  # tweets; sentences of Wikipedia
 LABELLED = 400  # texts of each transfer task
 TRIPLETS = 100  # of each kind
 SAME_FROM = 0.7  # a cosine that some pairs of so few sentences have
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PARAMETERS = {
     "01_similarity": {},
-    TWEETS: {"limit": TWEETS_LIMIT, "n_neighbors": 50},
+    TWEETS: {"limit": LIMIT, "n_neighbors": 50},
     LIBRARY: {"limit": LIMIT, "triplet_count": TRIPLETS},
     TRAINING: {"steps": 2, "whole_steps": 1},
     SCORING: {"transfer_limit": LABELLED},
@@ -190,14 +190,14 @@ def test_similarity_agrees_with_bare_transformers(figures, encoder):
 def tweets(encoder):
     """The sample that the notebook draws: texts, the library's own embeddings, classes."""
     texts, labels = packaged_tweets()
-    rows = np.sort(np.random.default_rng(0).choice(4200, TWEETS_LIMIT, replace=False))
+    rows = np.sort(np.random.default_rng(0).choice(4200, LIMIT, replace=False))
     return texts[rows], unit(encoder.encode(texts[rows].tolist())), labels[rows]
 
 
 @about(TWEETS)
 def test_sentiment_figures_agree_with_scikit_learn_and_a_bootstrap(figures, tweets):
     texts, embeddings, labels = tweets
-    assert (figures["tweets"], figures["available"]) == (TWEETS_LIMIT, 4200)
+    assert (figures["tweets"], figures["available"]) == (LIMIT, 4200)
     assert figures["largest_class"] == pytest.approx(
         np.bincount(labels).max() / len(labels), abs=2e-3
     )
@@ -217,7 +217,7 @@ def test_sentiment_figures_agree_with_scikit_learn_and_a_bootstrap(figures, twee
     assert accuracy > figures["largest_class"] + 0.1
     by_words, by_encoder = (guess == labels for guess in found.values())
     lead = by_encoder.astype(int) - by_words
-    draws = np.random.default_rng(1).integers(TWEETS_LIMIT, size=(2_000, TWEETS_LIMIT))
+    draws = np.random.default_rng(1).integers(LIMIT, size=(2_000, LIMIT))
     low, high = np.quantile(lead[draws].mean(axis=1), [0.025, 0.975])
     expected = {"mean": lead.mean(), "low": low, "high": high}
     assert figures["gain_over_words"] == pytest.approx(expected, abs=0.015)
@@ -238,10 +238,10 @@ def test_clusters_belong_to_the_map_and_topics_account_for_every_tweet(results, 
     assert len(figures["agreement"]) == 3
     assert all(pair["all"] < pair["in both"] for pair in figures["agreement"])
     topics = pd.read_csv(results / name / "topics.csv")
-    assert topics["tweets"].sum() == TWEETS_LIMIT
+    assert topics["tweets"].sum() == LIMIT
     named = topics[topics["topic"] != "no cluster"]
     assert len(named) == figures["clusters"] >= 3
-    assert named["tweets"].sum() / TWEETS_LIMIT == pytest.approx(1 - figures["in_no_cluster"])
+    assert named["tweets"].sum() / LIMIT == pytest.approx(1 - figures["in_no_cluster"])
     assert (results / name / "map.html").read_text(encoding="utf-8").count("anonymous") > 100
 
 
