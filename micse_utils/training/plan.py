@@ -20,7 +20,7 @@ OBJECTIVES = {
 }  # fmt: skip
 """By short name. `matched` has the rate and temperature of miCSE: all but AMI."""
 PAPERS_SIZES = (64, 100, 500, 1_000, 5_000, 10_000, 100_000)
-QUICK_STEPS, QUICK_TASKS = 20, ("STS16", "SICK trial", "Lee")
+QUICK_STEPS, QUICK_TASKS = 5, ("STS16", "SICK trial", "Lee")
 """Of a look whether an experiment works here."""
 ALONE = 1_000.0
 """Weight at which InfoNCE hardly counts; AdamW does not mind that the loss is large."""
