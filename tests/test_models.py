@@ -44,7 +44,7 @@ def named(tiny_bert, tmp_path):
 @pytest.mark.parametrize(
     ("name", "pooling"),
     [("miCSE", "cls"), ("my-simcse-v2", "cls"), ("unsup-SimCSE-bert", "cls"),
-     ("all-MiniLM-L6-v2", "mean")],
+     ("sup-simcse", "cls"), ("all-MiniLM-L6-v2", "mean")],
 )  # fmt: skip
 def test_a_known_model_takes_the_pooling_of_its_training(named, name, pooling, capsys):
     folder = named(name)
