@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from micse_utils.checks import check_sequence, check_text, repaired, shown
 from micse_utils.device import pick_dtype
 from micse_utils.engine import Snapshot
+from micse_utils.settings import check_sequence, check_text, repaired, shown
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
 """Tokens of one batch, padding included, by device: enough to keep it busy, and on a CPU few

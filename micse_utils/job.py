@@ -18,9 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from micse_utils.checks import shown
 from micse_utils.results import json_or_none, output_folder, write_json
-from micse_utils.settings import KIT_DATA
+from micse_utils.settings import KIT_DATA, shown
 
 MARKER, LOCK, RECORD = ".micse.json", ".micse.lock", "record.json"
 """In a job's folder: the settings of its work, the lock of a run, what the finished work left."""

@@ -15,12 +15,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers.utils import logging as transformers_logging
 
-from micse_utils.checks import shown
 from micse_utils.device import pick_device, use_threads
 from micse_utils.encoding import token_limit
 from micse_utils.engine import ENGINES, SNAPSHOT, Snapshot, use_snapshot
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.settings import folder_at, setting
+from micse_utils.settings import folder_at, setting, shown
 from micse_utils.sources import hub
 from micse_utils.sources.locate import Found, Need, files_in, locate
 

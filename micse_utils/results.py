@@ -12,9 +12,8 @@ from uuid import uuid4
 import pandas as pd
 from matplotlib.figure import Figure
 
-from micse_utils.checks import shown
 from micse_utils.provenance import Provenance, versions
-from micse_utils.settings import expanded
+from micse_utils.settings import expanded, shown
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:

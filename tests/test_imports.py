@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (  # a module imports from its own floor and from those before it
-    {"checks", "device", "job", "provenance", "results", "settings"},
+    {"device", "job", "provenance", "results", "settings"},
     {"sources"},
     {"datasets", "encoding", "engine", "explore", "models"},
     {"evaluation"},
@@ -76,7 +76,7 @@ def test_neither_modules_nor_rooms_import_in_a_circle():
 @pytest.mark.parametrize("module", [m for m in PACKAGE if room(m) == "plotting"])
 def test_plotting_imports_only_its_own_style_and_the_ground(module):
     style = "micse_utils.plotting.style"
-    ground = {"micse_utils.checks", "micse_utils.settings"}
+    ground = {"micse_utils.settings"}
     allowed = ground if module == style else {style, *ground}
     assert {module_of(name) for name in IMPORTS[module]} <= allowed
 

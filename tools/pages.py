@@ -20,11 +20,10 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
-from micse_utils.checks import shown
 from micse_utils.job import job
 from micse_utils.plotting.interactive import FRAMES
 from micse_utils.results import write_text
-from micse_utils.settings import expanded
+from micse_utils.settings import expanded, shown
 from tools.clean_notebooks import clean
 from tools.run_notebooks import NOTEBOOKS, ROOT, expected_time, read
 

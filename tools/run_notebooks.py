@@ -24,11 +24,10 @@ import papermill
 from jupyter_client.kernelspec import NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
 
-from micse_utils.checks import shown
 from micse_utils.job import job
 from micse_utils.provenance import sha256_of
 from micse_utils.results import json_or_none, output_folder, write_atomically
-from micse_utils.settings import expanded
+from micse_utils.settings import expanded, shown
 from micse_utils.sources.locate import absolute, is_source
 from tools.clean_notebooks import clean, plain_widgets
 

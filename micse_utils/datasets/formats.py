@@ -14,7 +14,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet
 
-from micse_utils.checks import repaired, shown
+from micse_utils.settings import repaired, shown
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 TEXT = "text"  # name of the one column of a text file

@@ -10,10 +10,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from micse_utils.checks import check_sequence, shown
 from micse_utils.datasets.texts import parallel_lines, read_lines
 from micse_utils.provenance import Provenance
-from micse_utils.settings import KIT_DATA
+from micse_utils.settings import KIT_DATA, check_sequence, shown
 from micse_utils.sources.hub import HubError
 from micse_utils.sources.locate import Need, locate
 from micse_utils.sources.packaged import fetch, package_provenance

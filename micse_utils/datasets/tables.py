@@ -17,9 +17,8 @@ from pathlib import PurePosixPath
 import fsspec
 import pyarrow as pa
 
-from micse_utils.checks import shown
 from micse_utils.datasets.formats import COMPRESSED, READERS, Parquet, common, reader_of
-from micse_utils.settings import expanded, file_at, folder_at
+from micse_utils.settings import expanded, file_at, folder_at, shown
 
 DAMAGE = (UnicodeError, pa.lib.ArrowException, EOFError, OSError, zlib.error, lzma.LZMAError)
 """What libraries raise of a damaged file."""

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from micse_utils.checks import shown, whole
 from micse_utils.datasets.formats import TEXT
 from micse_utils.datasets.tables import open_source
 from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.settings import file_at, folder_at
+from micse_utils.settings import file_at, folder_at, shown, whole
 from micse_utils.sources.locate import Found, Need, locate
 from micse_utils.sources.packaged import fetch, package_provenance
 

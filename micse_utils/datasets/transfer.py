@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from micse_utils.checks import shown, whole
 from micse_utils.datasets.sts import load_tasks
 from micse_utils.datasets.texts import drawn_rows, load_rated, read_lines
 from micse_utils.provenance import Provenance
+from micse_utils.settings import shown, whole
 from micse_utils.sources.locate import locate
 from micse_utils.sources.senteval_archive import senteval_need
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from micse_utils.checks import shown, whole
 from micse_utils.datasets.wikitext import Article, distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance
+from micse_utils.settings import shown, whole
 from micse_utils.sources.packaged import package_provenance
 
 TRIPLETS = ("section triplets", "article triplets")

@@ -29,12 +29,12 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from micse_utils.checks import shown
 from micse_utils.datasets.sts import Pairs, load_sts_tasks
 from micse_utils.datasets.transfer import Classification, load_transfer_tasks
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation import classifier as senteval_classifier
 from micse_utils.evaluation.metrics import interval, resampled_sts, unit
+from micse_utils.settings import shown
 
 FOLDS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)

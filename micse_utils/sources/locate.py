@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from micse_utils.checks import shown
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.settings import KIT_DATA, folder_at, folder_setting
+from micse_utils.settings import KIT_DATA, folder_at, folder_setting, shown
 from micse_utils.sources import hub, packaged
 
 WORDS = ("auto", "hub", "package")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from micse_utils.checks import shown
+from micse_utils.settings import shown
 
 if TYPE_CHECKING:  # the command line reads the settings' names, and should not wait for torch
     from sentence_transformers import SentenceTransformer

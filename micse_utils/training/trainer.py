@@ -9,10 +9,9 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from micse_utils.checks import check_texts, shown
 from micse_utils.datasets.sts import Pairs, load_stsb
 from micse_utils.models import load_model
-from micse_utils.settings import expanded, process
+from micse_utils.settings import check_texts, expanded, process, shown
 from micse_utils.training.config import LowShotConfig, configure, default_preset
 from micse_utils.training.run import Trained, Training
 
