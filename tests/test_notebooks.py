@@ -31,14 +31,14 @@ from micse_utils.sources.packaged import fetch
 from tools.run_notebooks import NOTEBOOKS
 
 LIBRARY = "03_sentence_transformers"
-LIMIT = 1_500  # tweets; sentences of Wikipedia
+TWEET_LIMIT, LIMIT = 1_500, 800  # tweets; sentences of Wikipedia
 LABELLED = 400  # texts of each transfer task
 TRIPLETS = 100  # of each kind
 SAME_FROM = 0.7  # a cosine that some pairs of so few sentences have
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PARAMETERS = {
     "01_similarity": {},
-    TWEETS: {"limit": LIMIT, "n_neighbors": 50},
+    TWEETS: {"limit": TWEET_LIMIT, "n_neighbors": 50},
     LIBRARY: {"limit": LIMIT, "triplet_count": TRIPLETS},
     TRAINING: {"steps": 2, "whole_steps": 1},
     SCORING: {"transfer_limit": LABELLED},
@@ -190,14 +190,14 @@ def test_similarity_agrees_with_bare_transformers(figures, encoder):
 def tweets(encoder):
     """The sample that the notebook draws: texts, the library's own embeddings, classes."""
     texts, labels = packaged_tweets()
-    rows = np.sort(np.random.default_rng(0).choice(4200, LIMIT, replace=False))
+    rows = np.sort(np.random.default_rng(0).choice(4200, TWEET_LIMIT, replace=False))
     return texts[rows], unit(encoder.encode(texts[rows].tolist())), labels[rows]
 
 
 @about(TWEETS)
 def test_sentiment_figures_agree_with_scikit_learn_and_a_bootstrap(figures, tweets):
     texts, embeddings, labels = tweets
-    assert (figures["tweets"], figures["available"]) == (LIMIT, 4200)
+    assert (figures["tweets"], figures["available"]) == (TWEET_LIMIT, 4200)
     assert figures["largest_class"] == pytest.approx(
         np.bincount(labels).max() / len(labels), abs=2e-3
     )
@@ -217,7 +217,7 @@ def test_sentiment_figures_agree_with_scikit_learn_and_a_bootstrap(figures, twee
     assert accuracy > figures["largest_class"] + 0.1
     by_words, by_encoder = (guess == labels for guess in found.values())
     lead = by_encoder.astype(int) - by_words
-    draws = np.random.default_rng(1).integers(LIMIT, size=(2_000, LIMIT))
+    draws = np.random.default_rng(1).integers(TWEET_LIMIT, size=(2_000, TWEET_LIMIT))
     low, high = np.quantile(lead[draws].mean(axis=1), [0.025, 0.975])
     expected = {"mean": lead.mean(), "low": low, "high": high}
     assert figures["gain_over_words"] == pytest.approx(expected, abs=0.015)
@@ -238,10 +238,10 @@ def test_clusters_belong_to_the_map_and_topics_account_for_every_tweet(results, 
     assert len(figures["agreement"]) == 3
     assert all(pair["all"] < pair["in both"] for pair in figures["agreement"])
     topics = pd.read_csv(results / name / "topics.csv")
-    assert topics["tweets"].sum() == LIMIT
+    assert topics["tweets"].sum() == TWEET_LIMIT
     named = topics[topics["topic"] != "no cluster"]
     assert len(named) == figures["clusters"] >= 3
-    assert named["tweets"].sum() / LIMIT == pytest.approx(1 - figures["in_no_cluster"])
+    assert named["tweets"].sum() / TWEET_LIMIT == pytest.approx(1 - figures["in_no_cluster"])
     assert (results / name / "map.html").read_text(encoding="utf-8").count("anonymous") > 100
 
 
@@ -364,7 +364,7 @@ def test_training_helped_and_its_figures_are_those_of_the_library(results, figur
         assert runs[name]["max"] > runs[name]["first"] + 1
 
     for method, name in (("simcse", "SimCSE"), ("micse", "miCSE")):  # what was saved was scored
-        assert figures["whole"][name] > 1
+        assert figures["whole"][name] > 0.5
         folder = results / TRAINING / "trained" / method
         record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         assert record["history"][0]["spearman"] == pytest.approx(before, abs=0.01)
