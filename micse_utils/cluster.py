@@ -97,8 +97,7 @@ def encode_files(
     settings = dataclasses.asdict(recipe) | {"column": source.column, "input_sha256": source.sha256}
     names = source.block_names(recipe.block_rows)
     with job(output, settings, record=RECORD) as work:
-        for unfinished in work.folder.glob(".[0-9]*-*.parquet"):  # by a worker that died
-            unfinished.unlink()
+        _remove_unfinished(work.folder)
         there = {path.stem for path in work.folder.glob("*.parquet")}
         if foreign := sorted(there - {*names}):
             raise ValueError(f"{work.folder / foreign[0]}.parquet is not of this work: move it")
@@ -116,10 +115,17 @@ def encode_files(
         ) as bar:
             for rows in run:
                 bar.update(rows)
+        _remove_unfinished(work.folder)
         after = _summary(work.folder, names)
         encoded = {"encoded": after["rows"] - before["rows"], "versions": versions()}
         work.finish(settings | after | encoded)
         return work.record
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete what a worker that died had not renamed yet: a reader may take it for a block."""
+    for unfinished in folder.glob(".[0-9]*-*.parquet"):
+        unfinished.unlink()
 
 
 def _summary(folder: Path, blocks: Iterable[str]) -> dict[str, object]:
