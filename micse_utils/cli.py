@@ -19,7 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from micse_utils import __version__
-from micse_utils.settings import process, setting, settle_console
+from micse_utils.settings import folder_setting, process, setting, settle_console
 from micse_utils.training import plan
 from micse_utils.training.config import METHODS, PRESETS, SELECTIONS, LowShotConfig
 
@@ -319,8 +319,17 @@ def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable | None, int 
 
         with connected(options.address):
             room = {"cpus": options.cpus, "gpus": options.gpus}
-            # A function of its own, as Ray takes no method.
-            yield lambda call, runs: on_ray(lambda run: call(run), runs, **room), None
+            folders = {name: folder_setting(name) for name in ("MICSE_DATA", "MICSE_SENTEVAL")}
+            folders = {name: str(place.resolve()) for name, place in folders.items() if place}
+
+            def on_workers(call: Callable, runs: list) -> Iterator:
+                def there(run: object) -> object:  # a function of its own, as Ray takes no method
+                    os.environ.update(folders)
+                    return call(run)
+
+                return on_ray(there, runs, **room)
+
+            yield on_workers, None
     elif options.workers > 1:
         yield partial(in_processes, workers=options.workers), options.workers
     else:

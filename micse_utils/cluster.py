@@ -254,7 +254,8 @@ def on_ray(
         try:
             result = ray.get(ready)
         except ray.exceptions.RayError as error:
-            result = getattr(error, "cause", None) or error
+            reason = str(error).strip().splitlines()[-1]
+            result = getattr(error, "cause", None) or RuntimeError(reason)
         yield pending.pop(ready), result
 
 

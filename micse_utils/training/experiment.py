@@ -26,7 +26,13 @@ from micse_utils.provenance import versions
 from micse_utils.results import json_or_none, records, write_atomically, write_json
 from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
 from micse_utils.training.plan import STARTS, Run
-from micse_utils.training.starts import load_dev, load_sentences_of, load_start, load_tasks
+from micse_utils.training.starts import (
+    dev_name,
+    load_dev,
+    load_sentences_of,
+    load_start,
+    load_tasks,
+)
 from micse_utils.training.trainer import train_low_shot
 
 Record = Mapping[str, object]
@@ -62,7 +68,7 @@ class Experiment:
             return record
         with _silent():
             model = load_start(start, self.source)
-            scores = {"STS-B dev": DevelopmentEvaluator(load_dev())(model)["dev_spearman"]}
+            scores = {dev_name(): DevelopmentEvaluator(load_dev())(model)["dev_spearman"]}
             scores |= self._scored(file.stem, {"untrained": model})["untrained"]
         record = {"start": start, "model": str(model.provenance), "scores": scores}
         write_json(file, record)
@@ -81,7 +87,7 @@ class Experiment:
             record = asdict(run) | {
                 "length": run.length, "config": asdict(run.config), "model": str(model.provenance),
                 "data": str(corpus.provenance), "dev": str(load_dev().provenance),
-                "device": _device(model), "versions": versions(),
+                "dev name": dev_name(), "device": _device(model), "versions": versions(),
             }  # fmt: skip
             try:
                 trained = train_low_shot(

@@ -15,7 +15,7 @@ from micse_utils.plotting.training import learning_curve
 from micse_utils.provenance import versions
 from micse_utils.results import save_figure, save_table, write_text
 from micse_utils.training.experiment import Experiment, Record
-from micse_utils.training.plan import OBJECTIVES, Run
+from micse_utils.training.plan import CHOSEN, OBJECTIVES, STARTS, Run
 
 SETTING = [field.name for field in fields(Run)]
 UNTRAINED = "untrained"
@@ -55,9 +55,11 @@ def write_report(
         curve = "learning_curve.png"
     for name, rows in tables.items():
         save_table(folder, name, rows)
-    chosen = chosen.name if chosen.parent == folder else "/".join(chosen.parts[-4:])
+    named = chosen.name if chosen.parent == folder else "/".join(chosen.parts[-4:])
+    if chosen == CHOSEN and any(run.start == "shipped" for run in runs):
+        named += " (shipped: data/recorded/shipped_search.csv, which is not complete)"
     found = {"runs": table, "differences": differences}
-    text = report(untrained, done, **found, command=command, chosen=chosen, curve=curve)
+    text = report(untrained, done, **found, command=command, chosen=named, curve=curve)
     write_text(folder / "report.md", text)
     return "\n".join(scores_markdown(table, size).rstrip() for size in sizes)
 
@@ -104,7 +106,7 @@ def runs_table(untrained: Sequence[Record], done: Sequence[Record]) -> pd.DataFr
             rest = {name: record[name] for name in SETTING if name not in row}
             rest |= {"info_nce": at["info_nce"], "ami": at["ami"]}
             rest["passes"] = step * record["config"]["batch_size"] / record["sentences"]
-            scores = {"STS-B dev": at["spearman"]} | record["scores"][checkpoint]
+            scores = {record["dev name"]: at["spearman"]} | record["scores"][checkpoint]
             rows += [
                 row | {"task": task, "score": score} | rest
                 for task, score in with_averages(scores).items()
@@ -225,9 +227,9 @@ def report(
             "- bert: the authors' recipe by nominal size; seeds name files of sentences, the "
             "training seed is 42. What differs from theirs: the start and the last step may be "
             "selected, too; the gradient of log p and 1 − ρ² are kept finite."
-            + " **Cut short: see the steps.**"
-            * any(record["steps"] for record in done)
         ]
+    if any(record["steps"] != STARTS[record["start"]].steps for record in done):
+        lines.append("- **Cut short: this shows that the experiment works, not what it finds.**")
     lines += ["", "## Settings", "", _settings(done), "## Scores", ""]
     lines += [
         "Spearman × 100, or accuracy in per cent for triplets: mean ± standard deviation over "

@@ -55,6 +55,12 @@ load_dev = cache(load_stsb)
 """The development pairs, loaded once in each process."""
 
 
+def dev_name() -> str:
+    """Return what the scores on the development pairs are called."""
+    official = load_dev().provenance.name.startswith("STSBenchmark")
+    return "STS-B dev" if official else "kit's own dev pairs"
+
+
 @cache
 def load_tasks(names: tuple[str, ...]) -> Reported:
     """Load reported tasks, and beside them those without the pairs of the development file."""
