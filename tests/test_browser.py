@@ -196,7 +196,7 @@ def check_widgets(page, path):
     for control in controls:
         box = boxes.filter(has=page.locator(".widget-label", has_text=control["control"]))
         figure, handle = box.locator("img"), box.locator(".noUi-handle")
-        for number, (value, frame) in enumerate(control["frames"].items()):
+        for number, (value, frame) in enumerate(control["frames"]):
             if number:
                 old = [figure.element_handle(), figure.get_attribute("src")]
                 handle.press("ArrowRight")
@@ -228,7 +228,7 @@ def test_the_figures_of_a_web_page_follow_their_buttons(browser, tmp_path):
     for choice, control in zip(choices.all(), controls, strict=True):
         first = choice.get_by_role("radio").first
         first.focus()
-        for number, value in enumerate(control["frames"]):
+        for number, (value, _) in enumerate(control["frames"]):
             if number:
                 page.keyboard.press("ArrowRight")
             shown = choice.locator("img:visible")

@@ -123,15 +123,15 @@ def cleaned(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def choice(control: str, frames: dict[str, str]) -> str:
+def choice(control: str, frames: list[list[str]]) -> str:
     """Return a figure that moves without a script: buttons, each of which shows a frame.
 
     Args:
         control: what is chosen, such as a rate.
-        frames: PNG in base64 of each value.
+        frames: each value and its PNG in base64.
     """
-    group, parts = hashlib.sha256("".join(frames.values()).encode()).hexdigest()[:8], []
-    for number, (value, png) in enumerate(frames.items()):
+    group, parts = hashlib.sha256(repr(frames).encode()).hexdigest()[:8], []
+    for number, (value, png) in enumerate(frames):
         key, name = f"{group}-{number}", html.escape(f"{control} {value}")
         parts.append(
             f'<input type="radio" name="{group}" id="{key}" {"" if number else "checked"}>'

@@ -28,7 +28,8 @@ class Frames:
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
         """Return the figure for any reader of notebooks, and the frames for web pages."""
-        frames = {value: base64.b64encode(png).decode() for value, png in self.each.items()}
+        # Pairs, as a notebook file sorts the keys of a dictionary.
+        frames = [[value, base64.b64encode(png).decode()] for value, png in self.each.items()]
         together = base64.b64encode(self.together).decode()
         return {"image/png": together, FRAMES: {"control": self.control, "frames": frames}}
 

@@ -119,7 +119,7 @@ def test_a_static_page_has_some_settings_side_by_side_and_a_frame_of_each(monkey
 
     data = shown._repr_mimebundle_()
     together = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-    frames = data[FRAMES]["frames"]
+    frames = dict(data[FRAMES]["frames"])
     assert data[FRAMES]["control"] == "level" and list(frames) == ["1", "2", "3"]
     widths = {Image.open(io.BytesIO(base64.b64decode(png))).width for png in frames.values()}
     assert len(widths) == 1 and together.width > 1.2 * widths.pop()

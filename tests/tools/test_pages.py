@@ -234,7 +234,7 @@ def test_links_stay_among_the_pages_or_lead_to_the_web():
 
 
 def test_a_choice_of_frames_has_a_labelled_button_for_each():
-    text = choice("dropout", {"0.1": "AAAA", "<b>": "BBBB"})
+    text = choice("dropout", [["0.1", "AAAA"], ["<b>", "BBBB"]])
     assert [image["alt"] for image in Page(text).images] == ["dropout 0.1", "dropout <b>"]
     buttons = re.findall(r'<input type="radio" name="(\w+)" id="([\w-]+)" (\w*)>', text)
     assert len({name for name, _, _ in buttons}) == 1
