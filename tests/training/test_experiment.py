@@ -48,7 +48,7 @@ def senteval(tmp_path_factory):
         write(place / f"STS.input.{subset}.txt", [f"{one}\t{other}" for one, other, _ in pairs])
         write(place / f"STS.gs.{subset}.txt", [score for *_, score in pairs])
     sick = [f"{n}\t{a}\t{b}\t{score}\tx" for n, (a, b, score) in enumerate(pairs_of(400))]
-    write(folder / "SICK/SICK_trial.txt", ["pair\tA\tB\tscore\tx", *sick])
+    write(folder / "SICK/SICK_trial.txt", ["pair_ID\tA\tB\tscore\tx", *sick])
     return folder
 
 
