@@ -68,7 +68,7 @@ def hub_holds(cache, name, files):
 @pytest.fixture
 def unpacked(kit, tmp_path, monkeypatch):
     """What `tar xf` makes of the archive, on a machine whose hub's cache held two repositories."""
-    rows = b"pair\tA\tB\tscore\tjudgment\n1\ta cat\ta dog\t3.5\tNEUTRAL\n"
+    rows = b"pair_ID\tA\tB\tscore\tjudgment\n1\ta cat\ta dog\t3.5\tNEUTRAL\n"
     scored = {"senteval.tar": tar(member("SICK/SICK_test_annotated.txt", rows))}
     hub_holds(tmp_path / "hub", "models--sap-ai-research--miCSE", {"config.json": WEIGHTS})
     hub_holds(tmp_path / "hub", "datasets--princeton-nlp--datasets-for-simcse", scored)
