@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 from IPython.core.pylabtools import print_figure
 from IPython.display import clear_output, display
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from micse_utils.settings import setting
 
@@ -51,22 +52,21 @@ def interactive(
         settings: values that a static page shows side by side.
     """
 
-    def panel(axes: Axes, value: object) -> None:
-        draw(axes, value)
-        axes.set_title(f"{control.description} {value}\n{axes.get_title()}".strip())
-
-    def png(values: Sequence[object], width: float, height: float) -> bytes:
+    def drawn(values: Sequence[object], width: float, height: float) -> Figure:
         size = {"figsize": (width * len(values), height), "layout": "constrained"}
         figure, panels = plt.subplots(1, len(values), squeeze=False, **size)
-        for axes, value in zip(panels[0], values, strict=True):
-            panel(axes, value)
-        plt.close(figure)
-        return print_figure(figure)
+        try:
+            for axes, value in zip(panels[0], values, strict=True):
+                draw(axes, value)
+                axes.set_title(f"{control.description} {value}\n{axes.get_title()}".strip())
+        finally:
+            plt.close(figure)  # or the notebook would show it, too
+        return figure
 
     if setting("MICSE_STATIC"):
         values = getattr(control, "options", settings)
-        each = {str(value): png([value], *SIZE) for value in values}
-        return Frames(control.description, png(settings, 4, 3.9), each)
+        each = {str(value): print_figure(drawn([value], *SIZE)) for value in values}
+        return Frames(control.description, print_figure(drawn(settings, 4, 3.9)), each)
     control.layout.width, control.style.description_width = "min(100%, 36rem)", "initial"
     if hasattr(control, "readout"):
         control.readout = False  # it would be cut; the figure's title has the value
@@ -75,12 +75,7 @@ def interactive(
     def redraw(change: object = None) -> None:
         with picture:
             clear_output(wait=True)
-            figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
-            try:
-                panel(axes, control.value)
-                display(figure)
-            finally:
-                plt.close(figure)
+            display(drawn([control.value], *SIZE))
 
     control.observe(redraw, "value")
     redraw()
