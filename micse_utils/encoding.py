@@ -27,6 +27,10 @@ enough to stay in its caches."""
 WINDOW = 4096  # texts that are sorted by length together, and held at a time besides the result
 LONGEST = 128  # tokens kept of a text by default
 FEW = 64  # texts up to which a copy in another number format costs more than it saves
+UNKNOWN = (
+    "are mostly unknown to the tokeniser, and get nearly the same vector; for other languages try "
+    "a multilingual model, such as sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
+)
 FROM_PADDING = "camembert data2vec-text longformer mpnet roberta roberta-prelayernorm xlm-roberta"
 """Architectures that count the positions of their tokens from that of the padding."""
 _TRAINING = threading.RLock()
@@ -260,9 +264,7 @@ class _Tokeniser:
         """Yield a sentence for each kind of text that was not encoded as users may expect."""
         counted = {
             "are empty; their vector is that of the empty text": self.empty,
-            "are mostly unknown to the tokeniser, and get nearly the same vector; for other "
-            "languages try a multilingual model, such as "
-            "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": self.unknown,
+            UNKNOWN: self.unknown,
             "hold control tokens such as [SEP] or [MASK], which act as such": self.control,
             f"are longer than max_length={self.max_length} tokens and were cut": self.cut,
         }

@@ -10,15 +10,11 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.sts import Pairs, load_stsb
+from micse_utils.encoding import UNKNOWN
 from micse_utils.models import load_model
 from micse_utils.settings import check_texts, expanded, process, shown
 from micse_utils.training.config import LowShotConfig, configure, default_preset
 from micse_utils.training.run import Trained, Training
-
-UNKNOWN = (
-    "are mostly unknown to the tokeniser, and get nearly the same vector; for other languages try "
-    "a multilingual model, such as sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
-)
 
 
 def train_low_shot(
