@@ -22,10 +22,6 @@ DELIMITERS = (",", "\t", ";", "|")
 LONGEST = 2**24  # characters of a line: a longer one is hardly a text
 CELL_LINES = 20  # of a row of CSV: a longer one has a stray quote
 CHUNK = 4096  # rows that are read together
-if "zstd" not in fsspec.compression.compr:  # Python's own library has it from 3.14
-    fsspec.compression.register_compression(
-        "zstd", lambda stream, **_: pa.CompressedInputStream(stream, "zstd"), "zst"
-    )
 SCALARS = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), type(None): pa.null()}
 
 
@@ -74,6 +70,10 @@ class Reader:
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Yield the number of each line, from 1, and the line with its end."""
+        if "zstd" not in fsspec.compression.compr:  # Python's own library has it from 3.14
+            fsspec.compression.register_compression(
+                "zstd", lambda stream, **_: pa.CompressedInputStream(stream, "zstd"), "zst"
+            )
         form = {"encoding": "utf-8-sig", "newline": "\n", "compression": "infer"}
         with self.filesystem.open(self.file, "r", **form) as stream:
             for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), ""), 1):
