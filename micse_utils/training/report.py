@@ -57,7 +57,7 @@ def write_report(
         save_table(folder, name, rows)
     named = chosen.name if chosen.parent == folder else "/".join(chosen.parts[-4:])
     if chosen == CHOSEN and any(run.start == "shipped" for run in runs):
-        named += " (shipped: data/recorded/shipped_search.csv, which is not complete)"
+        named += " (shipped: data/recorded/shipped_search.csv)"
     found = {"runs": table, "differences": differences}
     text = report(untrained, done, **found, command=command, chosen=named, curve=curve)
     write_text(folder / "report.md", text)
