@@ -201,7 +201,8 @@ def check_widgets(page, path):
                 old = [figure.element_handle(), figure.get_attribute("src")]
                 handle.press("ArrowRight")
                 page.wait_for_function("([i, old]) => !i.isConnected || i.src !== old", arg=old)
-            drawn, expected = pixels(figure.get_attribute("src").split(",")[1]), pixels(frame)
+            source = figure.get_attribute("src").split(",")[1]
+            drawn, expected = (pixels(base64.b64decode(png)) for png in (source, frame))
             assert drawn.shape == expected.shape, (control["control"], value)
             assert np.abs(drawn - expected).mean() < 0.5, (control["control"], value)
         box.screenshot(path=path / f"{control['control']}.png")
@@ -209,8 +210,8 @@ def check_widgets(page, path):
 
 
 def pixels(png):
-    """The colours of a PNG in base64, [y, x, 3]."""
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")).astype(int)
+    """The colours of a PNG, [y, x, 3]."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
 def frames_of(name):
@@ -314,5 +315,4 @@ def check_search_box(page, encoder):
 
 def colourful(frame):
     """Which pixels have a colour, as points have and neither text nor frame has; [y, x]."""
-    pixels = np.asarray(Image.open(io.BytesIO(frame.screenshot())).convert("RGB")).astype(int)
-    return np.ptp(pixels, axis=2) > 60
+    return np.ptp(pixels(frame.screenshot()), axis=2) > 60
