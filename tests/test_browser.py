@@ -240,12 +240,16 @@ def test_the_figures_of_a_web_page_follow_their_buttons(browser, tmp_path):
 
 
 def check_bars(page, *, at_least):
-    """Every progress bar is full and green, and long enough to be seen."""
-    bars = page.locator(".jp-OutputArea .widget-hbox .progress-bar")
-    assert bars.count() >= at_least
-    for bar in bars.all():
+    """Every progress bar is full and green, says so, and is long enough to be seen."""
+    boxes = page.locator(".jp-OutputArea .widget-hbox", has=page.locator(".progress-bar"))
+    assert boxes.count() >= at_least
+    for box in boxes.all():
+        bar = box.locator(".progress-bar")
         assert "progress-bar-success" in bar.get_attribute("class")
-        assert bar.bounding_box()["width"] > 100
+        assert "width: 100%" in bar.get_attribute("style")
+        if "%" in box.inner_text():  # where the total was known
+            assert "100%" in box.inner_text()
+            assert bar.bounding_box()["width"] > 100, box.inner_text()
     assert page.locator(".jp-OutputArea", has_text="Error displaying widget").count() == 0
 
 
