@@ -196,7 +196,7 @@ def test_a_kill_costs_a_block_and_no_row(tiny_bert, tmp_path, monkeypatch):
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def parts():
-        return {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.parquet")}
+        return {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/[0-9]*.parquet")}
 
     while len(parts()) < 5 and running.poll() is None:
         time.sleep(0.01)

@@ -168,7 +168,7 @@ def test_without_ami_it_is_simcse(model):
     dense = torch.nn.functional.linear(cls, loss.head[0].weight, loss.head[0].bias)
     first, second = torch.tanh(dense).chunk(2)
     assert set(terms) == {"info_nce"}
-    assert terms["info_nce"].item() == pytest.approx(info_nce(first, second).item(), abs=1e-6)
+    assert terms["info_nce"].item() == pytest.approx(info_nce(first, second).item(), rel=1e-5)
     assert not torch.allclose(first, second)  # the views differ
 
 
