@@ -73,8 +73,9 @@ def encode(
         model's `truncate_dim`, if it has one.
 
     Raises:
-        ValueError: no texts, `max_length` out of the model's range, `out` of the wrong shape, or a
-            model that gives NaN or infinity, or cannot be converted to `dtype`.
+        ValueError: no texts, a text without a single token, `max_length` out of the model's range,
+            `out` of the wrong shape, or a model that gives NaN or infinity, or cannot be converted
+            to `dtype`.
         TypeError: an argument of a wrong type, such as a text that is not a string.
     """
     if not isinstance(model, SentenceTransformer):
@@ -241,6 +242,9 @@ class Tokeniser:
             else:  # a tokeniser without a fast version
                 cut = [self._is_cut(*pair) for pair in zip(texts, tokens["input_ids"], strict=True)]
         lengths = np.array([len(ids) for ids in tokens["input_ids"]])
+        if not lengths.all():  # not with [CLS] or </s>, which most tokenisers add
+            row = window.rows[window.which == lengths.argmin()].min()
+            raise ValueError(f"texts[{row}] is empty to this model; leave such texts out")
         flat = {name: np.concatenate(values) for name, values in tokens.items()}
         times = np.bincount(window.which, minlength=len(texts))
         self.cut += int(times @ cut)

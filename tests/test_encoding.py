@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import GPT2Config, GPT2Model
+from tokenizers import Tokenizer, models
+from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
 from micse_utils import encoding
 from micse_utils.encoding import TOKEN_BUDGET, _batches, encode
@@ -317,3 +318,13 @@ def test_padding_on_the_left_changes_no_vector_of_a_causal_model(tiny_bert, tmp_
     texts = ["the cat sat on the mat", "a dog", "red"]
     alone = np.concatenate([model.encode([text]) for text in texts])
     np.testing.assert_allclose(encode(model, texts, dtype=torch.float32), alone, atol=1e-5)
+
+
+def test_a_text_without_a_token_is_rejected_with_its_position(tmp_path):
+    words = models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="[UNK]")
+    tokenizer.save_pretrained(tmp_path)
+    config = GPT2Config(vocab_size=2, n_embd=32, n_layer=1, n_head=4)
+    GPT2Model(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"texts\[2\] is empty"):
+        encode(load_model(tmp_path, device="cpu"), ["a", "a", "", "a"])
