@@ -133,18 +133,6 @@ def test_a_results_folder_is_absolute_and_printed_if_unusual(tmp_path, monkeypat
     assert not capsys.readouterr().out
 
 
-def test_a_page_in_a_copy_says_that_the_copys_own_package_is_not_imported(
-    tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
-    page_folder("../results/01")
-    assert "micse_utils" not in capsys.readouterr().out
-    (tmp_path / "micse_utils").mkdir()
-    page_folder("../results/01")
-    assert str(tmp_path / "micse_utils") in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_without_file_locks_a_marker_file_keeps_others_out(tmp_path, monkeypatch, capsys, code):
     """As on some network disks."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hub_server import member, serving, tar
-from notebook_runner import SEARCH, TRAINING, metrics, options, run
+from notebook_runner import SEARCH, TRAINING, run
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from micse_utils.sources.packaged import fetch
@@ -47,13 +47,10 @@ def test_with_the_hub_the_same_cells_train_bert_on_the_papers_splits(tmp_path, t
             "datasets/princeton-nlp/datasets-for-simcse": {commit: {"senteval.tar": archive}},
         }
         values = {"source": "hub", "size": 100, "seed": 48, "steps": 2, "whole_steps": 1}
-        status, said, complaints = run(
-            TRAINING, *options(**values), results=tmp_path / "results", HF_ENDPOINT=hub.url,
-            HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="0", MICSE_SENTEVAL="",
-            MICSE_CACHE=str(kept),
+        made = run(
+            TRAINING, tmp_path / "results", values, HF_ENDPOINT=hub.url, MICSE_CACHE=str(kept),
+            HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="0",
         )  # fmt: skip
-    assert status == 0, said + complaints
-    made = metrics(tmp_path / "results", TRAINING)
     assert made["provenance"]["model"]["name"] == "bert-base-uncased"
     assert made["provenance"]["model"]["revision"] == commit
     assert made["provenance"]["data"]["origin"] == "sap-ai-research/datasets-for-micse"

@@ -30,13 +30,6 @@ def test_type_checkers_see_the_same_names():
     assert seen == offered
 
 
-def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'encoder'"):
-        _ = micse_utils.encoder
-    with pytest.raises(ImportError):
-        exec("from micse_utils import encoder")
-
-
 def test_the_import_itself_loads_no_torch():
     code = "import sys, micse_utils; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -335,38 +335,6 @@ def test_the_command_prints_the_row_and_writes_three_formats(tiny_bert, tmp_path
     assert table["spearman"].iloc[0] == pytest.approx(pooled["spearman"])
 
 
-def test_the_command_records_its_classifier_and_why_there_is_no_average(
-    tiny_bert, tmp_path, capsys
-):
-    source = write_transfer(tmp_path / "data", n=30)
-    call = [str(tiny_bert), "--tasks", "transfer", "--source", str(source), "--limit", "50"]
-    assert main(["score", *call, "--classifier", "logistic", "--output", str(tmp_path / "s")]) == 0
-    said = capsys.readouterr().out
-    record = json.loads((tmp_path / "s" / "transfer.json").read_text(encoding="utf-8"))
-    assert (record["settings"]["classifier"], record["settings"]["limit"]) == ("logistic", "50")
-    accuracy = record["scores"][0]["accuracy"]
-    assert f"| tiny-bert, cls, classifier: logistic | {accuracy:.2f} |" in said
-    assert "without an average: MR (a sample of 50 sentences)\n" in said  # MRPC is not sampled
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (["./nowhere"], "there is no model folder ./nowhere"),
-        (["TINY", "--source", "cloud"], 'a folder that exists, got "cloud"'),
-        (["TINY", "--pooling", "best"], "pooling must be one of"),
-    ],
-)
-def test_a_wrong_call_is_one_sentence_and_writes_nothing(
-    tiny_bert, tmp_path, capsys, call, message
-):
-    call = [str(tiny_bert) if word == "TINY" else word for word in call]
-    assert main(["score", *call, "--output", str(tmp_path / "out")]) == 1
-    complaint = capsys.readouterr().err
-    assert message in complaint and "Traceback" not in complaint
-    assert not (tmp_path / "out").exists()
-
-
 # --- Published figures
 
 

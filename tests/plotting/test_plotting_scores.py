@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 
 from micse_utils.plotting.scores import (
-    alignment_uniformity,
     cosines_by_band,
     pooled_or_averaged,
     predicted_against_gold,
@@ -63,13 +62,3 @@ def test_pairs_are_drawn_once_an_encoder_and_in_bands():
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert ticks == ["0\n(1)", "1\n(2)", "5\n(1)"]
     assert "gold score, rounded" in figure.get_supxlabel()
-
-
-def test_alignment_and_uniformity_name_every_encoder_and_its_score():
-    table = pd.DataFrame(
-        {"encoder": ["a", "b"], "alignment": [0.2, 0.3], "uniformity": [-3, -2], "spearman": [7, 8]}
-    )
-    [axes] = alignment_uniformity(table, title="Shape").axes
-    named = {text.get_text(): text.xy for text in axes.texts}
-    assert named == {"a: 7.0": (-3, 0.2), "b: 8.0": (-2, 0.3)}
-    assert axes.lines[0].get_xydata().tolist() == [[-3, 0.2], [-2, 0.3]]

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from micse_utils.plotting.search import index_bytes, recall_speed, search_growth
+from micse_utils.plotting.search import recall_speed, search_growth
 
 
 def test_recall_is_drawn_against_speed_with_exact_search_at_one():
@@ -20,18 +20,6 @@ def test_recall_is_drawn_against_speed_with_exact_search_at_one():
     assert [text.get_text() for text in axes.texts] == ["10", "64"]
     assert axes.get_yscale() == "log"
     assert axes.get_title() == "Trade"
-
-
-def test_bytes_are_stacked_and_say_their_recall():
-    sizes = pd.DataFrame({
-        "format": ["float32", "int8"], "vector": [1536, 384], "links": [150.0, 150.0],
-        "recall": [0.98, 0.9512],
-    })  # fmt: skip
-    [axes] = index_bytes(sizes, title="Memory").axes
-    spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
-    assert spans == [(0, 1536), (0, 384), (1536, 1686), (384, 534)]
-    assert [text.get_text() for text in axes.texts] == ["recall@10 0.980", "recall@10 0.951"]
-    assert [text.get_text() for text in axes.get_legend().texts] == ["vector", "links"]
 
 
 def test_growth_draws_a_line_a_search_on_logarithmic_axes():

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -121,26 +120,6 @@ def test_the_second_carrier_replaces_a_missing_first_one(shop):
     stock(shop, "second")
     next(shop[0].glob("first*")).unlink()
     assert contents(fetch("thing")) == ARRIVED
-
-
-def test_a_file_of_an_archive_in_the_package_is_read_but_no_link(shop, tmp_path):
-    (tmp_path / "secret").write_bytes(WEIGHTS)
-    pack = io.BytesIO()
-    with tarfile.open(fileobj=pack, mode="w:gz") as tar:
-        link, config = tarfile.TarInfo("weights.bin"), tarfile.TarInfo("1_Pooling/config.json")
-        link.type, link.linkname, config.size = (
-            tarfile.SYMTYPE,
-            str(tmp_path / "secret"),
-            len(CONFIG),
-        )
-        tar.addfile(link)
-        tar.addfile(config, io.BytesIO(CONFIG))
-    stock(shop, members={"carrier/pack": pack.getvalue()})
-    shop[2][0]["members"] = "carrier/pack::{file}"
-    with pytest.raises(FetchError, match=r"weights.bin in the package is not a regular file"):
-        fetch("thing")
-    del packaged.MANIFEST["thing"]["files"]["weights.bin"]
-    assert contents(fetch("thing")) == {"1_Pooling/config.json": CONFIG}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from hub_server import member, tar
 from huggingface_hub import constants
 from sources.test_packaged import wheel
 
-from micse_utils import settings
 from micse_utils.datasets.sts import load_sts
 from micse_utils.sources import hub, packaged
 from tools import bundle
@@ -112,16 +111,6 @@ def test_what_came_from_the_hub_is_found_without_it(unpacked, tmp_path, monkeypa
     pairs = load_sts("SICKRelatedness", source="hub")
     assert (pairs.first, pairs.second, pairs.gold.tolist()) == (["a cat"], ["a dog"], [3.5])
     assert pairs.provenance.revision == COMMIT
-
-
-def test_the_unpacked_bundle_is_the_cache_unless_one_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "BUNDLE", tmp_path)
-    monkeypatch.delenv("MICSE_CACHE", raising=False)
-    assert settings.cache_folder() != tmp_path / "cache"
-    (tmp_path / "cache").mkdir()
-    assert settings.cache_folder() == tmp_path / "cache"
-    monkeypatch.setenv("MICSE_CACHE", str(tmp_path / "mine"))
-    assert settings.cache_folder() == tmp_path / "mine"
 
 
 def test_a_bundle_that_does_not_fit_or_is_damaged_is_refused_in_one_sentence(unpacked):

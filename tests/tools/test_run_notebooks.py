@@ -3,12 +3,10 @@
 What the real notebooks show is held in `test_notebooks`.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
 from unittest.mock import patch
@@ -17,7 +15,6 @@ import nbformat
 import psutil
 import pytest
 
-from micse_utils.sources.locate import absolute
 from tools import run_notebooks
 from tools.clean_notebooks import KERNEL
 from tools.run_notebooks import main, read_parameter, read_parameters
@@ -167,31 +164,6 @@ def test_a_folder_of_the_user_is_refused_and_unchanged(run_short, tmp_path):
     assert (tmp_path / "01_short" / "metrics.json").read_text(encoding="utf-8") == "{}"
 
 
-def test_a_kernel_that_does_not_come_up_is_one_sentence(run_short, tmp_path, monkeypatch):
-    """It dies at once; one that cannot be reached raises the same error after a while."""
-    (spec := tmp_path / "share" / "jupyter" / "kernels" / "python3").mkdir(parents=True)
-    starts = {"argv": [sys.executable, "-c", "exit(1)", "{connection_file}"], **KERNEL}
-    (spec / "kernel.json").write_text(json.dumps(starts), encoding="utf-8")
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    said = run_short(tmp_path / "results", status=1)
-    assert "01_short: FAILED, Kernel died before replying" in said
-    assert "make doctor" in said
-
-
-def test_the_section_of_a_running_page_is_printed(tmp_path, monkeypatch, capsys):
-    cells = [nbformat.v4.new_markdown_cell("# A\n\n## Train it"), nbformat.v4.new_code_cell("x")]
-    cells[1].metadata["papermill"] = {"status": "running"}
-    cells.append(nbformat.v4.new_markdown_cell("## Later"))
-    page = tmp_path / "04_training" / "page.ipynb"
-    page.parent.mkdir()
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), page)
-    monkeypatch.setattr(run_notebooks, "REPORT_SECONDS", 0.01)
-    ended = threading.Event()
-    threading.Timer(0.5, ended.set).start()
-    run_notebooks._report(page, ended)
-    assert capsys.readouterr().out.startswith("04_training: 0 min, in 'Train it'")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -236,12 +208,3 @@ def test_each_notebook_gets_the_parameters_it_has_whatever_else_is_in_their_line
     assert read_parameters(["01_short"], given, {"seed": 5, "limit": 7}) == {
         "01_short": {"sentence": "c = d", "seed": 3}
     }
-
-
-def test_a_folder_is_found_from_the_callers_working_directory(tmp_path, monkeypatch):
-    for name in ("mine", "2024", "hub"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert read_parameter("source", "2024", "auto") == absolute("2024") == str(tmp_path / "2024")
-    assert read_parameter("model_name", "./mine", "auto") == str(tmp_path / "mine")
-    assert read_parameter("source", "hub", "auto") == "hub"  # the word, not the folder
