@@ -33,11 +33,12 @@ def alone(model, text, max_length=128):
     return torch.nn.functional.normalize(hidden.mean(dim=0), dim=0).numpy()
 
 
-def test_batching_does_not_change_a_vector(encoder, monkeypatch):
+def test_neither_batches_nor_windows_change_a_vector(encoder, monkeypatch):
     expected = np.stack([alone(encoder, text) for text in TEXTS])
-    for budget in (1, 40, 100_000):
+    for window, budget in ((4096, 1), (4096, 100_000), (4, 40)):
+        monkeypatch.setattr(encoding, "WINDOW", window)
         monkeypatch.setitem(TOKEN_BUDGET, encoder.device.type, budget)
-        found = encode(encoder, TEXTS, dtype=torch.float32)
+        found = encode(encoder, iter(TEXTS), dtype=torch.float32)
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -120,6 +121,22 @@ def test_counts_of_warnings_run_over_all_windows(tiny, small_windows):
     with pytest.warns(UserWarning) as caught:
         encode(tiny, texts, max_length=16)
     assert [str(warning.message)[:12] for warning in caught] == ["3 of 7 texts", "1 of 7 texts"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings", "error", "message"),
+    [
+        ("the cat", {}, TypeError, "of strings, got"),
+        ({"a", "b"}, {}, TypeError, "of strings, got"),
+        (["the cat", b"bytes"], {}, TypeError, r"texts\[1\]"),
+        ([], {}, ValueError, "no texts to encode"),
+        (["the cat"], {"max_length": 65}, ValueError, "from 3 to 64 tokens"),
+        (["the cat"] * 5, {"out": np.zeros((4, 32))}, ValueError, "out has .* texts"),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused(tiny, texts, settings, error, message):
+    with pytest.raises(error, match=message):
+        encode(tiny, texts, **settings)
 
 
 def test_cut_texts_are_counted_and_cut_like_the_tokenizer_does(encoder):
