@@ -17,26 +17,9 @@ from micse_utils.models import load_model
 from micse_utils.sources.hub import _answer
 
 WORDS = [
-    "a",
-    "the",
-    "cat",
-    "dog",
-    "sat",
-    "ran",
-    "on",
-    "mat",
-    "park",
-    "red",
-    "blue",
-    "big",
-    "small",
-    "and",
-    "##s",
-    "##ed",
-    ".",
-    ",",
-    "!",
-]
+    "a", "the", "cat", "dog", "sat", "ran", "on", "mat", "park", "red", "blue", "big", "small",
+    "and", "##s", "##ed", ".", ",", "!",
+]  # fmt: skip
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 

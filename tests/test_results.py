@@ -64,11 +64,9 @@ def test_the_hash_of_several_files_depends_on_each(tmp_path):
     assert sha256_of([first, second]) == hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("times", [2, 9])
-def test_replacing_an_open_file_is_retried_and_then_reported(tmp_path, monkeypatch, times):
-    """As Windows does while Excel, or for a moment a virus scanner, has the file open."""
-    target, left, rename = tmp_path / "table.csv", iter(range(times)), type(tmp_path).replace
-    target.write_text("old", encoding="utf-8")
+def test_replacing_an_open_file_is_retried(tmp_path, monkeypatch):
+    """As Windows does for a moment while a virus scanner has the file open."""
+    left, rename = iter(range(2)), type(tmp_path).replace
 
     def replace(*paths):
         if next(left, None) is not None:
@@ -77,10 +75,5 @@ def test_replacing_an_open_file_is_retried_and_then_reported(tmp_path, monkeypat
 
     monkeypatch.setattr(type(tmp_path), "replace", replace)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    if times == 2:
-        write_text(target, "new")
-    else:
-        with pytest.raises(PermissionError, match=r"table\.csv cannot .*close the file"):
-            write_text(target, "new")
-    assert target.read_text(encoding="utf-8") == ("new" if times == 2 else "old")
-    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    write_text(tmp_path / "table.csv", "new")
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["new"]

@@ -3,10 +3,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from micse_utils.datasets.texts import load_low_shot, load_sentences, load_tweets, read_sentences
+from micse_utils.datasets.texts import load_low_shot, load_sentences, load_tweets
 from micse_utils.sources.packaged import fetch
 
 SHARED = Path(__file__).parents[3] / "shared" / "tweet_eval"
@@ -104,17 +103,3 @@ def test_low_shot_sets_are_seeded_samples_of_the_users_sentences(tmp_path, capsy
         rows = np.sort(np.random.default_rng(seed).choice(50, size, replace=False))
         assert corpus.texts == [texts[row] for row in rows]
     assert capsys.readouterr().out.count("sentences: ") == 1  # printed once for all
-
-
-def test_sentences_are_read_from_each_kind_of_table(tmp_path):
-    table = pd.DataFrame({"n": [1, 2, 3], "text": ["first", None, "second"]})
-    table.to_csv(tmp_path / "a.csv", index=False)
-    table.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
-    table.to_parquet(tmp_path / "a.parquet")
-    for suffix in ("csv", "tsv", "parquet"):
-        corpus = read_sentences(tmp_path / f"a.{suffix}")
-        assert corpus.texts == ["first", "second"]
-        assert corpus.provenance.origin == f"a.{suffix}"
-    assert read_sentences(tmp_path / "a.csv", column="n").texts == ["1", "2", "3"]
-    with pytest.raises(ValueError, match='"sentence" among them, got "n, text"'):
-        read_sentences(tmp_path / "a.csv", column="sentence")

@@ -72,23 +72,6 @@ def test_the_cluster_map_names_its_clusters_without_asking_the_internet(monkeypa
     assert "none" not in written
 
 
-@pytest.mark.slow
-def test_names_of_crowded_clusters_neither_overlap_nor_leave_the_map():
-    random = np.random.default_rng(0)
-    points = random.normal(0, 1, (800, 2))
-    points[:20] += 100  # far off, and of no cluster: the map is drawn without them
-    labels = np.array(["none"] * 20 + [f"first {i % 12}, second, third" for i in range(780)])
-    figure = cluster_map(points, labels, noise="none", title="Map")
-    figure.draw_without_rendering()
-    [axes] = figure.axes
-    boxes = [text.get_window_extent() for text in axes.texts if "second" in text.get_text()]
-    assert len(boxes) == 12
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
-    assert all(axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1 for box in boxes)
-    assert axes.get_xlim()[1] < 10
-
-
 def test_the_interactive_map_holds_every_text_escaped_and_loads_nothing():
     texts = ["<script>alert(1)</script>", "plain & simple"]
     colours = {"neg": "#56B4E9", "pos": "#E69F00"}

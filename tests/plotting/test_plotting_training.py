@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from micse_utils.plotting.interactive import FRAMES, interactive
-from micse_utils.plotting.training import absolute, agreement, by_hand, courses
+from micse_utils.plotting.training import by_hand, courses
 
 
 def test_ami_by_hand_leaves_out_what_either_view_lost():
@@ -18,17 +18,6 @@ def test_ami_by_hand_leaves_out_what_either_view_lost():
     assert [text.get_text() for text in one.texts] == ["0.50", "0.50", "×", "0.90"]
     assert kept.images[0].get_array().tolist() == [[True, True], [False, True]]
     assert sorted(dots.lines[1].get_xdata()) == pytest.approx([0.5, 0.5, 0.9])
-
-
-def test_agreement_is_logarithmic_and_gives_rho_and_information():
-    first = np.log([0.1, 0.01, 0.5, 0.2])
-    second = np.log([0.2, 0.01, 0.4, 0.1])
-    _, axes = plt.subplots()
-    rho, information = agreement(axes, first, second)
-    assert axes.get_xscale() == axes.get_yscale() == "log"
-    assert rho == pytest.approx(np.corrcoef(first, second)[0, 1])
-    assert information == pytest.approx(-0.5 * np.log(1 - rho**2))
-    assert agreement(axes, first, first)[1] < 10  # finite for equal views
 
 
 def test_courses_draw_a_line_a_run_and_leave_out_what_is_unknown():
@@ -48,22 +37,6 @@ def test_courses_draw_a_line_a_run_and_leave_out_what_is_unknown():
     recorded, yours = drawn[1][2], drawn[1][4]
     assert recorded.get_color() == yours.get_color()
     assert recorded.get_linewidth() < yours.get_linewidth()
-
-
-def test_absolute_scores_have_a_dot_a_seed_and_a_bar_for_their_mean():
-    table = pd.DataFrame({
-        "start": ["raw"] * 5 + ["whole"], "task": ["STS12"] * 5 + ["Lee"],
-        "encoder": ["untrained", "miCSE", "miCSE", "SimCSE", "as shipped", "miCSE"],
-        "score": [50.0, 60, 64, 55, 78, 40],
-    })  # fmt: skip
-    figure = absolute(table, title="Scores", label="Spearman")
-    raw, whole = figure.axes
-    assert [raw.get_title(), whole.get_title()] == ["raw", "whole"]
-    dots = [line.get_xdata().tolist() for line in raw.lines]
-    assert dots == [[50], [50], [60, 64], [62], [55], [55], [78], [78]]
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["untrained", "miCSE", "SimCSE", "as shipped"]
-    assert [tick.get_text() for tick in raw.get_yticklabels()] == ["STS12", "Lee"]
 
 
 def test_a_static_page_has_some_settings_side_by_side_and_a_frame_of_each(monkeypatch):

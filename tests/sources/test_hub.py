@@ -14,7 +14,6 @@ import pytest
 import torch
 import transformers
 from huggingface_hub import constants
-from safetensors.torch import load
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
 
@@ -58,17 +57,6 @@ def test_a_model_from_the_hub_has_the_served_weights(server, tiny_files, tiny_be
     assert made.sha256 == sha256(tiny_files["model.safetensors"])
     expected = vectors(load_model(tiny_bert, pooling="cls", device="cpu"))
     assert np.array_equal(vectors(model), expected)
-
-
-def test_a_repository_with_only_a_bin_loads_its_weights(server, tiny_files, tmp_path):
-    torch.save(load(tiny_files["model.safetensors"]), tmp_path / "weights")
-    files = {name: c for name, c in tiny_files.items() if name != "model.safetensors"}
-    files["pytorch_model.bin"] = (tmp_path / "weights").read_bytes()
-    server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files, SECOND: files}
-    from_bin = load_model("me/tiny-micse", source="hub", device="cpu")
-    assert from_bin.provenance.sha256 == sha256(files["pytorch_model.bin"])
-    from_safetensors = load_model("me/tiny-micse", source="hub", revision=FIRST, device="cpu")
-    assert np.array_equal(vectors(from_bin), vectors(from_safetensors))
 
 
 @pytest.mark.parametrize("place", ["pytorch_model.bin", "2_Dense/pytorch_model.bin"])
@@ -127,13 +115,6 @@ def test_the_cache_is_used_when_the_hub_is_unreachable(server, tiny_files):
     again = load_model("me/tiny-micse", source="hub", device="cpu")
     assert again.provenance.revision == FIRST
     assert np.array_equal(vectors(again), expected)
-
-
-def test_an_incomplete_repository_is_rejected(server, tiny_files):
-    few = {name: content for name, content in tiny_files.items() if name != "model.safetensors"}
-    server.repositories["models/me/tiny-micse"] = {FIRST: few}
-    with pytest.raises(HubError, match="incomplete, or no PyTorch model"):
-        load_model("me/tiny-micse", source="hub", device="cpu")
 
 
 def test_all_that_tokenizers_read_is_fetched():

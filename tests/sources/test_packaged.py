@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,13 +114,6 @@ def test_only_a_damaged_file_is_fetched_again(shop, capsys):
     assert (folder / "1_Pooling" / "config.json").stat().st_ino == before
 
 
-def test_the_second_carrier_replaces_a_missing_first_one(shop):
-    stock(shop, "first")
-    stock(shop, "second")
-    next(shop[0].glob("first*")).unlink()
-    assert contents(fetch("thing")) == ARRIVED
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -152,15 +144,6 @@ def test_a_cache_that_cannot_be_used_is_named_and_left_alone(shop, monkeypatch, 
         fetch("thing")
     assert (tmp_path / "file").read_text(encoding="utf-8") == "not a folder"
     assert contents(tmp_path / "mine") == {"thing/weights.bin": b"mine"}
-
-
-def test_two_calls_at_once_fetch_once(shop, monkeypatch):
-    stock(shop)
-    calls, download = [], packaged._download
-    monkeypatch.setattr(packaged, "_download", lambda *a: calls.append(a) or download(*a))
-    with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(fetch, ["thing"] * 2))
-    assert [contents(folder) for folder in found] == [ARRIVED] * 2 and len(calls) == 1
 
 
 def test_a_killed_call_does_no_harm_to_the_next(shop):

@@ -166,13 +166,3 @@ def test_make_unpacks_an_archive_and_keeps_files_beside_it(kit, tmp_path):
     archive.write_text("no archive", encoding="utf-8")
     refused = subprocess.run([*make, f"BUNDLE={archive}"], capture_output=True, text=True)
     assert refused.returncode and "is damaged or not a bundle" in refused.stdout
-
-
-def test_a_bare_python_can_check():
-    """No site-packages: what runs before the installation may import nothing that is installed."""
-    command = [sys.executable, "-I", "-S", "-c"]
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tools import bundle; "
-    code += "sys.exit(bundle.main(['check']))"
-    done = subprocess.run([*command, code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("bundle/bundle.json is damaged or missing")

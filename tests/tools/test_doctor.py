@@ -1,6 +1,5 @@
 """The doctor, on this machine and on ones where something is amiss."""
 
-import json
 import os
 import re
 import subprocess
@@ -117,35 +116,12 @@ def test_a_setting_that_leads_nowhere_is_a_fault_and_unknown_ones_are_named(
     assert summary == "3 problems found."
 
 
-def test_a_torchvision_for_another_torch_is_a_fault_with_a_way_out(capsys):
-    def device():
-        raise RuntimeError("operator torchvision::nms does not exist")
-
-    assert doctor.main([device]) == 1
-    assert "remove torchvision, which is for a different PyTorch" in capsys.readouterr().out
-
-
-def test_a_kernel_that_does_not_answer_is_a_fault(tmp_path, monkeypatch, capsys):
-    (place := tmp_path / "share" / "jupyter" / "kernels" / "python3").mkdir(parents=True)
-    argv = [sys.executable, "-c", "exit(1)", "{connection_file}"]
-    spec = {"argv": argv, "display_name": "mine", "language": "python"}
-    (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-    monkeypatch.setenv("JUPYTER_PATH", "")
-    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "")
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert doctor.main([doctor.kernel]) == 1
-    assert "kernel: RuntimeError: Kernel died before replying" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("text", "hidden"),
     [
         ("cache /people/alice/.cache/micse: x", "cache ~/.cache/micse: x"),
-        ("in /people/alice.", "in ~."),
         ("/people/alicent/x", "/people/alicent/x"),
         ("/scratch/alice/kit", "/scratch/…/kit"),
-        ("/scratch/alice-tmp", "/scratch/…-tmp"),
-        ("no right for alice", "no right for …"),
         ("https://alice:word@mirror.local/x", "https://mirror.local/x"),
     ],
 )
