@@ -22,12 +22,23 @@ FIRST = ["the cat", "a big red mat", "park", "blue"]
 TEXTS = [" ".join([first, *["and a dog"] * n]) for n in range(18) for first in FIRST]
 
 
+@pytest.fixture(scope="module")
+def conversions(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def cache(request, tmp_path, monkeypatch):
-    """A cache of its own, except for the packaged encoder, which is in the user's."""
+def cached(request, conversions, monkeypatch):
+    """One cache for all tests, except for the packaged encoder, which is in the user's."""
     if "encoder" not in request.fixturenames:
-        monkeypatch.setenv("MICSE_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("MICSE_CACHE", str(conversions))
     monkeypatch.setenv("MICSE_DEVICE", "cpu")
+
+
+@pytest.fixture
+def cache(cached, tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setenv("MICSE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "openvino"
 
 
@@ -133,7 +144,7 @@ def test_the_conversion_is_cached_and_a_damaged_one_replaced(tiny_bert, cache):
     assert file.stat().st_mtime_ns > made
 
 
-def test_changed_weights_or_settings_get_a_conversion_of_their_own(tiny, tiny_bert, cache):
+def test_changed_weights_or_settings_get_a_conversion_of_their_own(cache, tiny, tiny_bert):
     folder = shutil.copytree(tiny_bert, cache.parent.parent / "changed")
     weights = load_file(folder / "model.safetensors")
     weights["encoder.layer.1.output.LayerNorm.bias"][0] += 1
@@ -152,7 +163,9 @@ def test_changed_weights_or_settings_get_a_conversion_of_their_own(tiny, tiny_be
     assert len(list(cache.glob("*/model.bin"))) == 3
 
 
-def test_a_conversion_that_computes_something_else_is_refused(tiny_bert, monkeypatch, capsys):
+def test_a_conversion_that_computes_something_else_is_refused(
+    tiny_bert, cache, monkeypatch, capsys
+):
     monkeypatch.setattr("micse_utils.engine.TOLERANCE", 0)
     with pytest.raises(ValueError, match=r"tiny-bert cannot run with engine='openvino': Open"):
         load_model(tiny_bert, engine="openvino")

@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 
 from micse_utils.plotting.maps import cluster_map, interactive_map
-from micse_utils.plotting.scores import accuracy_bars
-from micse_utils.plotting.search import search_scores
-from micse_utils.plotting.similarity import similarity_distributions, similarity_heatmap
+from micse_utils.plotting.similarity import similarity_heatmap
 from micse_utils.plotting.style import text_table
 
 
@@ -38,22 +36,6 @@ def test_the_heat_map_prints_each_cosine_once_and_names_every_sentence():
     ]
     assert axes.get_title() == "All"
     assert figure.axes[1]._colorbar.extend == "min"  # for the cosine below 0
-
-
-def test_distributions_bars_and_hits_are_drawn_where_they_are():
-    scores = {"right": np.array([0.0, 0.1]), "wrong": np.array([0.5, 0.7])}
-    axes = similarity_distributions(scores, title="t").axes[0]
-    assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([0.05, 0.6])  # the means
-    [axes] = accuracy_bars({"a": 0.5, "b": 0.75}, baseline=0.4, title="t").axes
-    assert [bar.get_width() for bar in axes.patches] == [50, 75]
-    assert axes.lines[0].get_xdata()[0] == 40
-    hits = pd.DataFrame({"query": ["q", "q", "r"], "cosine": [0.9, 0.5, 0.4]})
-    every = np.array([[0.9, 0.5, -0.1], [0.4, 0.2, 0.0]])
-    axes = search_scores(hits, every, title="t").axes[0]
-    dots = axes.lines[-1].get_xydata().tolist()
-    assert dots == [[0.9, 0], [0.5, 0], [0.4, 1]]
-    ends = {float(x) for line in axes.lines[:-1] for x in line.get_xdata()}
-    assert {-0.1, 0.0, 0.4, 0.9} <= ends  # the whole range of each query
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from transformers import AutoModel
 
 from micse_utils.training import ami
 from micse_utils.training.ami import attention_mutual_information, gaussian_mutual_information
@@ -180,7 +179,7 @@ def test_the_head_reads_the_raw_embedding_also_of_a_model_that_normalises(model,
     assert values[0] == values[1]
 
 
-def test_it_drops_into_the_trainer_and_the_saved_model_needs_no_conversion(model, tmp_path):
+def test_it_drops_into_the_trainer_and_leaves_no_trace_in_the_model(model, tmp_path):
     loss = MiCSELoss(model, 0.1)
     before, head = model.encode(SENTENCES), loss.head[0].weight.clone()
     args = SentenceTransformerTrainingArguments(
@@ -192,16 +191,7 @@ def test_it_drops_into_the_trainer_and_the_saved_model_needs_no_conversion(model
     assert not np.allclose(before, model.encode(SENTENCES), atol=1e-3)
     assert not torch.equal(head, loss.head[0].weight)  # the head is trained, too
 
-    model.save_pretrained(str(tmp_path / "model"))
     assert not any("head" in name for name in model.state_dict())
-    expected = model.encode(SENTENCES)
-    again = SentenceTransformer(str(tmp_path / "model"), device="cpu")
-    np.testing.assert_allclose(again.encode(SENTENCES), expected, atol=1e-6)
-    bare = AutoModel.from_pretrained(tmp_path / "model").eval()
-    assert bare.config._attn_implementation == "sdpa"
-    with torch.no_grad():
-        cls = bare(**features(model, SENTENCES)).last_hidden_state[:, 0]
-    np.testing.assert_allclose(cls.numpy(), expected, atol=1e-5)
 
 
 def make_second_view_differ(module, inputs, output):
