@@ -1,4 +1,3 @@
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -79,14 +78,6 @@ def test_a_sample_is_seeded_and_keeps_text_and_label_together():
     assert all(label_of[text] == label for text, label in zip(one.texts, one.labels, strict=True))
     positions = [tweets.texts.index(text) for text in one.texts]
     assert positions == sorted(positions)
-
-
-def test_asking_for_the_hub_never_falls_back(monkeypatch, tmp_path):
-    monkeypatch.setenv("MICSE_DATA", str(tmp_path))
-    monkeypatch.setattr("micse_utils.sources.hub.hub_problem", lambda: "switched off for this test")
-    shutil.rmtree(tmp_path / "hub", ignore_errors=True)
-    with pytest.raises(ConnectionError, match=r"cardiffnlp/tweet_eval .*switched off.*Ways out"):
-        load_tweets("hub", revision="0" * 40)
 
 
 def test_sentences_come_from_the_users_file_without_blank_lines(tmp_path):

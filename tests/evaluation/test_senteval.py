@@ -296,14 +296,6 @@ def test_logistic_scores_are_those_of_scikit_learn(tmp_path):
     assert np.isnan(table.loc["MR", "f1"]) and table.loc["MR", "largest_class"] == 50
 
 
-def test_an_unknown_classifier_and_too_few_sentences_are_rejected(tmp_path):
-    write_transfer(tmp_path, n=10)
-    with pytest.raises(ValueError, match='must be senteval or logistic, got "svm"'):
-        evaluate_transfer(Letters(), ["MR"], classifier="svm", source=tmp_path)
-    with pytest.raises(ValueError, match=r"^MR: .*got 10 and 20 in all folds"):
-        evaluate_transfer(Letters(), ["MR"], source=tmp_path, progress=False)
-
-
 # --- From a shell
 
 

@@ -190,7 +190,6 @@ def test_it_drops_into_the_trainer_and_leaves_no_trace_in_the_model(model, tmp_p
     SentenceTransformerTrainer(model, args, train_dataset=data, loss=loss).train()
     assert not np.allclose(before, model.encode(SENTENCES), atol=1e-3)
     assert not torch.equal(head, loss.head[0].weight)  # the head is trained, too
-
     assert not any("head" in name for name in model.state_dict())
 
 
