@@ -30,7 +30,7 @@ from micse_utils.sources.packaged import fetch
 from tools.run_notebooks import NOTEBOOKS
 
 LIBRARY = "03_sentence_transformers"
-TWEET_LIMIT, LIMIT = 1_000, 800  # tweets; sentences of Wikipedia
+TWEET_LIMIT, LIMIT = 1_500, 800  # tweets; sentences of Wikipedia
 LABELLED = 400  # texts of each transfer task
 TRIPLETS = 100  # of each kind
 SAME_FROM = 0.7  # a cosine that some pairs of so few sentences have

@@ -23,7 +23,6 @@ from micse_utils.models import CONFIGURATION, load_model
 from micse_utils.sources import hub
 from micse_utils.sources.hub import HubError, _answer
 
-ROOT = Path(__file__).parents[2]
 FIRST, SECOND = "1" * 40, "2" * 40
 TEXTS = ["the cat sat on the mat", "a big red dog ran"]
 

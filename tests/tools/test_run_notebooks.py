@@ -18,7 +18,6 @@ from tools import run_notebooks
 from tools.clean_notebooks import KERNEL
 from tools.run_notebooks import main, read_parameter, read_parameters
 
-KIT = [path.stem for path in sorted(run_notebooks.NOTEBOOKS.glob("0*.ipynb"))]
 CELLS = [
     'seed = 0  # of x = 1\nsentence = "a = b"\nplot = False\nresults = "."',
     "import json, os, pathlib, random\n"

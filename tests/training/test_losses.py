@@ -32,9 +32,6 @@ def information(first, second):
     return -0.5 * np.log(1 - np.corrcoef(first, second)[0, 1] ** 2)
 
 
-# --- InfoNCE
-
-
 # --- AMI, the mathematics
 
 
