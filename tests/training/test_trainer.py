@@ -418,7 +418,7 @@ def test_two_processes_train_what_one_trains(tiny_bert, tmp_path, environment):
         for output in ("one", "two")
     )
     assert main(one) == 0
-    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [sys.executable, *launcher, "-m", "micse_utils", *two],
         env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
