@@ -1,4 +1,4 @@
-"""The runner on a small notebook: what runs again and why, killed, stopped, without a kernel.
+"""The runner on a small notebook: what runs again and why, killed, without a kernel.
 
 What the real notebooks show is held in `test_notebooks`.
 """
