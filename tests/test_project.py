@@ -1,7 +1,6 @@
 """What holds the project's own files together."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -100,12 +99,6 @@ def test_the_development_container_installs_by_make():
     assert make("--dry-run", target).returncode == 0
 
 
-def test_an_archive_that_is_not_there_is_one_sentence():
-    refused = make("run", BUNDLE="no such.tar")
-    assert refused.returncode != 0
-    assert "there is no archive no such.tar: name the one" in refused.stdout
-
-
 def test_a_python_that_is_too_old_or_new_or_missing_is_one_sentence(tmp_path):
     cases = [(tmp_path / "none", "is not there")]
     for version in ("3.9", "3.15"):
@@ -130,21 +123,3 @@ def test_the_committed_text_names_no_machine():
     for name in files.stdout.split():
         if not name.endswith(".png"):
             assert not leak.search((ROOT / name).read_text(encoding="utf-8")), name
-
-
-@pytest.mark.slow
-def test_the_package_imports_nothing_heavy_before_it_is_needed():
-    """Maps and the notebook runner take seconds to import; encoding must not pay for them."""
-    code = "import sys, micse_utils.models, micse_utils.encoding, micse_utils.datasets.texts; "
-    code += "print([m for m in ('umap', 'datamapplot', 'bokeh', 'papermill') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_in_a_terminal_of_a_jupyterhub_lab_is_refused_before_anything_is_installed(tmp_path):
-    command = ["make", "--no-print-directory", "lab", f"VENV={tmp_path / 'venv'}"]
-    hub = {**os.environ, "JUPYTERHUB_SERVICE_PREFIX": "/user/me/"}
-    done = subprocess.run(command, cwd=ROOT, env=hub, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "notebooks/01_similarity.ipynb" in done.stdout
-    assert not (tmp_path / "venv").exists()

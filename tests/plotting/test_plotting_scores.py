@@ -1,13 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from micse_utils.plotting.scores import (
-    alignment_uniformity,
-    cosines_by_band,
-    pooled_or_averaged,
-    predicted_against_gold,
-    score_intervals,
-)
+from micse_utils.plotting.scores import cosines_by_band, predicted_against_gold, score_intervals
 
 
 def test_scores_are_drawn_with_their_intervals():
@@ -27,27 +21,6 @@ def test_scores_are_drawn_with_their_intervals():
     assert [text.get_text() for text in second.texts] == ["", "90.0"]
 
 
-def test_pooled_and_averaged_figures_stand_below_the_parts_with_their_values():
-    table = pd.DataFrame({
-        "task": "STS13", "subset": ["all", "FNWN", "OnWN", "mean", "weighted mean"],
-        "spearman": [80.0, 60.0, 90.0, 75.0, 82.5], "low": [78.0, 55.0, 88.0, np.nan, np.nan],
-        "high": [82.0, 64.0, 91.0, np.nan, np.nan],
-    })  # fmt: skip
-    [axes] = pooled_or_averaged(table, title="Three").axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "FNWN: 60.00",
-        "OnWN: 90.00",
-        "all pairs pooled: 80.00",
-        "mean: 75.00",
-        "weighted mean: 82.50",
-    ]
-    assert axes.yaxis_inverted()
-    ends = [bar.get_paths()[0].vertices[:, 0].tolist() for bar in axes.collections]
-    assert ends[:3] == [[55, 64], [88, 91], [78, 82]]
-    assert np.isnan(ends[3:]).all()
-    assert not axes.patches  # no bar that starts anywhere but at 0
-
-
 def test_pairs_are_drawn_once_an_encoder_and_in_bands():
     gold = np.array([0.2, 1.1, 1.4, 5.0])
     cosines = {"a": np.array([0.1, 0.2, 0.3, 0.9]), "b": np.array([0.8, 0.8, 0.9, 0.9])}
@@ -63,13 +36,3 @@ def test_pairs_are_drawn_once_an_encoder_and_in_bands():
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert ticks == ["0\n(1)", "1\n(2)", "5\n(1)"]
     assert "gold score, rounded" in figure.get_supxlabel()
-
-
-def test_alignment_and_uniformity_name_every_encoder_and_its_score():
-    table = pd.DataFrame(
-        {"encoder": ["a", "b"], "alignment": [0.2, 0.3], "uniformity": [-3, -2], "spearman": [7, 8]}
-    )
-    [axes] = alignment_uniformity(table, title="Shape").axes
-    named = {text.get_text(): text.xy for text in axes.texts}
-    assert named == {"a: 7.0": (-3, 0.2), "b: 8.0": (-2, 0.3)}
-    assert axes.lines[0].get_xydata().tolist() == [[-3, 0.2], [-2, 0.3]]

@@ -69,12 +69,3 @@ def test_a_notebook_that_was_only_opened_is_as_committed_again_and_an_edited_one
         "notebooks/02.ipynb: its cells changed, so kept",
     ]
     assert (pages[0].read_bytes(), pages[1].read_bytes()) == (committed, edited)
-
-
-def test_a_map_too_large_for_the_committed_page_leaves_a_line_and_stays_on_a_read_page():
-    output = nbformat.v4.new_output("display_data", {"text/html": "x" * 101})
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
-    clean(notebook, largest=101)
-    assert "text/html" in notebook.cells[0].outputs[0].data
-    clean(notebook, largest=100)
-    assert "run the cell" in notebook.cells[0].outputs[0].data["text/plain"]

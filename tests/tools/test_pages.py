@@ -1,6 +1,5 @@
 """The pages: whole without a network, wherever their folder lies."""
 
-import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -11,7 +10,7 @@ import pytest
 
 from micse_utils.plotting.maps import interactive_map
 from tools import pages
-from tools.pages import choice, cleaned, formula, main, markdown_to_html, write_site
+from tools.pages import main, markdown_to_html
 from tools.run_notebooks import NOTEBOOKS, ROOT
 
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
@@ -172,15 +171,6 @@ def test_every_picture_is_described_and_every_solution_folded(site, pages):
         assert folded and all(f"# {summary}: " in cell for summary, cell in folded)
 
 
-def test_cleaning_leaves_the_committed_cells_and_outputs_as_they_are():
-    name = NOTEBOOKS / f"{TWEETS}.ipynb"
-    before, after = nbformat.read(name, as_version=4), cleaned(name)
-    assert [c.source for c in after.cells] == [c.source for c in before.cells]
-    assert [len(c.get("outputs", [])) for c in after.cells] == [
-        len(c.get("outputs", [])) for c in before.cells
-    ]
-
-
 def test_files_of_the_user_stay(tmp_path, monkeypatch, capsys):
     """In a folder that is not the kit's nothing is written; beside pages they are kept."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -202,42 +192,9 @@ def test_files_of_the_user_stay(tmp_path, monkeypatch, capsys):
     assert "miCSE" in (tmp_path / "pages" / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_damaged_page_of_results_is_named(tmp_path):
-    (folder := tmp_path / "01_similarity").mkdir()
-    (folder / "01_similarity.ipynb").write_text('{"a":', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"01_similarity\.ipynb is damaged; make run"):
-        write_site(tmp_path / "html", tmp_path)
-
-
 def test_a_formula_becomes_mathml_in_a_line_or_on_its_own():
     for written, display in (("with $a < b$ in it", "inline"), ("$$a < b$$", "block")):
         shown = markdown_to_html(written)
         tags = re.findall(r"<m([ion])>(.*?)</m\1>", shown)
         assert tags == [("i", "a"), ("o", "&#x0003C;"), ("i", "b")]
         assert f'display="{display}"' in shown and "$" not in shown
-
-
-@pytest.mark.parametrize("tex", ["x_", r"\nosuchsymbol"])
-def test_a_formula_that_cannot_be_read_is_refused(tex):
-    with pytest.raises(ValueError, match=re.escape(json.dumps(tex))):
-        formula(tex)
-
-
-def test_links_stay_among_the_pages_or_lead_to_the_web():
-    for written, shown in (
-        ("[next](02_a.ipynb)", '<a href="02_a.html">next</a>'),
-        ("[plan](TEACHING.md)", '<a href="TEACHING.html">plan</a>'),
-        ("[web](https://sbert.net)", '<a href="https://sbert.net">web</a>'),
-        ("[read me](../README.md)", "read me"),
-    ):
-        assert markdown_to_html(written).strip() == f"<p>{shown}</p>"
-
-
-def test_a_choice_of_frames_has_a_labelled_button_for_each():
-    text = choice("dropout", [["0.1", "AAAA"], ["<b>", "BBBB"]])
-    assert [image["alt"] for image in Page(text).images] == ["dropout 0.1", "dropout <b>"]
-    buttons = re.findall(r'<input type="radio" name="(\w+)" id="([\w-]+)" (\w*)>', text)
-    assert len({name for name, _, _ in buttons}) == 1
-    assert [checked for _, _, checked in buttons] == ["checked", ""]
-    labels = re.findall(r'<label for="([\w-]+)">([^<]*)</label><img', text)
-    assert labels == [(buttons[0][1], "0.1"), (buttons[1][1], "&lt;b&gt;")]
