@@ -78,3 +78,12 @@ def test_a_map_too_large_for_the_committed_page_leaves_a_line_and_stays_on_a_rea
     assert "text/html" in notebook.cells[0].outputs[0].data
     clean(notebook, largest=100)
     assert "run the cell" in notebook.cells[0].outputs[0].data["text/plain"]
+
+
+def test_a_table_typed_into_an_input_box_stays_text():
+    typed = "<table><script>alert(1)</script>"
+    box = {"model_name": "VBoxModel", "state": {"children": ["IPY_MODEL_a"]}}
+    text = {"model_name": "TextModel", "state": {"value": typed, "description": "Search"}}
+    notebook = with_widgets({"box": box, "a": text}, "box")
+    plain_widgets(notebook)
+    assert notebook.cells[0].outputs[0].data == {"text/plain": f"Search: {typed}"}
