@@ -83,6 +83,8 @@ def encode(
     if not isinstance(model[0], Transformer):
         kind = type(model[0]).__name__
         raise TypeError(f"model must begin with a transformer, got {kind}; use model.encode(texts)")
+    if model.device.type == "meta":
+        raise ValueError("the model's weights are not in memory (device meta); load it again")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be a number format such as torch.float32, got {shown(dtype)}")
     if out is not None and getattr(getattr(out, "dtype", None), "kind", None) != "f":

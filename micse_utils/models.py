@@ -282,6 +282,9 @@ def _trained_pooling(name: str) -> str:
 
 def _check(model: SentenceTransformer, folder: Path) -> None:
     """Reject models with meaningless vectors, of which the libraries only warn."""
+    if not isinstance(model[0], Transformer):
+        kind = type(model[0]).__name__
+        raise ValueError(f"it begins with {kind}, not a transformer; use SentenceTransformer(...)")
     # On the meta device: compare the names of the weights without reading their numbers.
     _, report = type(model.transformers_model).from_pretrained(
         _transformer(folder), output_loading_info=True, device_map="meta", local_files_only=True,

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, models
+from torch.ao.quantization import quantize_dynamic
+from torch.nn.utils.prune import random_unstructured
 from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
 from micse_utils import encoding
@@ -268,3 +270,18 @@ def test_a_text_without_a_token_is_rejected_with_its_position(tmp_path):
     GPT2Model(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"texts\[2\] is empty"):
         encode(load_model(tmp_path, device="cpu"), ["a", "a", "", "a"])
+
+
+def test_pruned_quantised_and_empty_models_are_encoded_as_they_are_or_refused(tiny_bert):
+    texts = ["the cat sat", "a big red dog"]
+    pruned, quantised = (load_model(tiny_bert, device="cpu") for _ in range(2))
+    random_unstructured(pruned.transformers_model.encoder.layer[0].output.dense, "weight", 0.5)
+    with warnings.catch_warnings(action="ignore"):
+        quantised[0].model = quantize_dynamic(quantised[0].model, {torch.nn.Linear})
+    for model in (pruned, quantised):
+        found = encode(model, texts, dtype=torch.float32)
+        np.testing.assert_allclose(found, model.encode(texts), atol=1e-5)
+    with pytest.raises(ValueError, match=r"cannot run in torch\.bfloat16.*give dtype="):
+        encode(quantised, texts, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="not in memory"):
+        encode(pruned.to("meta"), texts)

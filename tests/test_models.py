@@ -6,7 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dense,
+    Pooling,
+    StaticEmbedding,
+    Transformer,
+)
 from transformers import (
     AutoModel,
     AutoTokenizer,
@@ -254,3 +259,11 @@ def test_positions_that_count_from_the_padding_are_fewer_than_configured(
     assert model.max_seq_length == 64
     with pytest.warns(UserWarning, match="cut"):
         assert np.isfinite(encode(model, ["the cat " * 100], max_length=64)).all()
+
+
+def test_a_folder_that_begins_with_no_transformer_is_refused(tiny_bert, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert).backend_tokenizer
+    static = StaticEmbedding(tokenizer, embedding_dim=8)
+    SentenceTransformer(modules=[static], device="cpu").save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match=r"begins with StaticEmbedding.*use SentenceTransformer"):
+        load_model(tmp_path)

@@ -266,3 +266,13 @@ def test_places_without_one_table_are_rejected(tmp_path):
     (tmp_path / "both" / "b.txt").write_text("x\n", encoding="utf-8")
     with pytest.raises(ValueError, match="one kind"):
         open_source(tmp_path / "both", "text")
+
+
+def test_folders_that_a_pattern_matches_are_named(tmp_path, capsys):
+    (tmp_path / "more").mkdir()
+    for name in ("a.csv", "more/b.csv"):
+        (tmp_path / name).write_text(f"text\n{name}\n", encoding="utf-8")
+    assert texts_of(tmp_path / "*") == ["a.csv"]
+    assert capsys.readouterr().out == f'not read in {tmp_path / "*"}: "more"\n'
+    assert texts_of(tmp_path / "**") == ["a.csv", "more/b.csv"]
+    assert capsys.readouterr().out == ""

@@ -69,3 +69,12 @@ def test_a_notebook_that_was_only_opened_is_as_committed_again_and_an_edited_one
         "notebooks/02.ipynb: its cells changed, so kept",
     ]
     assert (pages[0].read_bytes(), pages[1].read_bytes()) == (committed, edited)
+
+
+def test_a_table_typed_into_an_input_box_stays_text():
+    typed = "<table><script>alert(1)</script>"
+    box = {"model_name": "VBoxModel", "state": {"children": ["IPY_MODEL_a"]}}
+    text = {"model_name": "TextModel", "state": {"value": typed, "description": "Search"}}
+    notebook = with_widgets({"box": box, "a": text}, "box")
+    plain_widgets(notebook)
+    assert notebook.cells[0].outputs[0].data == {"text/plain": f"Search: {typed}"}

@@ -13,10 +13,11 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
-from transformers import AutoModel
+from transformers import AutoModel, BertweetTokenizer
 
 from micse_utils.cli import main
 from micse_utils.datasets.sts import Pairs
+from micse_utils.encoding import encode
 from micse_utils.models import load_model
 from micse_utils.provenance import Provenance
 from micse_utils.training.config import LowShotConfig
@@ -429,3 +430,18 @@ def test_two_processes_train_what_one_trains(tiny_bert, tmp_path, environment):
     first, second, start = (SentenceTransformer(str(f), device="cpu") for f in folders)
     assert difference(weights(first), weights(start)) > 1e-3
     assert difference(weights(first), weights(second)) < 1e-4
+
+
+def test_a_tokenizer_without_a_fast_version_counts_what_is_cut(tiny_bert, tmp_path, capsys):
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = [letter + end for end in ("@@", "") for letter in letters]
+    (tmp_path / "vocab.txt").write_text("".join(f"{piece} 1\n" for piece in pieces))
+    (tmp_path / "bpe.codes").write_text("#version: 0.2\n")
+    tokenizer = BertweetTokenizer(str(tmp_path / "vocab.txt"), str(tmp_path / "bpe.codes"))
+    folder = shutil.copytree(tiny_bert, tmp_path / "slow")
+    (folder / "tokenizer.json").unlink()
+    tokenizer.save_pretrained(folder)
+    with pytest.warns(UserWarning, match="12 of 24 texts are longer than max_length=19 tokens"):
+        encode(model_of(folder), SENTENCES, max_length=19)
+    train(folder, tmp_path / "run", steps=1, max_length=19)
+    assert "12 of 24 sentences are longer than max_length=19 tokens" in capsys.readouterr().out
