@@ -10,15 +10,16 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from micse_utils import __version__
-from micse_utils.settings import process, setting, settle_console
+from micse_utils.settings import folder_setting, process, setting, settle_console
 from micse_utils.training import plan
 from micse_utils.training.config import METHODS, PRESETS, SELECTIONS, LowShotConfig
 
@@ -295,11 +296,8 @@ def reproduce(options: argparse.Namespace) -> str | None:
     folder = output_folder(options.folder).resolve()
     settings = shared_settings(runs, source, tasks)
     experiment = Experiment(folder / "runs", tuple(settings["tasks"]), source)
-    with job(folder, settings) as work:
-        done = run_experiment(
-            experiment, runs, workers=options.workers, address=options.address, cpus=options.cpus,
-            gpus=options.gpus,
-        )  # fmt: skip
+    with job(folder, settings) as work, _mapper(options) as (each, at_a_time):
+        done = run_experiment(experiment, runs, each, at_a_time=at_a_time)
         if options.search:
             table = search_table(done)
             save_table(folder, "search", table)
@@ -309,6 +307,33 @@ def reproduce(options: argparse.Namespace) -> str | None:
         work.finish({"runs": [run.name for run in runs]})
     failed = sum("diverged" in record for record in done)
     return f"{text}\n{len(done)} runs, {failed} diverged; results: {folder}"
+
+
+@contextlib.contextmanager
+def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable | None, int | None]]:
+    """Yield what carries out runs, and how many at a time (None: as many as a cluster takes)."""
+    from micse_utils.training.experiment import in_processes
+
+    if options.address:
+        from micse_utils.cluster import connected, on_ray
+
+        with connected(options.address):
+            room = {"cpus": options.cpus, "gpus": options.gpus}
+            folders = {name: folder_setting(name) for name in ("MICSE_DATA", "MICSE_SENTEVAL")}
+            folders = {name: str(place.resolve()) for name, place in folders.items() if place}
+
+            def on_workers(call: Callable, runs: list) -> Iterator:
+                def there(run: object) -> object:  # a function of its own, as Ray takes no method
+                    os.environ.update(folders)
+                    return call(run)
+
+                return on_ray(there, runs, **room)
+
+            yield on_workers, None
+    elif options.workers > 1:
+        yield partial(in_processes, workers=options.workers), options.workers
+    else:
+        yield None, 1
 
 
 def _seeds(text: str) -> range:

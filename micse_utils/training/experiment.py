@@ -8,14 +8,12 @@ interrupted resumes.
 import contextlib
 import io
 import multiprocessing
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,6 @@ from tqdm.auto import tqdm
 from micse_utils.evaluation.reported import kept_pairs, resampled_scores
 from micse_utils.provenance import versions
 from micse_utils.results import json_or_none, records, write_atomically, write_json
-from micse_utils.settings import folder_setting
 from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
 from micse_utils.training.plan import STARTS, Run
 from micse_utils.training.starts import (
@@ -165,11 +162,9 @@ class Experiment:
 def run_experiment(
     experiment: Experiment,
     runs: Sequence[Run],
+    each: Mapper | None = None,
     *,
-    workers: int = 1,
-    address: str | None = None,
-    cpus: float = 2,
-    gpus: float = 0,
+    at_a_time: int | None = 1,
     progress: bool = True,
 ) -> list[Record]:
     """Carry out what is missing of the runs; return the records of all, in their order.
@@ -181,57 +176,34 @@ def run_experiment(
     Args:
         experiment: where the runs are kept.
         runs: the table.
-        workers: how many are made at a time, in processes of this machine.
-        address: of a Ray cluster that makes them instead, as many at a time as fit.
-        cpus, gpus: of each run there.
+        each: how they are made, several at a time; by default one after the other.
+        at_a_time: how many then; None if that is not known.
         progress: show a bar over the steps of all runs.
     """
-    with _mapper(workers, address, cpus=cpus, gpus=gpus) as each:
-        done = {run: record for run in runs if (record := experiment.record(run))}
-        missing = [run for run in runs if run not in done]
-        print(f"{len(runs)} runs, {len(done)} of them finished")
-        for run in done:
-            shutil.rmtree(experiment.folder / f".{run.name}", ignore_errors=True)  # left by a kill
-        if experiment.tasks:
-            experiment.untrained_of(runs)
-        total, left = (sum(run.length for run in some) for some in (runs, missing))
-        if missing and missing[0].length >= LONG:
-            seconds = experiment.seconds_a_step(missing[0])
-            hours, minutes = divmod(round(seconds * left / workers / 60), 60)
-            print(f"about {hours} h {minutes} min of training, at {seconds:.2f} s a step")
-        failed = None
-        with tqdm(total=total, initial=total - left, unit="step", disable=not progress) as bar:
-            for run, result in each(experiment.carry_out, missing):
-                bar.update(run.length)
-                if isinstance(result, BaseException):
-                    failed = result
-                else:
-                    done[run] = result
-                    bar.set_description(f"{len(done)} of {len(runs)} runs")
+    done = {run: record for run in runs if (record := experiment.record(run))}
+    missing = [run for run in runs if run not in done]
+    print(f"{len(runs)} runs, {len(done)} of them finished")
+    for run in done:
+        shutil.rmtree(experiment.folder / f".{run.name}", ignore_errors=True)  # left by a kill
+    if experiment.tasks:
+        experiment.untrained_of(runs)
+    total, left = (sum(run.length for run in some) for some in (runs, missing))
+    if missing and missing[0].length >= LONG:
+        seconds = experiment.seconds_a_step(missing[0])
+        hours, minutes = divmod(round(seconds * left / (at_a_time or 1) / 60), 60)
+        print(f"about {hours} h {minutes} min of training, at {seconds:.2f} s a step")
+    failed = None
+    with tqdm(total=total, initial=total - left, unit="step", disable=not progress) as bar:
+        for run, result in (each or _in_turn)(experiment.carry_out, missing):
+            bar.update(run.length)
+            if isinstance(result, BaseException):
+                failed = result
+            else:
+                done[run] = result
+                bar.set_description(f"{len(done)} of {len(runs)} runs")
     if failed:
         raise failed
     return [done[run] for run in runs]
-
-
-@contextlib.contextmanager
-def _mapper(workers: int, address: str | None, **share: float) -> Iterator[Mapper]:
-    if address:
-        from micse_utils.cluster import connected, on_ray
-
-        with connected(address):
-            found = ((name, folder_setting(name)) for name in ("MICSE_DATA", "MICSE_SENTEVAL"))
-            folders = {name: str(place.resolve()) for name, place in found if place}
-
-            def on_workers(function: Callable, runs: Iterable[Run]) -> Iterator:
-                def there(run: Run) -> object:  # a function of its own, as Ray takes no method
-                    os.environ.update(folders)
-                    return function(run)
-
-                return on_ray(there, runs, **share)
-
-            yield on_workers
-    else:
-        yield _in_turn if workers == 1 else partial(_in_processes, workers=workers)
 
 
 def _in_turn(
@@ -241,7 +213,7 @@ def _in_turn(
         yield run, function(run)
 
 
-def _in_processes(
+def in_processes(
     function: Callable[[Run], Record], runs: Iterable[Run], workers: int
 ) -> Iterator[tuple[Run, object]]:
     """Yield runs with what a function returns or raises, from processes that share the threads."""
