@@ -80,9 +80,6 @@ def encode(
     """
     if not isinstance(model, SentenceTransformer):
         raise TypeError(f"model must be a SentenceTransformer (see load_model), got {shown(model)}")
-    if not isinstance(model[0], Transformer):
-        kind = type(model[0]).__name__
-        raise TypeError(f"model must begin with a transformer, got {kind}; use model.encode(texts)")
     if model.device.type == "meta":
         raise ValueError("the model's weights are not in memory (device meta); load it again")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -137,6 +134,9 @@ def encode(
 
 def token_limit(model: SentenceTransformer) -> int:
     """Return how many tokens a model can read: its `max_seq_length` or its positions."""
+    if not isinstance(model[0], Transformer):
+        kind = type(model[0]).__name__
+        raise TypeError(f"model must begin with a transformer, got {kind}; use its own encode()")
     config = model.transformers_model.config
     positions = getattr(config, "max_position_embeddings", None) or 512
     if config.model_type in FROM_PADDING.split():

@@ -10,7 +10,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.sts import Pairs, load_stsb
-from micse_utils.encoding import Tokeniser, distinct
+from micse_utils.encoding import Tokeniser, distinct, pick_length
 from micse_utils.models import load_model
 from micse_utils.settings import check_texts, expanded, process, shown
 from micse_utils.training.config import LowShotConfig, configure, default_preset
@@ -75,6 +75,7 @@ def train_low_shot(
     if preset is None:
         preset = default_preset(base_model, len(set(sentences)))
         config = configure(preset, method=method, **settings)
+    pick_length(base_model, config.max_length)  # refuse what the model cannot read
     sentences = _distinct(sentences, base_model, config.max_length)
     _, processes = process()
     least = 2 if processes == 1 else config.batch_size

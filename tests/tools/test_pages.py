@@ -6,9 +6,11 @@ from html.parser import HTMLParser
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from micse_utils.plotting.maps import interactive_map
+from micse_utils.plotting.style import text_table
 from tools import pages
 from tools.pages import main, markdown_to_html
 from tools.run_notebooks import NOTEBOOKS, ROOT
@@ -58,7 +60,7 @@ class Page(HTMLParser):
             self.prose += data
 
 
-def put_run(results, name, source=lambda text: text):
+def put_run(results, name, source=lambda text: text, text="one"):
     """A run of a notebook with parameters from outside and, of the tweets, the interactive map."""
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     notebook.cells[0].source = source(notebook.cells[0].source)
@@ -69,7 +71,7 @@ def put_run(results, name, source=lambda text: text):
         if "interactive_map" in cell.source:
             colours = {"a": "#56B4E9", "b": "#E69F00"}
             page = interactive_map(
-                np.eye(2), ["one", "two"], ["a", "b"], colours=colours, title="Map"
+                np.eye(2), [text, "two"], ["a", "b"], colours=colours, title=text
             )
             escaped = page.replace("&", "&amp;").replace('"', "&quot;")
             html = f'<div><iframe srcdoc="{escaped}" width="920" height="640"></iframe></div>'
@@ -198,3 +200,26 @@ def test_a_formula_becomes_mathml_in_a_line_or_on_its_own():
         tags = re.findall(r"<m([ion])>(.*?)</m\1>", shown)
         assert tags == [("i", "a"), ("o", "&#x0003C;"), ("i", "b")]
         assert f'display="{display}"' in shown and "$" not in shown
+
+
+def test_hostile_texts_are_text_on_every_page(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    for name in ("TEACHING.md", f"{TWEETS}.ipynb"):
+        shutil.copy(NOTEBOOKS / name, tmp_path / "notebooks")
+    monkeypatch.setattr(pages, "NOTEBOOKS", tmp_path / "notebooks")
+    hostile = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    put_run(tmp_path, TWEETS, text=hostile)
+    file = tmp_path / TWEETS / f"{TWEETS}.ipynb"
+    notebook = nbformat.read(file, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    table = text_table(pd.DataFrame({hostile: [hostile]})).to_html()
+    for data in ({"text/plain": hostile}, {"text/html": table}):
+        code[0].outputs.append(nbformat.v4.new_output("display_data", data))
+    [last] = [cell for cell in code if cell.source.endswith("print(headline)")]
+    last.outputs[-1].text = hostile + "[a](javascript:alert(3))"
+    nbformat.write(notebook, file)
+    assert write_site(tmp_path / "html", tmp_path) == [TWEETS]
+    for name, shown in ((TWEETS, 6), ("index", 2)):
+        html = (tmp_path / "html" / f"{name}.html").read_text(encoding="utf-8")
+        assert html.count("alert(2)") >= shown
+        assert not re.search(r"<script>alert|<img src=x|href=.javascript", html)

@@ -220,6 +220,7 @@ def test_an_unknown_script_is_counted_and_if_it_is_most_refused(tiny_bert, tmp_p
     [
         ({"sentences": ["", " "]}, ValueError, r"there are no sentences to train on"),
         ({"sentences": ["a", None]}, TypeError, r"sentences\[1\] must be"),
+        ({"max_length": 65}, ValueError, r"max_length must be from 3 to 64 tokens"),
         ({"max_layer": 9}, ValueError, r"layers 0 to 9 \(not included\) are no range"),
     ],
 )
