@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from micse_utils.plotting.search import index_bytes, recall_speed, search_growth
+from micse_utils.plotting.search import index_bytes, recall_speed, search_growth, walk_through
 
 
 def test_recall_is_drawn_against_speed_with_exact_search_at_one():
@@ -47,3 +47,16 @@ def test_growth_draws_a_line_a_search_on_logarithmic_axes():
     exact, batch, index = axes.lines
     assert exact.get_color() == batch.get_color() != index.get_color()
     assert exact.get_linestyle() == index.get_linestyle() != batch.get_linestyle()
+
+
+def test_a_walk_is_drawn_layer_by_layer_with_its_links_and_steps():
+    points = np.array([[0, 0], [1, 0], [2, 1], [3, 1]])
+    layers = [({0: [2], 2: [0]}, [0, 2]), ({0: [1], 1: [0], 2: [3], 3: [2]}, [2])]
+    figure = walk_through(points, layers, np.array([2, 2]), title="Walk")
+    top, bottom = figure.axes
+    assert top.get_title() == "layer 1: 2 vectors, 1 step"
+    assert bottom.get_title() == "layer 0: 4 vectors, 0 steps"
+    for axes, links, path in ((top, 2, [[0, 0], [2, 1]]), (bottom, 4, [[2, 1]])):
+        *lines, dots, walked, start, query = (line.get_xydata().tolist() for line in axes.lines)
+        assert (len(lines), walked, start, query) == (links, path, path[:1], [[2, 2]])
+        assert len(dots) == links
