@@ -131,8 +131,7 @@ def interactive_map(
     tooltips = '<div style="max-width:24em"><b>@label</b><br>@text</div>'
     page = figure(
         title=title, tools="pan,wheel_zoom,box_zoom,reset,hover", active_scroll="wheel_zoom",
-        tooltips=tooltips, sizing_mode="stretch_width", height=550, output_backend="webgl",
-        toolbar_location="above",
+        tooltips=tooltips, sizing_mode="stretch_width", height=550, toolbar_location="above",
     )  # fmt: skip
     table = pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "text": texts, "label": labels})
     sources = []
