@@ -220,11 +220,12 @@ def frames_of(name):
     return [output.data[FRAMES] for output in outputs if FRAMES in output.get("data", {})]
 
 
-def test_the_figures_of_a_web_page_follow_their_buttons(browser, tmp_path):
+@pytest.mark.parametrize("name", ["04_low_shot_training", "06_semantic_search"])
+def test_the_figures_of_a_web_page_follow_their_buttons(browser, tmp_path, name):
     write_site(tmp_path, tmp_path)
     page = browser.new_page(viewport={"width": 390, "height": 900})
-    page.goto((tmp_path / "04_low_shot_training.html").as_uri())
-    choices, controls = page.locator("fieldset"), frames_of("04_low_shot_training")
+    page.goto((tmp_path / f"{name}.html").as_uri())
+    choices, controls = page.locator("fieldset"), frames_of(name)
     assert choices.count() == len(controls)
     for choice, control in zip(choices.all(), controls, strict=True):
         first = choice.get_by_role("radio").first
@@ -278,6 +279,11 @@ def check_map(page, path):
     assert any(text in " ".join(shown.split()) for text in tweets)
     frame.screenshot(path=path)
 
+    box = inside.get_by_label("Search the texts")
+    box.fill("phone")
+    page.wait_for_timeout(500)  # to draw it
+    assert 0 < colourful(frame).sum() < 0.3 * points.sum()
+    box.fill("")
     legend.click()
     page.wait_for_timeout(500)  # to draw it
     assert 0 < colourful(frame).sum() < 0.95 * points.sum()

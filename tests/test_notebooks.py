@@ -134,10 +134,17 @@ def check_page(notebook):
 
 
 def check_exercises(notebook):
-    """Each exercise has its solution, in their order: folded in, and run with something to see."""
+    """Exercise 1 is a cell to fill in, the others are listed at the end; each has its solution.
+
+    Solutions are in their order, folded in, and run with something to see; the first passes the
+    check of the cell, which is unfilled on the page.
+    """
+    [own] = [cell for cell in notebook.cells if cell.source.startswith("# Exercise 1: your code")]
+    assert own.outputs[-1].text == "not yet filled in\n"
     solutions = [cell for cell in notebook.cells if "solution" in cell.metadata.get("tags", [])]
+    assert "right" in re.split(r"[ \n]", solutions[0].outputs[0].text)
     [closing] = [cell.source for cell in notebook.cells if "## Your turn" in cell.source]
-    exercises = re.findall(r"(?m)^(\d)\. ", closing.split("## Your turn")[1])
+    exercises = ["1", *re.findall(r"(?m)^(\d)\. ", closing.split("## Your turn")[1])]
     for number, solution in zip(exercises, solutions, strict=True):
         assert solution.source.startswith(f"# Solution to {number}: ")
         assert solution.metadata["jupyter"] == {"outputs_hidden": True, "source_hidden": True}

@@ -66,7 +66,7 @@ def interactive(
     if setting("MICSE_STATIC"):
         values = getattr(control, "options", settings)
         each = {str(value): print_figure(drawn([value], *SIZE)) for value in values}
-        return Frames(control.description, print_figure(drawn(settings, 4, 3.9)), each)
+        return Frames(control.description, print_figure(drawn(settings, 3.1, 3.6)), each)
     control.layout.width, control.style.description_width = "min(100%, 36rem)", "initial"
     if hasattr(control, "readout"):
         control.readout = False  # it would be cut; the figure's title has the value

@@ -112,7 +112,7 @@ def interactive_map(
     colours: Mapping[str, str],
     title: str,
 ) -> str:
-    """Return an HTML page with a map to pan and zoom; the pointer shows the text.
+    """Return an HTML page with a map to pan, zoom and search; the pointer shows the text.
 
     The page carries its script, so it opens without internet.
 
@@ -123,22 +123,31 @@ def interactive_map(
         colours: colour of each class, as hexadecimal.
     """
     from bokeh.embed import file_html
-    from bokeh.models import ColumnDataSource
+    from bokeh.layouts import column
+    from bokeh.models import ColumnDataSource, CustomJS, TextInput
     from bokeh.plotting import figure
     from bokeh.resources import INLINE
 
     tooltips = '<div style="max-width:24em"><b>@label</b><br>@text</div>'
     page = figure(
         title=title, tools="pan,wheel_zoom,box_zoom,reset,hover", active_scroll="wheel_zoom",
-        tooltips=tooltips, sizing_mode="stretch_width", height=600, output_backend="webgl",
-        toolbar_location="above",
+        tooltips=tooltips, sizing_mode="stretch_width", height=550, toolbar_location="above",
     )  # fmt: skip
     table = pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "text": texts, "label": labels})
-    for name, rows in table.groupby("label", sort=True):
+    sources = []
+    for name, rows in table.assign(alpha=0.6).groupby("label", sort=True):
+        sources.append(ColumnDataSource(rows))
         page.scatter(
-            "x", "y", source=ColumnDataSource(rows), color=colours[name], alpha=0.6, size=5,
+            "x", "y", source=sources[-1], color=colours[name], alpha="alpha", size=5,
             legend_label=name,
         )  # fmt: skip
+    fade = """const sought = cb_obj.value_input.toLowerCase()
+        for (const source of sources) {
+            const texts = Array.from(source.data.text, text => text.toLowerCase())
+            source.data = {...source.data, alpha: texts.map(t => t.includes(sought) ? 0.6 : 0.04)}
+        }"""
+    box = TextInput(title="Search the texts", placeholder="a word")
+    box.js_on_change("value_input", CustomJS(args={"sources": sources}, code=fade))
     page.axis.visible = page.grid.visible = False
     page.legend.click_policy = "hide"
-    return file_html(page, INLINE, title)
+    return file_html(column(box, page, sizing_mode="stretch_width"), INLINE, title)

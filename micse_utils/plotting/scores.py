@@ -77,44 +77,23 @@ def predicted_against_gold(
     return figure
 
 
-def cosines_by_band(
-    cosines: Mapping[str, np.ndarray],
-    gold: np.ndarray,
-    *,
-    title: str,
-    label: str = "gold score, rounded",
+def alignment_uniformity(
+    table: pd.DataFrame, *, title: str, trained: Mapping[str, str] | None = None
 ) -> Figure:
-    """Draw the distribution of the cosines in each band of the gold score, one panel per encoder.
-
-    Each band is labelled with its number of pairs.
-
-    Args:
-        cosines: [n] by encoder.
-        gold: scores, [n]; rounded, they make the bands.
-        label: label of the axis of the bands.
-    """
-    bands = np.round(gold)
-    names, counts = np.unique(bands, return_counts=True)
-    ticks = [f"{name:g}\n({count:,})" for name, count in zip(names, counts, strict=True)]
-    figure, grid = panels(cosines, title, grid="y")
-    for axes, values in zip(grid, cosines.values(), strict=True):
-        drawn = axes.violinplot([values[bands == band] for band in names], names, showmedians=True)
-        for body in drawn["bodies"]:
-            body.set_facecolor(BLUE)
-        axes.set_xticks(names, ticks)
-    figure.supxlabel(f"{label} (and pairs)")
-    figure.supylabel("cosine similarity")
-    return figure
-
-
-def alignment_uniformity(table: pd.DataFrame, *, title: str) -> Figure:
     """Draw alignment against uniformity of encoders, with Spearman (Wang & Isola 2020, fig. 3).
 
-    `table`: columns `encoder`, `alignment`, `uniformity`, `spearman`.
+    Args:
+        table: columns `encoder`, `alignment`, `uniformity`, `spearman`.
+        title: title of the figure.
+        trained: encoders, each with the one it was trained from: an arrow leads from there.
     """
     figure, axes = sheet(8, 5)
     style = {"color": BLUE, "alpha": 0.6, "markersize": 10, "mec": "black"}
     axes.plot(table["uniformity"], table["alignment"], "o", **style)
+    places = table.set_index("encoder")[["uniformity", "alignment"]]
+    for after, before in (trained or {}).items():
+        arrow = {"arrowstyle": "-|>", "color": ORANGE, "lw": 2, "shrinkA": 7, "shrinkB": 7}
+        axes.annotate("", places.loc[after], places.loc[before], arrowprops=arrow)
     middle = (table["uniformity"].min() + table["uniformity"].max()) / 2
     for row in table.itertuples():
         left = row.uniformity > middle  # names run towards the middle

@@ -1,6 +1,6 @@
 """Figures of search with an index: colour-blind safe, titled, legible at half width."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
@@ -105,4 +105,34 @@ def search_scores(hits: pd.DataFrame, every: np.ndarray, *, title: str) -> Figur
     axes.set_yticks(range(len(queries)), labels, family=fonts(queries))
     axes.invert_yaxis()
     describe(axes, title, xlabel="cosine similarity")
+    return figure
+
+
+def walk_through(
+    points: np.ndarray, layers: Sequence[tuple], query: np.ndarray, *, title: str
+) -> Figure:
+    """Draw a search in a graph with layers, from the top one down, a panel each.
+
+    Args:
+        points: positions, [n, 2].
+        layers: from the top: links as a mapping from each point of the layer to its neighbours,
+            and the points that the search visited, in order.
+        query: position of what is searched for, [2].
+        title: title of the figure.
+    """
+    figure, row = sheet(3.1 * len(layers), 3.6, 1, len(layers), sharex=True, sharey=True)
+    for axes, (number, (links, path)) in zip(row, enumerate(layers), strict=True):
+        for start, ends in links.items():
+            for end in ends:
+                axes.plot(*points[[start, end]].T, color="#CCCCCC", lw=1, zorder=1)
+        axes.plot(*points[list(links)].T, "o", color=GREY, markersize=5)
+        axes.plot(*points[path].T, "o-", color=BLUE, lw=2.5)
+        axes.plot(*points[path[0]], "s", color=BLUE, markersize=10, label="start")
+        axes.plot(*query, "*", color=ORANGE, markersize=15, label="query")
+        steps = f"{len(path) - 1} step{'s' * (len(path) != 2)}"
+        name = f"layer {len(layers) - 1 - number}: {len(links)} vectors, {steps}"
+        describe(axes, name, grid=None, xticks=[], yticks=[])
+        axes.title.set_fontsize("medium")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.suptitle(title)
     return figure

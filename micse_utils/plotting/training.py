@@ -1,6 +1,7 @@
 """Figures of training: the idea, attention in two views, courses, scores from different starts."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -85,7 +86,7 @@ def by_hand(first: np.ndarray, second: np.ndarray, tokens: Sequence[str]) -> Fig
         first, second: attention probabilities of a few tokens, [query, key]; 0 where dropped.
         tokens: names of queries and keys.
     """
-    figure, (left, middle, right, dots) = sheet(13, 3.6, 1, 4)
+    figure, (left, middle, right, dots) = sheet(10, 2.9, 1, 4)
     kept = (first > 0) & (second > 0)
     for axes, view, name in ((left, first, "1: view one"), (middle, second, "1: view two")):
         axes.imshow(view, cmap="Blues", vmin=0, vmax=1)
@@ -108,10 +109,11 @@ def matrices(
     values: Mapping[str, np.ndarray], *, title: str, label: str, **scale: object
 ) -> Figure:
     """Draw square matrices in a row, in one scale of colours; `scale` is what `imshow` takes."""
-    figure, row = sheet(2.6 * len(values), 3.1, 1, len(values), squeeze=False)
+    figure, row = sheet(2.1 * len(values), 2.6, 1, len(values), squeeze=False)
     for axes, (name, matrix) in zip(row[0], values.items(), strict=True):
         image = axes.imshow(matrix, cmap="cividis", **scale)
-        axes.set(title=name, xticks=[], yticks=[])
+        axes.set_title(name, fontsize="medium")
+        axes.set(xticks=[], yticks=[])
     figure.colorbar(image, ax=row, label=label, shrink=0.8)
     figure.suptitle(title)
     return figure
@@ -189,9 +191,11 @@ def courses(
         columns: two to four columns to draw, with the labels of their axes.
         by: column that gives the colours.
     """
-    figure, grid = panels([""] * len(columns), title, columns=2 + len(columns) % 2, shared=False)
+    across = 2 + len(columns) % 2
+    figure, grid = panels([""] * len(columns), title, columns=across, shared=False)
+    figure.set_size_inches(9, figure.get_figheight())
     names = list(dict.fromkeys(histories[by]))
-    spare = dict(zip(names, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(names))), strict=True))
+    spare = dict(zip(names, cycle((BLUE, ORANGE, GREEN, PINK, "black"))))
     for axes, (column, label) in zip(grid, columns.items(), strict=True):
         for (name, _), run in histories.groupby([by, "seed"], sort=False):
             run = run.dropna(subset=[column])
@@ -216,7 +220,7 @@ def absolute(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
     """
     names, tasks = (list(dict.fromkeys(scores[column])) for column in ("start", "task"))
     figure, grid = panels(names, title, columns=len(names))
-    figure.set_size_inches(3.4 * len(names), 2 + 0.5 * len(tasks))
+    figure.set_size_inches(3.1 * len(names), 1.6 + 0.9 * len(tasks))
     spare = {"untrained": GREY, "as shipped": "black"}
     for axes, start in zip(grid, names, strict=True):
         part = scores[scores["start"] == start]
@@ -230,6 +234,8 @@ def absolute(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
             means = own.assign(at=at).groupby("at")["score"].mean()
             axes.plot(means, means.index, "|", color=colour, ms=9, mew=2.5, label=encoder)
         axes.set_yticks(range(len(tasks)), tasks)
+        across = axes.get_yaxis_transform()
+        axes.hlines(np.arange(len(tasks) - 1) + 0.5, 0, 1, color=GREY, lw=0.8, transform=across)
     grid[0].invert_yaxis()
     grid[len(names) // 2].set_xlabel(label)
     handles, labels = grid[0].get_legend_handles_labels()

@@ -1,7 +1,11 @@
 import numpy as np
 import pandas as pd
 
-from micse_utils.plotting.scores import cosines_by_band, predicted_against_gold, score_intervals
+from micse_utils.plotting.scores import (
+    alignment_uniformity,
+    predicted_against_gold,
+    score_intervals,
+)
 
 
 def test_scores_are_drawn_with_their_intervals():
@@ -21,7 +25,7 @@ def test_scores_are_drawn_with_their_intervals():
     assert [text.get_text() for text in second.texts] == ["", "90.0"]
 
 
-def test_pairs_are_drawn_once_an_encoder_and_in_bands():
+def test_pairs_are_drawn_once_an_encoder():
     gold = np.array([0.2, 1.1, 1.4, 5.0])
     cosines = {"a": np.array([0.1, 0.2, 0.3, 0.9]), "b": np.array([0.8, 0.8, 0.9, 0.9])}
     figure = predicted_against_gold(cosines, gold, title="Pairs")
@@ -30,9 +34,15 @@ def test_pairs_are_drawn_once_an_encoder_and_in_bands():
         np.testing.assert_allclose(axes.lines[0].get_xdata(), gold, atol=0.1)
     three = predicted_against_gold(cosines | {"c": cosines["a"]}, gold, title="").axes
     assert [axes.xaxis.get_tick_params()["labelbottom"] for axes in three[1:]] == [True, True]
-    figure = cosines_by_band(cosines, gold, title="Bands")
-    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
-    np.testing.assert_array_equal(figure.axes[0].get_xticks(), [0, 1, 5])
-    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert ticks == ["0\n(1)", "1\n(2)", "5\n(1)"]
-    assert "gold score, rounded" in figure.get_supxlabel()
+
+
+def test_alignment_and_uniformity_name_every_encoder_and_its_score():
+    table = pd.DataFrame(
+        {"encoder": ["a", "b"], "alignment": [0.2, 0.3], "uniformity": [-3, -2], "spearman": [7, 8]}
+    )
+    [axes] = alignment_uniformity(table, title="Shape", trained={"b": "a"}).axes
+    arrow, *names = axes.texts
+    assert (*arrow.xyann, *arrow.xy) == (-3, 0.2, -2, 0.3)  # from a to b
+    named = {text.get_text(): text.xy for text in names}
+    assert named == {"a: 7.0": (-3, 0.2), "b: 8.0": (-2, 0.3)}
+    assert axes.lines[0].get_xydata().tolist() == [[-3, 0.2], [-2, 0.3]]

@@ -12,7 +12,7 @@ import pytest
 from micse_utils.plotting.maps import interactive_map
 from micse_utils.plotting.style import text_table
 from tools import pages
-from tools.pages import main, markdown_to_html
+from tools.pages import main, markdown_to_html, write_site
 from tools.run_notebooks import NOTEBOOKS, ROOT
 
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]
