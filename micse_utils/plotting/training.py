@@ -102,6 +102,7 @@ def by_hand(first: np.ndarray, second: np.ndarray, tokens: Sequence[str]) -> Fig
         axes.set_xticks(range(len(tokens)), tokens)
         axes.set_yticks(range(len(tokens)), tokens if axes is left else [])
     agreement(dots, np.log(first[kept]), np.log(second[kept]))
+    dots.set(xlabel="view one", ylabel="view two")
     return figure
 
 
@@ -111,7 +112,7 @@ def matrices(
     """Draw square matrices in a row, in one scale of colours; `scale` is what `imshow` takes."""
     figure, row = sheet(2.1 * len(values), 2.6, 1, len(values), squeeze=False)
     for axes, (name, matrix) in zip(row[0], values.items(), strict=True):
-        image = axes.imshow(matrix, cmap="cividis", **scale)
+        image = axes.imshow(matrix, cmap="cividis", interpolation="nearest", **scale)
         axes.set_title(name, fontsize="medium")
         axes.set(xticks=[], yticks=[])
     figure.colorbar(image, ax=row, label=label, shrink=0.8)
