@@ -39,7 +39,7 @@ PARAMETERS = {
     "01_similarity": {},
     TWEETS: {"limit": TWEET_LIMIT, "n_neighbors": 50},
     LIBRARY: {"limit": LIMIT, "triplet_count": TRIPLETS},
-    TRAINING: {"steps": 6, "whole_steps": 1},
+    TRAINING: {"steps": 2, "whole_steps": 1},
     SCORING: {"transfer_limit": LABELLED},
     SEARCH: {"limit": LIMIT, "same_from": SAME_FROM},
 }
