@@ -1,9 +1,7 @@
 """What holds the project's own files together."""
 
-import json
 import re
 import subprocess
-import sys
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
@@ -90,29 +88,6 @@ def make(*arguments, **variables):
         capture_output=True,
         text=True,
     )
-
-
-def test_the_development_container_installs_by_make():
-    file = ROOT / ".devcontainer" / "devcontainer.json"
-    command, target = json.loads(file.read_text(encoding="utf-8"))["postCreateCommand"].split()
-    assert command == "make"
-    assert make("--dry-run", target).returncode == 0
-
-
-def test_a_python_that_is_too_old_or_new_or_missing_is_one_sentence(tmp_path):
-    cases = [(tmp_path / "none", "is not there")]
-    for version in ("3.9", "3.15"):
-        python = tmp_path / f"python{version}"
-        major, minor = version.split(".")
-        code = f"import sys; sys.version_info = ({major}, {minor}); exec(sys.argv[1])"
-        python.write_text(f"#!/bin/sh\n{sys.executable} -c '{code}' \"$2\"\n", encoding="utf-8")
-        python.chmod(0o755)
-        cases.append((python, f"is {version}"))
-    for python, found in cases:
-        refused = make("run", PYTHON=python)
-        assert refused.returncode != 0
-        assert "The kit needs Python 3.11 to 3.14" in refused.stdout
-        assert found in refused.stdout
 
 
 def test_the_committed_text_names_no_machine():

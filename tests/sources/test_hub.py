@@ -216,15 +216,6 @@ def test_missing_and_gated_repositories_are_reported_as_such(server, tiny_files)
             assert "\n" not in str(no.value)
 
 
-def test_a_slow_hub_is_probed_once_and_briefly(server, monkeypatch):
-    server.mood = "drip"  # no single read takes long
-    monkeypatch.setattr(hub, "PROBE_SECONDS", 1)
-    for load_it in (load_tweets, load_model):
-        with pytest.raises(HubError, match=r"no answer from .* within 1 s"):
-            load_it(source="hub")
-    assert len([path for path in server.requests if "models" in path]) == 1
-
-
 def test_the_next_call_completes_an_interrupted_transfer(server, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's retries
     content = bytes(range(256)) * 100
