@@ -271,10 +271,10 @@ class Tokeniser:
     def reports(self, kind: str, total: int, more: Mapping[str, int]) -> list[str]:
         """Return a sentence for each count of texts that are not encoded as users may expect."""
         counts = {
+            **more,
             UNKNOWN: self.unknown,
             "hold control tokens such as [SEP] or [MASK], which act as such": self.control,
             f"are longer than max_length={self.max_length} tokens and were cut": self.cut,
-            **more,
         }
         return [f"{count} of {total} {kind} {what}" for what, count in counts.items() if count]
 

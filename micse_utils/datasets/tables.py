@@ -141,7 +141,7 @@ def _found(place: str) -> tuple[fsspec.AbstractFileSystem, dict[str, type], list
     else:
         filesystem, path = fsspec.filesystem("file"), expanded(place).absolute().as_posix()
     names = [path] if filesystem.isfile(path) else filesystem.find(path)
-    names = names or filesystem.glob(path)
+    names = names or ([] if filesystem.isdir(path) else filesystem.glob(path))
     above = {str(folder) for name in names for folder in PurePosixPath(name).parents}
     root = path if filesystem.isdir(path) else posixpath.commonpath(names or [path])
     files, left = {}, []

@@ -10,7 +10,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.sts import Pairs, load_stsb
-from micse_utils.encoding import Tokeniser, distinct, pick_length
+from micse_utils.encoding import UNKNOWN, Tokeniser, distinct, pick_length
 from micse_utils.models import load_model
 from micse_utils.settings import check_texts, expanded, process, shown
 from micse_utils.training.config import LowShotConfig, configure, default_preset
@@ -109,7 +109,7 @@ def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int)
     same = {"are, once cut, the same as others and are dropped": total - blank - len(of_tokens)}
     lines = tokenise.reports("sentences", total, {"are blank and are dropped": blank, **same})
     if 2 * tokenise.unknown > total:
-        raise ValueError(lines[0])
+        raise ValueError(next(line for line in lines if UNKNOWN in line))
     if process()[0] == 0:
         print(*lines, sep="\n", end="\n" * bool(lines))
     return list(of_tokens.values())
