@@ -21,7 +21,7 @@ LOG := $(VENV)/install.log
 # One line that counts packages, on a terminal only.
 PROGRESS = { n=0; while read -r line; do case "$$line" in \
 	Collecting*) n=$$((n + 1)); test ! -t 1 || printf '\r  %s packages found' $$n;; \
-	Installing*) test ! -t 1 || printf '\r  writing %s packages to the disk: a minute or two\n' $$n;; esac; done; }
+	Installing*) test ! -t 1 || printf '\r  writing %s packages to the disk: some minutes\n' $$n;; esac; done; }
 
 # Packages of another environment must not shine through.
 unexport PYTHONPATH PYTHONHOME

@@ -54,6 +54,7 @@ def report_training(
         if "verdict" in record:
             return f"{record['table']}\n{record['verdict']}"
         selects = f"{dev.provenance.name} (selects)"
+        print("scoring the untouched encoder, the start and the trained one: a minute or more")
         sets = {selects: {"dev": dev}, **independent_sets(dev)}
         models = dict.fromkeys((untouched, start, trained))
         scores = {model: scores_of(model, sets) for model in models}
