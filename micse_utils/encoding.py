@@ -4,7 +4,7 @@ import contextlib
 import copy
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
@@ -73,15 +73,15 @@ def encode(
         model's `truncate_dim`, if it has one.
 
     Raises:
-        ValueError: no texts, `max_length` out of the model's range, `out` of the wrong shape, or a
-            model that gives NaN or infinity, or cannot be converted to `dtype`.
+        ValueError: no texts, a text without a single token, `max_length` out of the model's range,
+            `out` of the wrong shape, or a model that gives NaN or infinity, or cannot be converted
+            to `dtype`.
         TypeError: an argument of a wrong type, such as a text that is not a string.
     """
     if not isinstance(model, SentenceTransformer):
         raise TypeError(f"model must be a SentenceTransformer (see load_model), got {shown(model)}")
-    if not isinstance(model[0], Transformer):
-        kind = type(model[0]).__name__
-        raise TypeError(f"model must begin with a transformer, got {kind}; use model.encode(texts)")
+    if model.device.type == "meta":
+        raise ValueError("the model's weights are not in memory (device meta); load it again")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be a number format such as torch.float32, got {shown(dtype)}")
     if out is not None and getattr(getattr(out, "dtype", None), "kind", None) != "f":
@@ -90,9 +90,9 @@ def encode(
     total = len(texts) if isinstance(texts, Sized) else None
     if out is not None and total not in (None, len(out)):
         raise ValueError(f"out has {len(out)} rows for {total} texts")
-    tokenise = _Tokeniser(model, pick_length(model, max_length))
+    tokenise = Tokeniser(model, pick_length(model, max_length))
     few = total is not None and total <= FEW
-    windows = map(tokenise, _windows(texts)) if few else _prefetch(tokenise, _windows(texts))
+    windows = map(tokenise, distinct(texts)) if few else _prefetch(tokenise, distinct(texts))
     pieces, seen = [], 0
     with (
         torch.inference_mode(),
@@ -122,7 +122,8 @@ def encode(
         raise ValueError("no texts to encode")
     if out is not None and seen < len(out):
         raise ValueError(f"out has {len(out)} rows for {seen} texts; those were written")
-    for warning in tokenise.warnings(seen):
+    empty = "are empty; their vector is that of the empty text"
+    for warning in tokenise.reports("texts", seen, {empty: tokenise.empty}):
         warnings.warn(warning, stacklevel=2)
     if out is None:
         out = np.empty((seen, vectors.shape[1]), np.float32)
@@ -133,6 +134,9 @@ def encode(
 
 def token_limit(model: SentenceTransformer) -> int:
     """Return how many tokens a model can read: its `max_seq_length` or its positions."""
+    if not isinstance(model[0], Transformer):
+        kind = type(model[0]).__name__
+        raise TypeError(f"model must begin with a transformer, got {kind}; use its own encode()")
     config = model.transformers_model.config
     positions = getattr(config, "max_position_embeddings", None) or 512
     if config.model_type in FROM_PADDING.split():
@@ -151,7 +155,7 @@ def pick_length(model: SentenceTransformer, max_length: int | None) -> int:
     return int(length)
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """Distinct texts that are encoded together, and the rows of the result that are theirs."""
 
     texts: list[str]
@@ -159,7 +163,7 @@ class _Window(NamedTuple):
     which: np.ndarray  # of `texts`, for each of `rows`
 
 
-def _windows(texts: Iterable[str]) -> Iterator[_Window]:
+def distinct(texts: Iterable[str]) -> Iterator[Window]:
     """Yield the distinct texts, `WINDOW` at a time, as strings that the tokeniser accepts."""
     source, seen = iter(texts), 0
     size = None if isinstance(texts, Sized) else WINDOW
@@ -168,12 +172,12 @@ def _windows(texts: Iterable[str]) -> Iterator[_Window]:
             check_text("texts", position, text)
         numbers = {text: number for number, text in enumerate(dict.fromkeys(group))}
         which = np.array([numbers[text] for text in group])
-        order, distinct = np.argsort(which, kind="stable"), list(numbers)
-        for start in range(0, len(distinct), WINDOW):
+        order, once = np.argsort(which, kind="stable"), list(numbers)
+        for start in range(0, len(once), WINDOW):
             first, last = np.searchsorted(which[order], [start, start + WINDOW])
             rows = order[first:last]
-            some = [repaired(text) for text in distinct[start : start + WINDOW]]
-            yield _Window(some, rows + seen, which[rows] - start)
+            some = [repaired(text) for text in once[start : start + WINDOW]]
+            yield Window(some, rows + seen, which[rows] - start)
         seen += len(group)
 
 
@@ -210,7 +214,7 @@ def _in_format(model: SentenceTransformer, dtype: torch.dtype) -> Transformer:
     return transformer
 
 
-class _Tokeniser:
+class Tokeniser:
     """Turn windows of texts into features, and count texts to warn of."""
 
     lock = threading.Lock()  # the tokeniser cannot be used by two threads at once
@@ -222,10 +226,11 @@ class _Tokeniser:
         prompted = model.preprocess(["text"], prompt=self.prompt) if self.prompt else {}
         self.extra = {k: v for k, v in prompted.items() if k == "prompt_length"}
         self.tokenizer = model.tokenizer
+        self.added = self.tokenizer.num_special_tokens_to_add()
         self.lower = model[0].do_lower_case
         self.empty = self.unknown = self.control = self.cut = 0
 
-    def __call__(self, window: _Window) -> tuple[_Window, dict[str, list[Tensor] | int]]:
+    def __call__(self, window: Window) -> tuple[Window, dict[str, list[Tensor] | int]]:
         """Return a window with its features: a tensor [tokens] for each text."""
         texts = window.texts
         if self.prompt:
@@ -239,6 +244,9 @@ class _Tokeniser:
             else:  # a tokeniser without a fast version
                 cut = [self._is_cut(*pair) for pair in zip(texts, tokens["input_ids"], strict=True)]
         lengths = np.array([len(ids) for ids in tokens["input_ids"]])
+        if not lengths.all():  # not with [CLS] or </s>, which most tokenisers add
+            row = window.rows[window.which == lengths.argmin()].min()
+            raise ValueError(f"texts[{row}] is empty to this model; leave such texts out")
         flat = {name: np.concatenate(values) for name, values in tokens.items()}
         times = np.bincount(window.which, minlength=len(texts))
         self.cut += int(times @ cut)
@@ -252,23 +260,23 @@ class _Tokeniser:
 
     def _count(self, ids: np.ndarray, lengths: np.ndarray, times: np.ndarray) -> None:
         tokenizer, starts = self.tokenizer, np.cumsum(lengths) - lengths
-        added, unknown = tokenizer.num_special_tokens_to_add(), ids == tokenizer.unk_token_id
+        unknown = ids == tokenizer.unk_token_id
         control = np.isin(ids, tokenizer.all_special_ids) & ~unknown
         controls = np.add.reduceat(control, starts, dtype=int)
         unknowns = np.add.reduceat(unknown, starts, dtype=int)
-        self.empty += int(times @ (lengths == added))
+        self.empty += int(times @ (lengths == self.added))
         self.unknown += int(times @ ((lengths > controls) & (2 * unknowns > lengths - controls)))
-        self.control += int(times @ (controls > added))
+        self.control += int(times @ (controls > self.added))
 
-    def warnings(self, total: int) -> Iterator[str]:
-        """Yield a sentence for each kind of text that was not encoded as users may expect."""
-        counted = {
-            "are empty; their vector is that of the empty text": self.empty,
+    def reports(self, kind: str, total: int, more: Mapping[str, int]) -> list[str]:
+        """Return a sentence for each count of texts that are not encoded as users may expect."""
+        counts = {
+            **more,
             UNKNOWN: self.unknown,
             "hold control tokens such as [SEP] or [MASK], which act as such": self.control,
             f"are longer than max_length={self.max_length} tokens and were cut": self.cut,
         }
-        return (f"{count} of {total} texts {what}" for what, count in counted.items() if count)
+        return [f"{count} of {total} {kind} {what}" for what, count in counts.items() if count]
 
 
 def _prefetch(function: Callable, items: Iterable) -> Iterator:

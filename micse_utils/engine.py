@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from micse_utils.device import pick_dtype, pick_threads
-from micse_utils.job import RECORD
+from micse_utils.job import RECORD, cache_job
 from micse_utils.provenance import sha256_of
 from micse_utils.results import json_or_none
 from micse_utils.settings import cache_folder
-from micse_utils.sources.packaged import cache_job
 
 ENGINES = ("torch", "openvino", "auto")
 SNAPSHOT = (

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,22 @@ def job(
     finally:
         if not existed and {path.name for path in folder.iterdir()} <= {MARKER, LOCK}:
             shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def cache_job(folder: Path, error: Callable[[str], Exception]) -> Iterator[Job]:
+    """Fill a folder of the cache, alone; if it cannot be used, raise an `error` with the way out.
+
+    An OSError of the body is taken for the disk's.
+    """
+    try:
+        with job(folder, {"cache": folder.name}, wait=True) as work:
+            yield work
+    except (OSError, ValueError) as e:
+        raise error(
+            f"the cache {folder} cannot be used ({getattr(e, 'strerror', None) or e}); make room "
+            "or make it writable, delete it, or set MICSE_CACHE to a different folder"
+        ) from e
 
 
 def page_folder(place: str | Path) -> Path:

@@ -282,6 +282,7 @@ def _trained_pooling(name: str) -> str:
 
 def _check(model: SentenceTransformer, folder: Path) -> None:
     """Reject models with meaningless vectors, of which the libraries only warn."""
+    model.max_seq_length = token_limit(model)
     # On the meta device: compare the names of the weights without reading their numbers.
     _, report = type(model.transformers_model).from_pretrained(
         _transformer(folder), output_loading_info=True, device_map="meta", local_files_only=True,
@@ -303,7 +304,6 @@ def _check(model: SentenceTransformer, folder: Path) -> None:
     if max(vocabulary.values()) >= known:
         size = max(vocabulary.values()) + 1
         raise ValueError(f"its tokenizer is of a different model: {size} words, the model {known}")
-    model.max_seq_length = token_limit(model)
 
 
 @contextlib.contextmanager

@@ -17,36 +17,17 @@ from micse_utils.models import load_model
 from micse_utils.sources.hub import _answer
 
 WORDS = [
-    "a",
-    "the",
-    "cat",
-    "dog",
-    "sat",
-    "ran",
-    "on",
-    "mat",
-    "park",
-    "red",
-    "blue",
-    "big",
-    "small",
-    "and",
-    "##s",
-    "##ed",
-    ".",
-    ",",
-    "!",
-]
+    "a", "the", "cat", "dog", "sat", "ran", "on", "mat", "park", "red", "blue", "big", "small",
+    "and", "##s", "##ed", ".", ",", "!",
+]  # fmt: skip
+SLOWEST = ["notebooks", "senteval", "commands", "notebook_inputs", "evidence", "cluster"]
+SLOWEST += ["experiment", "engine", "trainer"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def pytest_collection_modifyitems(items):
-    """Put the slowest files first, so that no worker begins one when the others are done.
-
-    While all notebooks run on the same cores, the other worker begins with tests that mostly wait.
-    """
-    waiting = ["test_cluster.py", "test_hub.py", "test_senteval_archive.py"]
-    first = ["test_notebooks.py", *waiting, "test_commands.py", "test_evidence.py"]
+    """Put the slowest files first, so that no worker begins one when the other is done."""
+    first = [f"test_{name}.py" for name in SLOWEST]
     items.sort(key=lambda item: [*first, item.path.name].index(item.path.name))
 
 

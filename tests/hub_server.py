@@ -36,7 +36,7 @@ class HubServer(ThreadingHTTPServer):
 @contextlib.contextmanager
 def serving():
     with HubServer() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         yield server
         server.shutdown()
 

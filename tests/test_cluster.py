@@ -187,26 +187,26 @@ def test_ray_that_does_not_start_is_tried_again_and_then_one_sentence(monkeypatc
     assert len(tries) == 3 and waits == sorted(waits) and len(waits) == 2
 
 
-def test_a_kill_costs_a_block_and_no_row(tiny_bert, tmp_path, monkeypatch):
+def test_a_kill_costs_a_block_and_no_row(tiny_bert, tmp_path, processes, monkeypatch):
     rows = 2400
     lines = [f"{n},{TEXTS[n % 4]} {n}" for n in range(rows)]
     (tmp_path / "in.csv").write_text("\n".join(["id,words", *lines]), encoding="utf-8")
-    command = [sys.executable, "-m", "micse_utils", "encode", tmp_path / "in.csv"]
-    command += [tmp_path / "out", "--column", "words", "--model", tiny_bert, "--block-rows", "20"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = ["encode", tmp_path / "in.csv", tmp_path / "out", "--column", "words"]
+    command = [*map(str, command), "--model", str(tiny_bert), "--block-rows", "20"]
+    running = processes.Process(target=main, args=(command,))
+    running.start()
 
     def parts():
         return {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/[0-9]*.parquet")}
 
-    while len(parts()) < 5 and running.poll() is None:
+    while len(parts()) < 5 and running.is_alive():
         time.sleep(0.01)
-    assert running.poll() is None, running.communicate()[0]
     running.kill()
-    running.communicate()
+    running.join()
     there = parts()
     assert 5 <= len(there) < rows // 20
     monkeypatch.setitem(sys.modules, "ray", None)  # a small table does not need it
-    assert main([*map(str, command[3:])]) == 0
+    assert main(command) == 0
     written = read(tmp_path / "out")
     assert written["id"].to_pylist() == [str(n) for n in range(rows)]
     assert written["embedding"].null_count == 0

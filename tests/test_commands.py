@@ -12,12 +12,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from evaluation.test_senteval import write_year
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from micse_utils.provenance import sha256_of
@@ -36,22 +34,17 @@ class Short:
     """How a command becomes a short one, and what must come of it.
 
     Attributes:
-        instead: parts of the command, and what stands in their place.
         add: what is put behind it.
         says: pattern that its output must match.
         leaves: a file that it must leave in the copy.
     """
 
-    instead: dict[str, str] = field(default_factory=dict)
     add: str = ""
     says: str = ""
     leaves: str | None = None
 
     def of(self, command):
         """The short form of a command."""
-        for part, other in self.instead.items():
-            assert part in command
-            command = command.replace(part, other)
         return f"{command} {self.add}"
 
 
@@ -64,32 +57,15 @@ QUICK = {
     "make test": Short(add='ARGS="--version"', says=r"already formatted\s+pytest \d"),
 }
 TRAINED_BRIEFLY = "--model small --steps 2 --batch-size 8 --min-layer 0 --max-layer 2"
-FIRST = "01_similarity -p source package"
-RUN = Short(
-    add=f'ARGS="{FIRST}"',
-    says="01_similarity: .* paraphrase 0.55, other scene 0.01",
-    leaves="results/01_similarity/metrics.json",
-)
-SLOW = {  # two at a time, after `make run`
+FOLLOWING = {  # one after another, as in the README
+    "make run": Short(
+        add='ARGS="01_similarity -p source package"',
+        says="01_similarity: .* paraphrase 0.55, other scene 0.01",
+        leaves="results/01_similarity/metrics.json",
+    ),
     "make run SOURCE=package": Short(add='ARGS="01_similarity"', says="01_similarity: up to date"),
     "make doctor": Short(says=r"✓ Python 3.*\n(?s:.*)✓ packages"),
     "make html": Short(says="run here: 01_similarity", leaves="results/html/index.html"),
-    ".venv/bin/accelerate launch --num_processes 2 -m micse_utils train my-sentences.txt "
-    "--output results/my-encoder": Short(
-        {"launch": "launch --cpu", "results/my-encoder": "shared"},
-        add=TRAINED_BRIEFLY,
-        says=r"\| untouched: (?s:.*)shared/model",
-        leaves="shared/model/model.safetensors",
-    ),
-    "MICSE_SENTEVAL=/path/to/SentEval .venv/bin/micse score all-MiniLM-L6-v2 --tasks sts": Short(
-        {"/path/to": "."},
-        says=r"\| all-MiniLM-L6-v2, mean \| \d(?s:.*)\| published \(MTEB",
-        leaves="results/senteval/all-MiniLM-L6-v2/sts.md",
-    ),
-    ".venv/bin/micse reproduce results/cluster --starts whole centred --sizes 64 1000 "
-    "--seeds 48-52 --workers 2": Short({"reproduce": "reproduce --help"}, says="folder of the run"),
-}
-FOLLOWING = {  # one after another, as in the README
     ".venv/bin/micse train my-sentences.txt --output results/my-encoder": Short(
         add=TRAINED_BRIEFLY,
         says=r"\| untouched: (?s:.*)results/my-encoder/model",
@@ -110,6 +86,11 @@ ONLY_PARSED = {  # run by other tests, too slow, for another system, or in need 
     ".venv/bin/torchrun --nproc_per_node 2 -m micse_utils train my-sentences.txt "
     "--output results/my-encoder",
     "git clone https://github.com/you/micse-kit && cd micse-kit",
+    ".venv/bin/accelerate launch --num_processes 2 -m micse_utils train my-sentences.txt "
+    "--output results/my-encoder",
+    "MICSE_SENTEVAL=/path/to/SentEval .venv/bin/micse score all-MiniLM-L6-v2 --tasks sts",
+    ".venv/bin/micse reproduce results/cluster --starts whole centred --sizes 64 1000 "
+    "--seeds 48-52 --workers 2",
 }
 
 
@@ -166,30 +147,8 @@ def untouched(tmp_path_factory):
     return copied(tmp_path_factory.mktemp("untouched"))
 
 
-@pytest.fixture(scope="module")
-def used(tmp_path_factory, tiny_bert):
-    """A copy in which `make run` was called, with sentences, scored pairs and a small model."""
-    folder = copied(tmp_path_factory.mktemp("used"))
-    (folder / "my-sentences.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    (folder / "my-sentences.csv").write_text("\n".join(["text", *SENTENCES]), encoding="utf-8")
-    write_year(folder / "SentEval")
-    config = AutoConfig.from_pretrained(tiny_bert, num_hidden_layers=3, num_attention_heads=8)
-    AutoModel.from_config(config).save_pretrained(folder / "small")
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder / "small")
-    check(call(RUN.of("make run"), folder), RUN, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def outcomes(used):
-    """What came of the slow commands."""
-    with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(call, short.of(command), used) for command, short in SLOW.items()]
-    return {command: done.result() for command, done in zip(SLOW, calls, strict=True)}
-
-
 def test_every_command_is_known_here():
-    known = {"make run", *QUICK, *SLOW, *FOLLOWING, *ONLY_PARSED}
+    known = {*QUICK, *FOLLOWING, *ONLY_PARSED}
     assert commands() == known
 
 
@@ -199,17 +158,17 @@ def test_a_command_does_what_the_pages_say(command, untouched):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", SLOW)
-def test_a_slow_command_does_what_the_pages_say(command, used, outcomes):
-    check(outcomes[command], SLOW[command], used)
-
-
-@pytest.mark.slow
-def test_each_command_of_the_readme_uses_what_the_one_before_it_made(used):
+def test_each_command_of_the_readme_uses_what_the_one_before_it_made(tmp_path, tiny_bert):
+    folder = copied(tmp_path)
+    (folder / "my-sentences.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    (folder / "my-sentences.csv").write_text("\n".join(["text", *SENTENCES]), encoding="utf-8")
+    config = AutoConfig.from_pretrained(tiny_bert, num_hidden_layers=3, num_attention_heads=8)
+    AutoModel.from_config(config).save_pretrained(folder / "small")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder / "small")
     for command, short in FOLLOWING.items():
-        check(call(short.of(command), used), short, used)
-    encoded = json.loads((used / "results/my-embeddings/_encoding.json").read_text("utf-8"))
-    weights = used / "results/my-encoder/model/model.safetensors"
+        check(call(short.of(command), folder), short, folder)
+    encoded = json.loads((folder / "results/my-embeddings/_encoding.json").read_text("utf-8"))
+    weights = folder / "results/my-encoder/model/model.safetensors"
     assert encoded["provenance"]["sha256"] == sha256_of([weights])
     assert encoded["rows"] == len(SENTENCES)
 

@@ -235,13 +235,6 @@ def test_figures_are_recorded(page):
     assert not unknown, f"{unknown}: in no output of these notebooks, or in no recorded file"
 
 
-def test_a_figure_that_nobody_measured_is_found(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("# A\n\n## B\n\nSource: me\n\n| y | 98.97 |\n\n## C\n\n| x | 99.99 |\n")
-    assert [figure for figure, _ in measured(page)] == ["99.99"]
-    assert not is_known("99.99", frozenset())
-
-
 BLOCKS = [
     pytest.param(block, id=f"{named(page)}-{number}")
     for page in [*READMES, *DOCS]

@@ -5,10 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import GPT2Config, GPT2Model
+from tokenizers import Tokenizer, models
+from torch.ao.quantization import quantize_dynamic
+from torch.nn.utils.prune import random_unstructured
+from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
 from micse_utils import encoding
-from micse_utils.encoding import TOKEN_BUDGET, _batches, encode
+from micse_utils.encoding import TOKEN_BUDGET, encode
 from micse_utils.models import load_model
 
 TEXTS = [
@@ -34,21 +37,13 @@ def alone(model, text, max_length=128):
     return torch.nn.functional.normalize(hidden.mean(dim=0), dim=0).numpy()
 
 
-def test_batching_does_not_change_a_vector(encoder, monkeypatch):
+def test_neither_batches_nor_windows_change_a_vector(encoder, monkeypatch):
     expected = np.stack([alone(encoder, text) for text in TEXTS])
-    for budget in (1, 40, 100_000):
+    for window, budget in ((4096, 1), (4096, 100_000), (4, 40)):
+        monkeypatch.setattr(encoding, "WINDOW", window)
         monkeypatch.setitem(TOKEN_BUDGET, encoder.device.type, budget)
-        found = encode(encoder, TEXTS, dtype=torch.float32)
+        found = encode(encoder, iter(TEXTS), dtype=torch.float32)
         np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_the_order_of_many_texts_of_all_lengths_is_kept(encoder):
-    random = np.random.default_rng(0)
-    words = ["tide", "sea", "moon", "dog", "bank", "nurse", "river", "stone", "light", "paper"]
-    texts = [" ".join(random.choice(words, random.integers(1, 60))) for _ in range(200)]
-    found = encode(encoder, texts, dtype=torch.float32)
-    for row in random.choice(len(texts), 10, replace=False):
-        np.testing.assert_allclose(found[row], alone(encoder, texts[row]), atol=1e-5)
 
 
 def test_bfloat16_stays_close_to_float32(encoder):
@@ -85,14 +80,6 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(encoding, "WINDOW", 3)
 
 
-def test_windows_change_no_vector(encoder, small_windows):
-    texts = TEXTS * 2 + TEXTS[:1]
-    expected = np.stack([alone(encoder, text) for text in TEXTS])
-    expected = np.concatenate([expected, expected, expected[:1]])
-    found = encode(encoder, iter(texts), dtype=torch.float32)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
 def test_an_iterable_is_read_a_window_at_a_time(tiny, small_windows):
     given = []
 
@@ -124,13 +111,6 @@ def test_embeddings_may_be_written_to_a_file(tiny, small_windows, tmp_path, dtyp
     assert np.array_equal(again, encode(tiny, texts, max_length=16).astype(dtype))
 
 
-@pytest.mark.parametrize("shape", [(4, 32), (6, 32), (5, 31), (5,), (5, 32, 1)])
-@pytest.mark.parametrize("kind", [list, iter])
-def test_a_file_of_the_wrong_shape_is_rejected(tiny, small_windows, shape, kind):
-    with pytest.raises(ValueError, match=r"out has .* texts"):
-        encode(tiny, kind(["the cat"] * 5), max_length=16, out=np.zeros(shape))
-
-
 def test_a_wrong_text_is_rejected_with_its_position_of_a_list_before_encoding(tiny, small_windows):
     out = np.zeros((8, 32))
     with pytest.raises(TypeError, match=r"texts\[7\]"):
@@ -144,33 +124,23 @@ def test_counts_of_warnings_run_over_all_windows(tiny, small_windows):
     texts = ["", "the cat", "the cat", "", "the cat " * 30, "a dog", ""]
     with pytest.warns(UserWarning) as caught:
         encode(tiny, texts, max_length=16)
-    assert [str(warning.message)[:12] for warning in caught] == ["3 of 7 texts", "1 of 7 texts"]
+    assert {str(warning.message)[:12] for warning in caught} == {"3 of 7 texts", "1 of 7 texts"}
 
 
-@pytest.mark.parametrize("texts", [[], iter([])])
-def test_no_texts_are_rejected(tiny, texts):
-    with pytest.raises(ValueError, match="no texts to encode"):
-        encode(tiny, texts)
-
-
-@pytest.mark.parametrize("wrong", [None, 3, float("nan"), b"bytes", ["list"]])
-def test_what_is_not_a_string_is_rejected_with_its_position(tiny, wrong):
-    with pytest.raises(TypeError, match=r"texts\[1\]"):
-        encode(tiny, ["the cat", wrong])
-
-
-@pytest.mark.parametrize("max_length", [0, 2, 65, 10_000])
-def test_a_length_out_of_the_models_range_is_rejected(tiny, max_length):
-    with pytest.raises(ValueError, match="from 3 to 64 tokens"):
-        encode(tiny, ["the cat"], max_length=max_length)
-
-
-def test_empty_texts_are_encoded_and_counted_once(tiny):
-    with pytest.warns(UserWarning, match="2 of 3 texts are empty") as caught:
-        found = encode(tiny, ["", "the cat", " \n\t"], max_length=16)
-    assert len(caught) == 1
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found[0], found[2], atol=1e-5)
+@pytest.mark.parametrize(
+    ("texts", "settings", "error", "message"),
+    [
+        ("the cat", {}, TypeError, "of strings, got"),
+        ({"a", "b"}, {}, TypeError, "of strings, got"),
+        (["the cat", b"bytes"], {}, TypeError, r"texts\[1\]"),
+        ([], {}, ValueError, "no texts to encode"),
+        (["the cat"], {"max_length": 65}, ValueError, "from 3 to 64 tokens"),
+        (["the cat"] * 5, {"out": np.zeros((4, 32))}, ValueError, "out has .* texts"),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused(tiny, texts, settings, error, message):
+    with pytest.raises(error, match=message):
+        encode(tiny, texts, **settings)
 
 
 def test_cut_texts_are_counted_and_cut_like_the_tokenizer_does(encoder):
@@ -178,12 +148,6 @@ def test_cut_texts_are_counted_and_cut_like_the_tokenizer_does(encoder):
     with pytest.warns(UserWarning, match="2 of 3 texts are longer than max_length=32 tokens"):
         found = encode(encoder, [long, "short", long], max_length=32, dtype=torch.float32)
     np.testing.assert_allclose(found[0], alone(encoder, long, max_length=32), atol=1e-5)
-
-
-def test_no_warning_without_a_cut(tiny):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        encode(tiny, ["the cat", "a dog"], max_length=16)
 
 
 @pytest.mark.filterwarnings("ignore:.* texts ")
@@ -198,26 +162,6 @@ def test_odd_texts_do_not_crash(encoder, text):
 def test_a_split_surrogate_pair_is_joined(encoder):
     whole, split = encode(encoder, ["so 😀", "so \ud83d\ude00"], dtype=torch.float32)
     assert np.array_equal(whole, split)
-
-
-def test_batches_hold_every_row_once_within_the_budget():
-    lengths = np.random.default_rng(0).integers(2, 128, size=1000)
-    batches = list(_batches(lengths, 512))
-    assert sorted(np.concatenate(batches)) == list(range(1000))
-    assert max(len(rows) * lengths[rows].max() for rows in batches) <= 512
-    assert lengths[batches[0]].max() == lengths.max()  # longest first
-
-
-def test_a_text_longer_than_the_budget_gets_a_batch_of_its_own():
-    assert [len(rows) for rows in _batches(np.array([100, 3, 3]), 50)] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "texts", ["the cat", {"a": "text"}, {"a", "b"}, frozenset("ab"), pd.DataFrame({"text": ["a"]})]
-)
-def test_one_string_unordered_texts_and_tables_are_rejected(tiny, texts):
-    with pytest.raises(TypeError, match="of strings, got"):
-        encode(tiny, texts)
 
 
 @pytest.mark.filterwarnings("ignore:.*texts are")
@@ -317,3 +261,28 @@ def test_padding_on_the_left_changes_no_vector_of_a_causal_model(tiny_bert, tmp_
     texts = ["the cat sat on the mat", "a dog", "red"]
     alone = np.concatenate([model.encode([text]) for text in texts])
     np.testing.assert_allclose(encode(model, texts, dtype=torch.float32), alone, atol=1e-5)
+
+
+def test_a_text_without_a_token_is_rejected_with_its_position(tmp_path):
+    words = models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="[UNK]")
+    tokenizer.save_pretrained(tmp_path)
+    config = GPT2Config(vocab_size=2, n_embd=32, n_layer=1, n_head=4)
+    GPT2Model(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"texts\[2\] is empty"):
+        encode(load_model(tmp_path, device="cpu"), ["a", "a", "", "a"])
+
+
+def test_pruned_quantised_and_empty_models_are_encoded_as_they_are_or_refused(tiny_bert):
+    texts = ["the cat sat", "a big red dog"]
+    pruned, quantised = (load_model(tiny_bert, device="cpu") for _ in range(2))
+    random_unstructured(pruned.transformers_model.encoder.layer[0].output.dense, "weight", 0.5)
+    with warnings.catch_warnings(action="ignore"):
+        quantised[0].model = quantize_dynamic(quantised[0].model, {torch.nn.Linear})
+    for model in (pruned, quantised):
+        found = encode(model, texts, dtype=torch.float32)
+        np.testing.assert_allclose(found, model.encode(texts), atol=1e-5)
+    with pytest.raises(ValueError, match=r"cannot run in torch\.bfloat16.*give dtype="):
+        encode(quantised, texts, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="not in memory"):
+        encode(pruned.to("meta"), texts)

@@ -1,7 +1,5 @@
 """Whatever texts and numbers the core is given, what it returns is finite and within bounds."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from micse_utils.encoding import encode
-from micse_utils.evaluation.metrics import interval, resampled_spearman, unit
+from micse_utils.evaluation.metrics import unit
 from micse_utils.models import load_model
 from micse_utils.training.ami import attention_mutual_information
 from micse_utils.training.losses import info_nce
@@ -29,25 +27,13 @@ def tiny(tiny_bert):
 
 
 @tried
-@given(st.lists(st.text(st.characters(codec=None), max_size=40), min_size=1, max_size=6))
+@given(st.lists(st.text(st.characters(codec=None), max_size=40), min_size=1, max_size=4))
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_any_text_has_a_finite_vector_of_its_own(tiny, texts):
     together = encode(tiny, texts, max_length=16, dtype=torch.float32)
     assert np.isfinite(together).all()
     alone = [encode(tiny, [text], max_length=16, dtype=torch.float32)[0] for text in texts]
     np.testing.assert_allclose(together, alone, atol=1e-5)
-
-
-@tried
-@given(
-    arrays.arrays(np.float64, st.integers(2, 12), elements=st.floats(-1e3, 1e3)),
-    st.integers(0, 2**32 - 1),
-)
-@pytest.mark.filterwarnings("ignore")
-def test_an_interval_of_spearman_lies_between_its_bounds(gold, seed):
-    cosines = np.random.default_rng(seed).standard_normal(len(gold))
-    low, high = interval(resampled_spearman(cosines[None], gold, seed=seed)[0, 1:])
-    assert math.isnan(low) or -100 - 1e-7 <= low <= high <= 100 + 1e-7
 
 
 @tried

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from micse_utils.job import LOCK, MARKER, job, page_folder
+from micse_utils.job import LOCK, MARKER, job
 
 SETTINGS = {"seed": 7, "sizes": (64, 1000)}
 
@@ -75,12 +75,6 @@ def test_different_work_is_refused_or_replaced(tmp_path):
         assert work.record is None and contents(tmp_path) == {MARKER, "notes.txt"}
 
 
-def test_a_damaged_marker_is_refused(tmp_path):
-    (tmp_path / MARKER).write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match="is damaged"), job(tmp_path, SETTINGS):
-        pytest.fail("the work began")
-
-
 def hold(folder, ready, end):
     with job(folder, SETTINGS):
         ready.set()
@@ -112,37 +106,6 @@ def test_a_killed_process_frees_its_folder(tmp_path):
     other.kill()
     with job(tmp_path, SETTINGS, wait=True) as work:
         assert work.record is None
-
-
-def test_a_page_rejects_a_foreign_file_and_overwrites_its_own(tmp_path):
-    (tmp_path / "metrics.json").write_text("mine", encoding="utf-8")
-    with pytest.raises(FileExistsError, match=r"metrics\.json"):
-        page_folder(tmp_path)
-    assert (tmp_path / "metrics.json").read_text(encoding="utf-8") == "mine"
-    folder = page_folder(tmp_path / "new")
-    (folder / "metrics.json").write_text("the kit's", encoding="utf-8")
-    assert page_folder(tmp_path / "new") == folder
-
-
-def test_a_results_folder_is_absolute_and_printed_if_unusual(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    folder = page_folder("../elsewhere/01")
-    assert folder == (tmp_path.parent / "elsewhere" / "01").resolve()
-    assert str(folder) in capsys.readouterr().out
-    page_folder(folder)
-    assert not capsys.readouterr().out
-
-
-def test_a_page_in_a_copy_says_that_the_copys_own_package_is_not_imported(
-    tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
-    page_folder("../results/01")
-    assert "micse_utils" not in capsys.readouterr().out
-    (tmp_path / "micse_utils").mkdir()
-    page_folder("../results/01")
-    assert str(tmp_path / "micse_utils") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])

@@ -1,10 +1,7 @@
 """What holds the project's own files together."""
 
-import json
-import os
 import re
 import subprocess
-import sys
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
@@ -93,35 +90,6 @@ def make(*arguments, **variables):
     )
 
 
-def test_the_development_container_installs_by_make():
-    file = ROOT / ".devcontainer" / "devcontainer.json"
-    command, target = json.loads(file.read_text(encoding="utf-8"))["postCreateCommand"].split()
-    assert command == "make"
-    assert make("--dry-run", target).returncode == 0
-
-
-def test_an_archive_that_is_not_there_is_one_sentence():
-    refused = make("run", BUNDLE="no such.tar")
-    assert refused.returncode != 0
-    assert "there is no archive no such.tar: name the one" in refused.stdout
-
-
-def test_a_python_that_is_too_old_or_new_or_missing_is_one_sentence(tmp_path):
-    cases = [(tmp_path / "none", "is not there")]
-    for version in ("3.9", "3.15"):
-        python = tmp_path / f"python{version}"
-        major, minor = version.split(".")
-        code = f"import sys; sys.version_info = ({major}, {minor}); exec(sys.argv[1])"
-        python.write_text(f"#!/bin/sh\n{sys.executable} -c '{code}' \"$2\"\n", encoding="utf-8")
-        python.chmod(0o755)
-        cases.append((python, f"is {version}"))
-    for python, found in cases:
-        refused = make("run", PYTHON=python)
-        assert refused.returncode != 0
-        assert "The kit needs Python 3.11 to 3.14" in refused.stdout
-        assert found in refused.stdout
-
-
 def test_the_committed_text_names_no_machine():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if files.returncode:
@@ -130,21 +98,3 @@ def test_the_committed_text_names_no_machine():
     for name in files.stdout.split():
         if not name.endswith(".png"):
             assert not leak.search((ROOT / name).read_text(encoding="utf-8")), name
-
-
-@pytest.mark.slow
-def test_the_package_imports_nothing_heavy_before_it_is_needed():
-    """Maps and the notebook runner take seconds to import; encoding must not pay for them."""
-    code = "import sys, micse_utils.models, micse_utils.encoding, micse_utils.datasets.texts; "
-    code += "print([m for m in ('umap', 'datamapplot', 'bokeh', 'papermill') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_in_a_terminal_of_a_jupyterhub_lab_is_refused_before_anything_is_installed(tmp_path):
-    command = ["make", "--no-print-directory", "lab", f"VENV={tmp_path / 'venv'}"]
-    hub = {**os.environ, "JUPYTERHUB_SERVICE_PREFIX": "/user/me/"}
-    done = subprocess.run(command, cwd=ROOT, env=hub, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "notebooks/01_similarity.ipynb" in done.stdout
-    assert not (tmp_path / "venv").exists()

@@ -2,23 +2,13 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.results import (
-    save_figure,
-    save_table,
-    write_atomically,
-    write_json,
-    write_metrics,
-    write_text,
-)
+from micse_utils.results import write_atomically, write_metrics, write_text
 
 MODEL = Provenance("all-MiniLM-L6-v2", "package", "gt==0.1", sha256="ab" * 32, pooling="mean")
 DATA = Provenance("tweets", "hub", "owner/tweets", revision="0123456789abcdef")
@@ -65,16 +55,6 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_figures_and_tables_are_written(tmp_path):
-    figure, _ = plt.subplots()
-    png = save_figure(tmp_path / "new" / "folder", "dots", figure)
-    plt.close(figure)
-    assert png.name == "dots.png"
-    assert png.read_bytes().startswith(b"\x89PNG")
-    table = pd.DataFrame({"a": [1, 2], "b": ["ü", "x, y"]})
-    pd.testing.assert_frame_equal(pd.read_csv(save_table(tmp_path, "t", table)), table)
-
-
 def test_the_hash_of_several_files_depends_on_each(tmp_path):
     first, second = tmp_path / "1", tmp_path / "2"
     first.write_bytes(b"one")
@@ -84,16 +64,9 @@ def test_the_hash_of_several_files_depends_on_each(tmp_path):
     assert sha256_of([first, second]) == hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def test_provenance_reads_as_one_line():
-    assert str(MODEL) == ("all-MiniLM-L6-v2, mean pooling (package: gt==0.1, SHA-256 abababab…)")
-    assert str(DATA) == "tweets (hub: owner/tweets, commit 01234567)"
-
-
-@pytest.mark.parametrize("times", [2, 9])
-def test_replacing_an_open_file_is_retried_and_then_reported(tmp_path, monkeypatch, times):
-    """As Windows does while Excel, or for a moment a virus scanner, has the file open."""
-    target, left, rename = tmp_path / "table.csv", iter(range(times)), type(tmp_path).replace
-    target.write_text("old", encoding="utf-8")
+def test_replacing_an_open_file_is_retried(tmp_path, monkeypatch):
+    """As Windows does for a moment while a virus scanner has the file open."""
+    left, rename = iter(range(2)), type(tmp_path).replace
 
     def replace(*paths):
         if next(left, None) is not None:
@@ -102,15 +75,5 @@ def test_replacing_an_open_file_is_retried_and_then_reported(tmp_path, monkeypat
 
     monkeypatch.setattr(type(tmp_path), "replace", replace)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    if times == 2:
-        write_text(target, "new")
-    else:
-        with pytest.raises(PermissionError, match=r"table\.csv cannot .*close the file"):
-            write_text(target, "new")
-    assert target.read_text(encoding="utf-8") == ("new" if times == 2 else "old")
-    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
-
-
-def test_an_undecodable_name_can_be_kept_in_json(tmp_path):
-    write_json(tmp_path / "a.json", {"file": os.fsdecode(b"caf\xe9 \xc3\xa9")})
-    assert b"caf\\udce9 \xc3\xa9" in (tmp_path / "a.json").read_bytes()
+    write_text(tmp_path / "table.csv", "new")
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["new"]

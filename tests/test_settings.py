@@ -4,26 +4,7 @@ import sys
 
 import pytest
 
-from micse_utils.settings import KIT_DATA, cache_folder, folder_setting, setting
-
-
-def test_the_kits_own_data_is_found():
-    assert (KIT_DATA / "manifest.toml").is_file()
-
-
-def test_an_empty_variable_counts_as_unset(monkeypatch):
-    monkeypatch.setenv("MICSE_DEVICE", "")
-    assert setting("MICSE_DEVICE") is None
-
-
-def test_an_unknown_setting_is_refused_with_the_known_ones():
-    with pytest.raises(KeyError, match=r"MICSE_TYPO is not a setting.*MICSE_CACHE"):
-        setting("MICSE_TYPO")
-
-
-def test_the_cache_folder_follows_its_variable(monkeypatch, tmp_path):
-    monkeypatch.setenv("MICSE_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
+from micse_utils.settings import folder_setting
 
 
 def test_a_data_folder_that_is_none_is_refused_by_name(monkeypatch, tmp_path):
@@ -54,9 +35,3 @@ def test_a_console_without_utf8_or_none_at_all_changes_no_exit_status(
         assert len(said) == 1 and "no-such-\\xe9.txt" in said[0]
     else:
         assert said == []
-
-
-@pytest.mark.parametrize(("tool", "status"), [("doctor --before", 0), ("run_notebooks 09", 2)])
-def test_a_tool_without_a_console_ends_as_with_one(tool, status):
-    done = subprocess.run(["sh", "-c", f'"$0" -m tools.{tool} >&- 2>&-', sys.executable])
-    assert done.returncode == status

@@ -30,10 +30,10 @@ def plain_widgets(notebook: nbformat.NotebookNode) -> None:
                 cell.outputs.remove(output)
                 box = states.get(view["model_id"], {})
                 column = box["state"]["children"] if box.get("model_name") == "VBoxModel" else []
-                for widget in (states[each.removeprefix("IPY_MODEL_")]["state"] for each in column):
-                    if text := str(widget.get("value", "")):
-                        plain = {"text/plain": f"{widget['description']}: {text}"}
-                        data = {"text/html": text} if "<table" in text else plain
+                for widget in (states[each.removeprefix("IPY_MODEL_")] for each in column):
+                    if text := str(widget["state"].get("value", "")):
+                        plain = {"text/plain": f"{widget['state']['description']}: {text}"}
+                        data = {"text/html": text} if widget["model_name"] == "HTMLModel" else plain
                         cell.outputs.append(nbformat.v4.new_output("display_data", data))
 
 

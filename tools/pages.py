@@ -153,16 +153,18 @@ def title(notebook: nbformat.NotebookNode) -> str:
 
 
 def entry(name: str, notebook: nbformat.NotebookNode) -> str:
-    """Return an index entry in Markdown: title, question, minutes, first figure, headline."""
+    """Return an index entry: title, question, minutes, first figure, headline."""
     opening = notebook.cells[0].source
     question = re.search(r"(?:^|(?<=[.?!] ))[^.?!\n]*\?", opening, re.MULTILINE)[0]
     [last] = [c for c in notebook.cells if c.source.rstrip().endswith("print(headline)")]
-    headline = last.outputs[-1].text.strip()
+    headline = html.escape(" ".join(last.outputs[-1].text.split()))
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
     figure = next(o.data["image/png"] for o in outputs if "image/png" in o.get("data", {}))
     return (
         f"## [{title(notebook)}]({name}.html)\n\n{question} *({expected_time(notebook)})*\n\n"
-        f"[![{headline}](data:image/png;base64,{figure})]({name}.html)\n\n{headline}"
+        # No Markdown: a headline is what a page printed, and may hold anything.
+        f'<p><a href="{name}.html"><img alt="{headline}" src="data:image/png;base64,{figure}"></a>'
+        f"</p><p>{headline}</p>"
     )
 
 

@@ -141,10 +141,11 @@ def _found(place: str) -> tuple[fsspec.AbstractFileSystem, dict[str, type], list
     else:
         filesystem, path = fsspec.filesystem("file"), expanded(place).absolute().as_posix()
     names = [path] if filesystem.isfile(path) else filesystem.find(path)
-    names = names or [name for name in filesystem.glob(path) if filesystem.isfile(name)]
+    names = names or ([] if filesystem.isdir(path) else filesystem.glob(path))
+    above = {str(folder) for name in names for folder in PurePosixPath(name).parents}
     root = path if filesystem.isdir(path) else posixpath.commonpath(names or [path])
     files, left = {}, []
-    for name in sorted(names):
+    for name in sorted({*names} - above):
         inside = PurePosixPath(name).relative_to(root)
         if any(part[0] in "._" for part in inside.parts):
             continue

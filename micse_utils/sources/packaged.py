@@ -5,7 +5,6 @@ Only the files listed in `data/manifest.toml` are unpacked, each checked against
 Nothing is installed.
 """
 
-import contextlib
 import hashlib
 import io
 import re
@@ -16,12 +15,11 @@ import tarfile
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from micse_utils.job import Job, job
+from micse_utils.job import cache_job
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import KIT_DATA, cache_folder
 
@@ -68,22 +66,6 @@ def fetch(name: str) -> Path:
         if unfit := _unfit(folder, files):  # another process may have been faster
             _fill(folder, unfit, MANIFEST[name]["carriers"])
     return folder
-
-
-@contextlib.contextmanager
-def cache_job(folder: Path, error: Callable[[str], Exception]) -> Iterator[Job]:
-    """Fill a folder of the cache, alone; if it cannot be used, raise an `error` with the way out.
-
-    An OSError of the body is taken for the disk's.
-    """
-    try:
-        with job(folder, {"cache": folder.name}, wait=True) as work:
-            yield work
-    except (OSError, ValueError) as e:
-        raise error(
-            f"the cache {folder} cannot be used ({getattr(e, 'strerror', None) or e}); make room "
-            "or make it writable, delete it, or set MICSE_CACHE to a different folder"
-        ) from e
 
 
 def package_provenance(artifact: str, file: str | None = None) -> Provenance:

@@ -4,13 +4,12 @@ import re
 import tarfile
 from pathlib import Path
 
-from micse_utils.job import RECORD
+from micse_utils.job import RECORD, cache_job
 from micse_utils.provenance import sha256_of
 from micse_utils.results import write_atomically
 from micse_utils.settings import cache_folder
 from micse_utils.sources import hub
 from micse_utils.sources.locate import Need
-from micse_utils.sources.packaged import cache_job
 
 REPOSITORY = "princeton-nlp/datasets-for-simcse"
 FILE = "senteval.tar"

@@ -1,4 +1,7 @@
-"""AMI, the attention mutual information of two views, in six steps (paper, section 3.2)."""
+"""AMI, the attention mutual information of two views, in six steps (paper, section 3.2).
+
+`attention` records the maps that it starts from.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +26,8 @@ def attention_rows(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     """
     dealt = torch.stack(maps[0::2] + maps[1::2], dim=2)  # [2n, heads, layers, queries, keys]
     chunks = dealt.unflatten(2, (2, -1))  # [2n, heads, chunk, layers of the chunk, queries, keys]
-    return chunks.flatten(3).flatten(0, 2).chunk(2)
+    rows = chunks.flatten(3).flatten(0, 2)
+    return rows.chunk(2)  # the first views of all sentences come first
 
 
 def attention_mutual_information(
@@ -57,14 +61,24 @@ def attention_mutual_information(
     samples = samples if counts.max() >= samples else int(counts.min())
     used = counts >= samples
     # 4. Of each used row, draw kept positions without repetition, the same in both views.
-    drawn = used.nonzero() * first.shape[1] + _draw(kept[used], samples, generator)
-    views = (view.flatten().gather(0, drawn.flatten()).view_as(drawn) for view in (first, second))
+    flat = used.nonzero() * first.shape[1] + _draw(kept[used], samples, generator)
+    views = (view.flatten().gather(0, flat.flatten()).view_as(flat) for view in (first, second))
     # 5. Take attention for log-normal: correlate its logarithms, as if they were Gaussian.
     information = gaussian_mutual_information(*views)
-    # 6. Average over rows, and weigh by the squared fraction of *all* positions, padding included,
-    #    that both views kept.
+    # 6. Average over the used rows, and weigh by the squared fraction of their positions, padding
+    #    included, that both views kept.
     fraction = counts[used].sum().to(information.dtype) / kept[used].numel()
     return information.mean() * (fraction**2 + 1e-6)
+
+
+def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+    """Draw `samples` kept positions of each row without repetition: [rows, samples]."""
+    drawn = []
+    for part in kept.split(ROWS_AT_A_TIME):
+        # Those with the largest lots: the distribution of the authors' multinomial, but faster.
+        lots = torch.rand(part.shape, device=part.device, generator=generator)
+        drawn.append(lots.masked_fill_(~part, -1).topk(samples, dim=1, sorted=False).indices)
+    return torch.cat(drawn)
 
 
 def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
@@ -79,13 +93,3 @@ def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
     first, second = (view - view.mean(dim=1, keepdim=True) for view in (first, second))
     rho = F.cosine_similarity(first, second, dim=1, eps=1e-4)  # a smaller norm is only rounding
     return -0.5 * torch.log((1 - rho**2).clamp(min=1e-6))
-
-
-def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
-    """Draw `samples` kept positions of each row without repetition: [rows, samples]."""
-    drawn = []
-    for part in kept.split(ROWS_AT_A_TIME):
-        # The largest of random keys: the distribution of the authors' multinomial, but faster.
-        keys = torch.rand(part.shape, device=part.device, generator=generator)
-        drawn.append(keys.masked_fill_(~part, -1).topk(samples, dim=1, sorted=False).indices)
-    return torch.cat(drawn)

@@ -1,4 +1,4 @@
-"""Carry out the runs of an experiment: train and score what is missing, several at a time.
+"""Carry out the runs that `plan` lists: train and score what is missing, several at a time.
 
 The untrained encoders are scored first. Each run leaves `NAME.json`, its record, and `NAME.npz`
 with its scores on resampled items, for paired intervals. A finished run is only read; one that was

@@ -50,9 +50,9 @@ class MiCSELoss(nn.Module):
     """InfoNCE of two dropout views minus lambda times their attention mutual information.
 
     A loss for `SentenceTransformerTrainer`. It makes the two views itself, by passing each
-    sentence twice through the network in one batch. While training, a dense layer with tanh
-    stands on top of the raw embedding (Gao et al. 2021); it belongs to the loss, so the saved
-    model does not carry it. Only the layers of the range pay for attention maps.
+    sentence twice through the network in one batch. It puts a dense layer with tanh, the head, on
+    top of the raw embedding (Gao et al. 2021); the head belongs to the loss, so the saved model
+    does not carry it. Only the layers of the range pay for attention maps.
 
     Inputs:
         | Texts                | Labels |
@@ -74,7 +74,7 @@ class MiCSELoss(nn.Module):
 
     Raises:
         ValueError: an unknown architecture, layers that the model does not have or an odd number
-            of them, an invalid weight or temperature.
+            of them, an invalid weight, temperature or number of samples.
 
     Example:
         >>> trainer = SentenceTransformerTrainer(model, args, data, loss=MiCSELoss(model))
@@ -109,7 +109,8 @@ class MiCSELoss(nn.Module):
         # As BERT initialises its layers; PyTorch's default for a linear layer differs.
         nn.init.normal_(self.head[0].weight, std=0.02)
         nn.init.zeros_(self.head[0].bias)
-        # In tuples, so that the model's parameters are not counted twice.
+        # In tuples, or their parameters would be counted twice. The trainer wraps `self.model`, so
+        # the model itself is kept here.
         self._encoder = (model,)
         self._attentions = tuple(attentions[self.min_layer : self.max_layer])
         raw = [module for module in model if not isinstance(module, Normalize)]
@@ -144,11 +145,12 @@ class MiCSELoss(nn.Module):
             raise ValueError(
                 "gradient checkpointing must be off for MiCSELoss: it makes attention maps twice"
             )
-        # Both views in one batch: dropout is drawn for each row, so the two copies differ.
+        # Both views in one batch: dropout is drawn for each copy, so the two differ.
         maps: list[Tensor] = []
         with recorded_attention(self._attentions if self.ami_weight else (), maps):
             output = self.model(two_views(features))
-        # The head reads the raw embedding: of a unit vector, its bias would make up the most.
+        # The head reads the raw embedding: of a unit vector, its bias would make up the most. So if
+        # the model has scaled it, the modules before that run again.
         for module in self._after_transformer:
             output = module(output)
         embeddings = output["sentence_embedding"]
@@ -213,6 +215,6 @@ def _layer_range(depth: int, first: int | None, last: int | None) -> tuple[int, 
     if (last - first) % 2:
         raise ValueError(
             f"min_layer={first} and max_layer={last} (not included) must span an even number of "
-            f"layers, got {last - first}: AMI compares them in two equal chunks; change one by 1"
+            f"layers, got {last - first}: AMI deals them into two chunks; change one by 1"
         )
     return first, last

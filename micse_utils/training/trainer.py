@@ -10,7 +10,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.sts import Pairs, load_stsb
-from micse_utils.encoding import UNKNOWN
+from micse_utils.encoding import UNKNOWN, Tokeniser, distinct, pick_length
 from micse_utils.models import load_model
 from micse_utils.settings import check_texts, expanded, process, shown
 from micse_utils.training.config import LowShotConfig, configure, default_preset
@@ -75,6 +75,7 @@ def train_low_shot(
     if preset is None:
         preset = default_preset(base_model, len(set(sentences)))
         config = configure(preset, method=method, **settings)
+    pick_length(base_model, config.max_length)  # refuse what the model cannot read
     sentences = _distinct(sentences, base_model, config.max_length)
     _, processes = process()
     least = 2 if processes == 1 else config.batch_size
@@ -98,29 +99,17 @@ def train_low_shot(
 
 def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int) -> list[str]:
     """Drop blank and duplicate sentences; report how many are dropped, unknown or cut."""
-    tokenizer, special = model.tokenizer, model.tokenizer.num_special_tokens_to_add()
-    tokens = tokenizer(sentences, truncation=True, max_length=max_length)["input_ids"]
-    distinct, blank, unknown, full = {}, 0, 0, []
-    for sentence, ids in zip(sentences, tokens, strict=True):
-        if len(ids) > special:
-            distinct.setdefault(tuple(ids), sentence.strip())
-        else:
-            blank += 1
-        unknown += 2 * ids.count(tokenizer.unk_token_id) > max(len(ids) - special, 1)
-        full += [sentence] if len(ids) >= max_length else []
-    lengths = [len(ids) for ids in tokenizer(full, verbose=False)["input_ids"]] if full else []
-    reports = {
-        UNKNOWN: unknown,
-        f"are longer than max_length={max_length} tokens and are cut": sum(
-            length > max_length for length in lengths
-        ),
-        "are blank and are dropped": blank,
-        # In one batch they would be false negatives.
-        "are, once cut, the same as others and are dropped": len(sentences) - blank - len(distinct),
-    }
-    lines = [f"{n} of {len(sentences)} sentences {what}" for what, n in reports.items() if n]
-    if 2 * unknown > len(sentences):
-        raise ValueError(lines[0])
+    tokenise, of_tokens = Tokeniser(model, max_length), {}
+    for window, features in map(tokenise, distinct(sentences)):
+        for sentence, ids in zip(window.texts, features["input_ids"], strict=True):
+            if len(ids) > tokenise.added:
+                of_tokens.setdefault(tuple(ids.tolist()), sentence.strip())
+    blank, total = tokenise.empty, len(sentences)
+    # In one batch they would be false negatives.
+    same = {"are, once cut, the same as others and are dropped": total - blank - len(of_tokens)}
+    lines = tokenise.reports("sentences", total, {"are blank and are dropped": blank, **same})
+    if 2 * tokenise.unknown > total:
+        raise ValueError(next(line for line in lines if UNKNOWN in line))
     if process()[0] == 0:
         print(*lines, sep="\n", end="\n" * bool(lines))
-    return list(distinct.values())
+    return list(of_tokens.values())

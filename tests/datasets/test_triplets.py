@@ -3,7 +3,6 @@ import pytest
 
 from micse_utils.datasets.texts import load_low_shot
 from micse_utils.datasets.triplets import TRIPLETS, draw_triplets, load_triplets
-from micse_utils.datasets.wikitext import packaged_articles
 from micse_utils.provenance import Provenance
 
 HERE = Provenance("made up", "memory", "this test")
@@ -55,15 +54,3 @@ def test_packaged_triplets_share_no_sentence_with_the_training_sentences():
     assert len(np.unique(hard.articles)) > 25
     training = load_low_shot([10_000], source="package")[10_000, 48]
     assert not used & set(training.texts)
-
-
-def test_the_packaged_articles_are_split_in_two_parts():
-    parts = [packaged_articles(part) for part in ("training", "held out")]
-    assert [len(part) for part in parts] == [71, 35]
-    everything = packaged_articles()
-    assert sorted(map(str, parts[0] + parts[1])) == sorted(map(str, everything))
-
-
-def test_an_unknown_form_is_rejected():
-    with pytest.raises(ValueError, match="section triplets, article triplets"):
-        load_triplets("sections")

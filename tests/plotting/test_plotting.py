@@ -7,13 +7,7 @@ import pandas as pd
 import pytest
 
 from micse_utils.plotting.maps import cluster_map, interactive_map
-from micse_utils.plotting.scores import accuracy_bars
-from micse_utils.plotting.search import search_scores
-from micse_utils.plotting.similarity import (
-    similarity_by_group,
-    similarity_distributions,
-    similarity_heatmap,
-)
+from micse_utils.plotting.similarity import similarity_heatmap
 from micse_utils.plotting.style import text_table
 
 
@@ -44,37 +38,6 @@ def test_the_heat_map_prints_each_cosine_once_and_names_every_sentence():
     assert figure.axes[1]._colorbar.extend == "min"  # for the cosine below 0
 
 
-def test_similarity_by_group_draws_each_pair_once_with_its_mean():
-    table = pd.DataFrame(
-        {"kind": ["x", "x", "y"] * 2, "cosine": [0.1, 0.3, 0.9, 0.2, 0.4, 0.8], "p": list("aaabbb")}
-    )
-    figure = similarity_by_group(table, value="cosine", group="kind", series="p", title="Pairs")
-    axes = figure.axes[0]
-    dots = [line for line in axes.lines if line.get_marker() == "o"]
-    bars = [line for line in axes.lines if line.get_marker() != "o"]
-    drawn = sorted(float(x) for line in dots for x in line.get_xdata())
-    assert drawn == sorted(table["cosine"])
-    means = sorted({round(float(line.get_xdata()[0]), 6) for line in bars})
-    assert means == [0.2, 0.3, 0.8, 0.9]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
-
-
-def test_distributions_bars_and_hits_are_drawn_where_they_are():
-    scores = {"right": np.array([0.0, 0.1]), "wrong": np.array([0.5, 0.7])}
-    axes = similarity_distributions(scores, title="t").axes[0]
-    assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([0.05, 0.6])  # the means
-    [axes] = accuracy_bars({"a": 0.5, "b": 0.75}, baseline=0.4, title="t").axes
-    assert [bar.get_width() for bar in axes.patches] == [50, 75]
-    assert axes.lines[0].get_xdata()[0] == 40
-    hits = pd.DataFrame({"query": ["q", "q", "r"], "cosine": [0.9, 0.5, 0.4]})
-    every = np.array([[0.9, 0.5, -0.1], [0.4, 0.2, 0.0]])
-    axes = search_scores(hits, every, title="t").axes[0]
-    dots = axes.lines[-1].get_xydata().tolist()
-    assert dots == [[0.9, 0], [0.5, 0], [0.4, 1]]
-    ends = {float(x) for line in axes.lines[:-1] for x in line.get_xdata()}
-    assert {-0.1, 0.0, 0.4, 0.9} <= ends  # the whole range of each query
-
-
 @pytest.mark.slow
 def test_the_cluster_map_names_its_clusters_without_asking_the_internet(monkeypatch):
     def refuse(*arguments, **options):
@@ -89,32 +52,6 @@ def test_the_cluster_map_names_its_clusters_without_asking_the_internet(monkeypa
     written = {text.get_text().replace("\n", " ") for text in figure.findobj(plt.Text)}
     assert {"rain, snow", "cats, dogs", "tea, milk"} <= written
     assert "none" not in written
-
-
-@pytest.mark.slow
-def test_names_of_crowded_clusters_neither_overlap_nor_leave_the_map():
-    random = np.random.default_rng(0)
-    points = random.normal(0, 1, (800, 2))
-    points[:20] += 100  # far off, and of no cluster: the map is drawn without them
-    labels = np.array(["none"] * 20 + [f"first {i % 12}, second, third" for i in range(780)])
-    figure = cluster_map(points, labels, noise="none", title="Map")
-    figure.draw_without_rendering()
-    [axes] = figure.axes
-    boxes = [text.get_window_extent() for text in axes.texts if "second" in text.get_text()]
-    assert len(boxes) == 12
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
-    assert all(axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1 for box in boxes)
-    assert axes.get_xlim()[1] < 10
-
-
-@pytest.mark.parametrize("names", [[], ["rain, snow"], ["rain, snow", "cats, dogs"]])
-def test_a_map_with_hardly_a_cluster_is_drawn_all_the_same(names):
-    labels = np.array([*names, "none"] * 4)
-    points = np.random.default_rng(0).normal(size=(len(labels), 2))
-    axes = cluster_map(points, labels, noise="none", title="Map").axes[0]
-    assert [text.get_text() for text in axes.get_legend().texts] == ["none", *names]
-    assert sum(len(dots.get_offsets()) for dots in axes.collections) == len(points)
 
 
 def test_the_interactive_map_holds_every_text_escaped_and_loads_nothing():

@@ -3,7 +3,6 @@ import pandas as pd
 
 from micse_utils.plotting.scores import (
     alignment_uniformity,
-    pooled_or_averaged,
     predicted_against_gold,
     score_intervals,
 )
@@ -24,27 +23,6 @@ def test_scores_are_drawn_with_their_intervals():
     first, second = score_intervals(pd.concat([table, other]), title="Scores").axes
     assert first.get_xlim() == second.get_xlim()
     assert [text.get_text() for text in second.texts] == ["", "90.0"]
-
-
-def test_pooled_and_averaged_figures_stand_below_the_parts_with_their_values():
-    table = pd.DataFrame({
-        "task": "STS13", "subset": ["all", "FNWN", "OnWN", "mean", "weighted mean"],
-        "spearman": [80.0, 60.0, 90.0, 75.0, 82.5], "low": [78.0, 55.0, 88.0, np.nan, np.nan],
-        "high": [82.0, 64.0, 91.0, np.nan, np.nan],
-    })  # fmt: skip
-    [axes] = pooled_or_averaged(table, title="Three").axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "FNWN: 60.00",
-        "OnWN: 90.00",
-        "all pairs pooled: 80.00",
-        "mean: 75.00",
-        "weighted mean: 82.50",
-    ]
-    assert axes.yaxis_inverted()
-    ends = [bar.get_paths()[0].vertices[:, 0].tolist() for bar in axes.collections]
-    assert ends[:3] == [[55, 64], [88, 91], [78, 82]]
-    assert np.isnan(ends[3:]).all()
-    assert not axes.patches  # no bar that starts anywhere but at 0
 
 
 def test_pairs_are_drawn_once_an_encoder():

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from micse_utils.plotting.search import index_bytes, recall_speed, search_growth, walk_through
+from micse_utils.plotting.search import recall_speed, walk_through
 
 
 def test_recall_is_drawn_against_speed_with_exact_search_at_one():
@@ -20,33 +20,6 @@ def test_recall_is_drawn_against_speed_with_exact_search_at_one():
     assert [text.get_text() for text in axes.texts] == ["10", "64"]
     assert axes.get_yscale() == "log"
     assert axes.get_title() == "Trade"
-
-
-def test_bytes_are_stacked_and_say_their_recall():
-    sizes = pd.DataFrame({
-        "format": ["float32", "int8"], "vector": [1536, 384], "links": [150.0, 150.0],
-        "recall": [0.98, 0.9512],
-    })  # fmt: skip
-    [axes] = index_bytes(sizes, title="Memory").axes
-    spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
-    assert spans == [(0, 1536), (0, 384), (1536, 1686), (384, 534)]
-    assert [text.get_text() for text in axes.texts] == ["recall@10 0.980", "recall@10 0.951"]
-    assert [text.get_text() for text in axes.get_legend().texts] == ["vector", "links"]
-
-
-def test_growth_draws_a_line_a_search_on_logarithmic_axes():
-    names = ["exact, alone", "exact, in a batch", "index, alone"]
-    rows = [[1000, 0.1, 0.02, 0.05], [2000, 0.2, 0.04, 0.06]]
-    times = pd.DataFrame(rows, columns=["vectors", *names])
-    figure = search_growth(times, title="Growth")
-    [axes] = figure.axes
-    assert axes.get_xscale() == axes.get_yscale() == "log"
-    np.testing.assert_array_equal([line.get_ydata() for line in axes.lines], times[names].T)
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1,000", "2,000"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
-    exact, batch, index = axes.lines
-    assert exact.get_color() == batch.get_color() != index.get_color()
-    assert exact.get_linestyle() == index.get_linestyle() != batch.get_linestyle()
 
 
 def test_a_walk_is_drawn_layer_by_layer_with_its_links_and_steps():

@@ -7,27 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy.stats import norm
 
 from micse_utils.plotting.interactive import FRAMES, interactive
-from micse_utils.plotting.training import (
-    absolute,
-    agreement,
-    attention_views,
-    by_hand,
-    courses,
-    heads,
-    matrices,
-    quantiles,
-)
-
-
-def test_attention_views_cross_out_what_was_dropped():
-    first = np.array([[0.5, 0.5], [0.0, 1.0]])
-    figure = attention_views(first, np.full((2, 2), 0.5), ["a", "b"], title="Views")
-    crosses = [axes.lines[0].get_xydata().tolist() for axes in figure.axes[:2]]
-    assert crosses == [[[0, 1]], []]  # column 0 of row 1
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["a", "b"]
+from micse_utils.plotting.training import by_hand, courses
 
 
 def test_ami_by_hand_leaves_out_what_either_view_lost():
@@ -36,42 +18,6 @@ def test_ami_by_hand_leaves_out_what_either_view_lost():
     assert [text.get_text() for text in one.texts] == ["0.50", "0.50", "×", "0.90"]
     assert kept.images[0].get_array().tolist() == [[True, True], [False, True]]
     assert sorted(dots.lines[1].get_xdata()) == pytest.approx([0.5, 0.5, 0.9])
-
-
-def test_matrices_share_one_scale_of_colours():
-    values = {"a": np.eye(3), "b": np.full((3, 3), 0.2)}
-    drawn = [axes.images[0] for axes in matrices(values, title="T", label="L", vmin=0).axes[:2]]
-    assert [image.axes.get_title() for image in drawn] == ["a", "b"]
-    assert drawn[0].get_clim()[0] == drawn[1].get_clim()[0] == 0
-
-
-def test_agreement_is_logarithmic_and_gives_rho_and_information():
-    first = np.log([0.1, 0.01, 0.5, 0.2])
-    second = np.log([0.2, 0.01, 0.4, 0.1])
-    _, axes = plt.subplots()
-    rho, information = agreement(axes, first, second)
-    assert axes.get_xscale() == axes.get_yscale() == "log"
-    assert rho == pytest.approx(np.corrcoef(first, second)[0, 1])
-    assert information == pytest.approx(-0.5 * np.log(1 - rho**2))
-    assert agreement(axes, first, first)[1] < 10  # finite for equal views
-
-
-def test_gaussian_values_lie_on_the_line_of_the_quantile_plot():
-    _, axes = plt.subplots()
-    quantiles(axes, 3 + 2 * norm.ppf(np.linspace(0.001, 0.999, 2000))[::-1])
-    [line], [dots] = axes.lines, axes.collections
-    x, y = dots.get_offsets().T
-    assert np.abs(y - x)[100:-100].max() < 0.02
-    assert line.get_xdata().tolist() == line.get_ydata().tolist()
-
-
-def test_every_head_is_a_dot_on_the_curve_and_a_cell_of_the_map():
-    same, different = np.full((4, 3), 0.9), np.full((4, 3), -0.5)
-    left, right = heads(same, different, title="Heads").axes[:2]
-    for line, rho in zip(left.lines[1:], (0.9, 0.5), strict=True):
-        assert line.get_xdata().tolist() == [rho] * 12
-        assert line.get_ydata() == pytest.approx([-0.5 * np.log(1 - rho**2)] * 12)
-    assert right.images[0].get_array().shape == (4, 3)
 
 
 def test_courses_draw_a_line_a_run_and_leave_out_what_is_unknown():
@@ -91,22 +37,6 @@ def test_courses_draw_a_line_a_run_and_leave_out_what_is_unknown():
     recorded, yours = drawn[1][2], drawn[1][4]
     assert recorded.get_color() == yours.get_color()
     assert recorded.get_linewidth() < yours.get_linewidth()
-
-
-def test_absolute_scores_have_a_dot_a_seed_and_a_bar_for_their_mean():
-    table = pd.DataFrame({
-        "start": ["raw"] * 5 + ["whole"], "task": ["STS12"] * 5 + ["Lee"],
-        "encoder": ["untrained", "miCSE", "miCSE", "SimCSE", "as shipped", "miCSE"],
-        "score": [50.0, 60, 64, 55, 78, 40],
-    })  # fmt: skip
-    figure = absolute(table, title="Scores", label="Spearman")
-    raw, whole = figure.axes
-    assert [raw.get_title(), whole.get_title()] == ["raw", "whole"]
-    dots = [line.get_xdata().tolist() for line in raw.lines]
-    assert dots == [[50], [50], [60, 64], [62], [55], [55], [78], [78]]
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["untrained", "miCSE", "SimCSE", "as shipped"]
-    assert [tick.get_text() for tick in raw.get_yticklabels()] == ["STS12", "Lee"]
 
 
 def test_a_static_page_has_some_settings_side_by_side_and_a_frame_of_each(monkeypatch):

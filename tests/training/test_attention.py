@@ -67,16 +67,6 @@ def test_recorded_maps_are_those_of_eager_attention_and_change_nothing(backbone,
     assert backbone.config._attn_implementation != "recorded"
 
 
-def test_only_the_chosen_layers_record(backbone, batch):
-    maps = []
-    modules = attention_modules(backbone)
-    with recorded_attention(modules[1:2], maps):
-        backbone(**batch)
-    assert len(maps) == 1
-    backbone(**batch)
-    assert len(maps) == 1
-
-
 def test_dropped_positions_are_lost_to_the_recorded_map_and_to_the_output(backbone, batch):
     """The output of the layer is made of the very probabilities that are recorded."""
     module = attention_modules(backbone)[0]

@@ -39,15 +39,6 @@ def test_the_presets_are_the_papers_recipes(model_of_depth):
         assert (loss.min_layer, loss.max_layer) == (7, 11)
 
 
-def test_a_recipe_belongs_to_the_nominal_size_of_a_split(model_of_depth):
-    model = model_of_depth(12)
-    names = {
-        64: "0.01%", 100: "0.01%", 500: "0.01%", 999: "0.1%", 1_000: "0.1%", 5_000: "0.1%",
-        9_990: "1%", 10_000: "1%", 50_000: "1%", 99_900: "10%", 10**6: "10%",
-    }  # fmt: skip
-    assert {count: default_preset(model, count) for count in names} == names
-
-
 def test_the_packaged_encoder_has_presets_of_its_own(model_of_depth):
     names = {(4, "cls"): "packaged-raw", (6, "cls"): "packaged-cls", (6, "mean"): "packaged"}
     for (layers, pooling), name in names.items():
@@ -71,16 +62,10 @@ def test_settings_replace_those_of_a_preset():
         ({"preset": "2%"}, ValueError),
         ({"method": "simsce"}, ValueError),
         ({"learning_rat": 1}, TypeError),
-        ({"batch_size": 1}, ValueError),
-        ({"steps": 0}, ValueError),
         ({"steps": 2.5}, ValueError),
         ({"eval_steps": True}, ValueError),
         ({"learning_rate": float("nan")}, ValueError),
-        ({"learning_rate": "fast"}, ValueError),
-        ({"ami_weight": None}, ValueError),
         ({"select_from": "best"}, ValueError),
-        ({"bf16": None}, ValueError),
-        ({"seed": -1}, ValueError),
     ],
 )
 def test_invalid_settings_are_rejected_by_name(settings, error):
