@@ -177,9 +177,9 @@ def score(options: argparse.Namespace) -> str | None:
     # A folder with the tasks need not hold the model.
     place = options.source if options.source in ("hub", "package") else "auto"
     folder = options.output or Path("results/senteval", name)
-    models = [load_model(options.model, source=place, pooling=options.pooling)]
-    models += load_untouched(models[0], options.model)
     with job(folder, {"scores of": options.model, "pooling": options.pooling}) as work:
+        models = [load_model(options.model, source=place, pooling=options.pooling)]
+        models += load_untouched(models[0], options.model)
         scored = [(model, evaluate[options.tasks](model, **settings)) for model in models]
         return report(scored, work.folder, options.tasks, settings)
 

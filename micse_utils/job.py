@@ -58,7 +58,7 @@ def job(
 ) -> Iterator[Job]:
     """Do work in a folder, alone; called again with the same settings, it resumes.
 
-    A folder that the work leaves without a file is removed, if this call created it.
+    Folders that this call created are removed if the work leaves no file in them.
 
     Args:
         folder: a new or empty one, or one with the kit's marker.
@@ -74,7 +74,7 @@ def job(
         OSError: it cannot be created or written to.
     """
     folder = output_folder(folder)
-    existed = folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     check_kits(folder)  # before the lock file, so that a refused folder gets none
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -84,8 +84,11 @@ def job(
             _mark(folder, json.loads(json.dumps(settings)), deleted)
             yield Job(folder, folder / record)
     finally:
-        if not existed and {path.name for path in folder.iterdir()} <= {MARKER, LOCK}:
+        if created and {path.name for path in folder.iterdir()} <= {MARKER, LOCK}:
             shutil.rmtree(folder)
+            with contextlib.suppress(OSError):  # another process has put something into it
+                for parent in created[1:]:
+                    parent.rmdir()
 
 
 @contextlib.contextmanager
