@@ -92,7 +92,7 @@ def encode(
         raise ValueError(f"out has {len(out)} rows for {total} texts")
     tokenise = Tokeniser(model, pick_length(model, max_length))
     few = total is not None and total <= FEW
-    windows = map(tokenise, distinct(texts)) if few else _prefetch(tokenise, distinct(texts))
+    windows = map(tokenise, windows_of(texts)) if few else _prefetch(tokenise, windows_of(texts))
     pieces, seen = [], 0
     with (
         torch.inference_mode(),
@@ -163,7 +163,7 @@ class Window(NamedTuple):
     which: np.ndarray  # of `texts`, for each of `rows`
 
 
-def distinct(texts: Iterable[str]) -> Iterator[Window]:
+def windows_of(texts: Iterable[str]) -> Iterator[Window]:
     """Yield the distinct texts, `WINDOW` at a time, as strings that the tokeniser accepts."""
     source, seen = iter(texts), 0
     size = None if isinstance(texts, Sized) else WINDOW
@@ -172,11 +172,11 @@ def distinct(texts: Iterable[str]) -> Iterator[Window]:
             check_text("texts", position, text)
         numbers = {text: number for number, text in enumerate(dict.fromkeys(group))}
         which = np.array([numbers[text] for text in group])
-        order, once = np.argsort(which, kind="stable"), list(numbers)
-        for start in range(0, len(once), WINDOW):
+        order, distinct = np.argsort(which, kind="stable"), list(numbers)
+        for start in range(0, len(distinct), WINDOW):
             first, last = np.searchsorted(which[order], [start, start + WINDOW])
             rows = order[first:last]
-            some = [repaired(text) for text in once[start : start + WINDOW]]
+            some = [repaired(text) for text in distinct[start : start + WINDOW]]
             yield Window(some, rows + seen, which[rows] - start)
         seen += len(group)
 

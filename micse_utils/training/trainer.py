@@ -10,7 +10,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.sts import Pairs, load_stsb
-from micse_utils.encoding import UNKNOWN, Tokeniser, distinct, pick_length
+from micse_utils.encoding import UNKNOWN, Tokeniser, pick_length, windows_of
 from micse_utils.models import load_model
 from micse_utils.settings import check_texts, expanded, process, shown
 from micse_utils.training.config import LowShotConfig, configure, default_preset
@@ -100,16 +100,16 @@ def train_low_shot(
 def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int) -> list[str]:
     """Drop blank and duplicate sentences; report how many are dropped, unknown or cut."""
     tokenise, of_tokens = Tokeniser(model, max_length), {}
-    for window, features in map(tokenise, distinct(sentences)):
+    for window, features in map(tokenise, windows_of(sentences)):
         for sentence, ids in zip(window.texts, features["input_ids"], strict=True):
             if len(ids) > tokenise.added:
                 of_tokens.setdefault(tuple(ids.tolist()), sentence.strip())
     blank, total = tokenise.empty, len(sentences)
+    if 2 * tokenise.unknown > total:
+        raise ValueError(f"{tokenise.unknown} of {total} sentences {UNKNOWN}")
     # In one batch they would be false negatives.
     same = {"are, once cut, the same as others and are dropped": total - blank - len(of_tokens)}
     lines = tokenise.reports("sentences", total, {"are blank and are dropped": blank, **same})
-    if 2 * tokenise.unknown > total:
-        raise ValueError(next(line for line in lines if UNKNOWN in line))
     if process()[0] == 0:
         print(*lines, sep="\n", end="\n" * bool(lines))
     return list(of_tokens.values())
