@@ -9,17 +9,16 @@ A folder is the kit's if it bears the marker. One that does not, and is not empt
 """
 
 import contextlib
-import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from micse_utils.results import json_or_none, output_folder, write_json
-from micse_utils.settings import KIT_DATA, shown
+from micse_utils.settings import shown
 
 MARKER, LOCK, RECORD = ".micse.json", ".micse.lock", "record.json"
 """In a job's folder: the settings of its work, the lock of a run, what the finished work left."""
@@ -27,15 +26,10 @@ MARKER, LOCK, RECORD = ".micse.json", ".micse.lock", "record.json"
 
 @dataclass(frozen=True)
 class Job:
-    """Work in its folder, which no other process does at the same time.
+    """Work in its folder, which no other process does at the same time."""
 
-    Attributes:
-        folder: holds what the work writes.
-        file: the record of the finished work.
-    """
-
-    folder: Path
-    file: Path
+    folder: Path  # holds what the work writes
+    file: Path  # the record of the finished work
 
     @property
     def record(self) -> dict[str, object] | None:
@@ -58,37 +52,34 @@ def job(
 ) -> Iterator[Job]:
     """Do work in a folder, alone; called again with the same settings, it resumes.
 
-    Folders that this call created are removed if the work leaves no file in them.
+    A folder that this call created is removed if the work leaves no file in it.
 
     Args:
         folder: a new or empty one, or one with the kit's marker.
         settings: what decides the results, as JSON.
         record: name of the file that `finish` writes.
-        replaces: files and folders to delete if the folder holds work with different settings;
-            None refuses that.
+        replaces: what to delete if the folder holds different work; None refuses that.
         wait: wait for another process that does this work, instead of refusing.
 
     Raises:
         FileExistsError: the folder holds files and no marker, or another process works there.
         ValueError: it holds work with different settings.
-        OSError: it cannot be created or written to.
+        OSError: it cannot be created or written to, or its disk has no file locks.
     """
     folder = output_folder(folder)
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
-    check_kits(folder)  # before the lock file, so that a refused folder gets none
+    created = not folder.exists()
+    _check_kits(folder)  # before the lock file, so that a refused folder gets none
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _alone(folder, wait):
-            check_kits(folder)
+        with FileLock(folder / LOCK, timeout=-1 if wait else 0):
             deleted = None if replaces is None else [record, *replaces]
             _mark(folder, json.loads(json.dumps(settings)), deleted)
             yield Job(folder, folder / record)
+    except Timeout:
+        raise FileExistsError(f"another process is writing to {folder}: wait for it") from None
     finally:
         if created and {path.name for path in folder.iterdir()} <= {MARKER, LOCK}:
             shutil.rmtree(folder)
-            with contextlib.suppress(OSError):  # another process has put something into it
-                for parent in created[1:]:
-                    parent.rmdir()
 
 
 @contextlib.contextmanager
@@ -100,89 +91,44 @@ def cache_job(folder: Path, error: Callable[[str], Exception]) -> Iterator[Job]:
     try:
         with job(folder, {"cache": folder.name}, wait=True) as work:
             yield work
-    except (OSError, ValueError) as e:
-        raise error(
-            f"the cache {folder} cannot be used ({getattr(e, 'strerror', None) or e}); make room "
-            "or make it writable, delete it, or set MICSE_CACHE to a different folder"
-        ) from e
+    except (OSError, ValueError) as reason:
+        way_out = "make it writable, or set MICSE_CACHE to a different folder"
+        raise error(f"the cache {folder} cannot be used ({reason}): {way_out}") from reason
 
 
 def page_folder(place: str | Path) -> Path:
-    """Create and mark a notebook's results folder; return its absolute path.
+    """Create and mark a notebook's results folder, refused as by `job`; return its absolute path.
 
-    It is printed if a relative `place` is not in the results folder of this checkout. No lock is
-    taken: while the runner executes the page, it holds the folder's.
-
-    Raises:
-        OSError: it cannot be created or written to.
-        FileExistsError: it holds files, and not the kit's marker.
-        ValueError: it holds different work, such as a trained model.
+    No lock is taken: while the runner executes the page, it holds the folder's.
     """
     folder = output_folder(place).resolve()
-    if not Path(place).is_absolute() and folder.parent != KIT_DATA.resolve().parent / "results":
-        if (copy := folder.parent.parent / "micse_utils").is_dir():
-            print(f"this kernel imports {Path(__file__).parent}; changes in {copy} have no effect")
-        print(f"results: {folder}")
-    check_kits(folder)
+    _check_kits(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _mark(folder, {"notebook": folder.name}, None)
     return folder
 
 
-def check_kits(folder: Path) -> None:
+def _check_kits(folder: Path) -> None:
     """Raise FileExistsError if a folder holds files, and not the kit's marker."""
     if not folder.is_dir() or (folder / MARKER).exists():
         return
     if found := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
         raise FileExistsError(
-            f"{folder} holds {shown(found[0])} and no marker of the kit, so the kit will not write "
-            "there: name a new or an empty folder"
+            f"{folder} holds {shown(found[0])} and no marker of the kit: name a new or empty folder"
         )
 
 
 def _mark(folder: Path, settings: dict[str, object], deleted: Sequence[str] | None) -> None:
     """Write the marker; delete these files of different work, or with None refuse it."""
     marker = folder / MARKER
-    if marker.exists():
-        earlier = json_or_none(marker)
-        if earlier == settings:
-            return
-        differing = _differing(earlier, settings)
+    if marker.exists() and (earlier := json_or_none(marker) or {}) != settings:
         if deleted is None:
+            names = [n for n in {**earlier, **settings} if earlier.get(n) != settings.get(n)]
             raise ValueError(
-                f"{folder} holds different work ({differing}): name a different folder, or delete "
-                "this one"
+                f"{folder} holds different work (a different {', '.join(names)}): name a different "
+                "folder, or delete this one"
             )
         for name in deleted:
             place = folder / name
             shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
     write_json(marker, settings)
-
-
-def _differing(earlier: object, settings: dict[str, object]) -> str:
-    """Name the settings that differ, such as "a different seed"."""
-    if not isinstance(earlier, dict):
-        return f"{MARKER} is damaged"
-    names = [n for n in {**earlier, **settings} if earlier.get(n) != settings.get(n)]
-    return f"a different {', '.join(names)}"
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, wait: bool) -> Iterator[None]:
-    """Hold the folder's lock; refuse, or wait, while another process has it."""
-    lock, patience = folder / LOCK, -1 if wait else 0
-    try:
-        try:
-            held = FileLock(lock).acquire(timeout=patience)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
-            # A network disk without file locks: a marker file takes their place.
-            print(f"this disk has no file locks; if no run is using {lock}.marker, delete it")
-            held = SoftFileLock(f"{lock}.marker").acquire(timeout=patience)
-    except Timeout:
-        raise FileExistsError(
-            f"another process is writing to {folder}: wait for it, or name a different folder"
-        ) from None
-    with held:
-        yield

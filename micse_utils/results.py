@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from micse_utils.provenance import Provenance, versions
-from micse_utils.settings import expanded, shown
+from micse_utils.settings import expanded
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
@@ -28,27 +27,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
         write(temporary)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())  # or after a power cut the new name may hold zeros
-        replace(temporary, path)
-    except OSError as error:
-        if error.filename is not None or error.errno is None:  # it says which file, or why
-            raise
-        raise OSError(f"{path} cannot be written ({os.strerror(error.errno)})") from error
+        return temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path
-
-
-def replace(new: Path, old: Path) -> Path:
-    """Rename a file to an existing name; wait if, on Windows, a program has it open."""
-    for seconds in (0.1, 0.3, 1, 0):
-        try:
-            return new.replace(old)
-        except PermissionError as error:
-            if not seconds:
-                raise PermissionError(
-                    f"{old} cannot be replaced ({error.strerror}); close the file if it is open"
-                ) from error
-            time.sleep(seconds)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -59,27 +40,21 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def output_folder(place: str | Path) -> Path:
-    """Return a folder for results after checking that it can be created and written to.
+    """Return a folder for results, or raise OSError if it cannot be created and written to.
 
     It is not created here, so that a call which fails leaves nothing.
-
-    Raises:
-        OSError: it is a file, or cannot be created or written to.
     """
     folder = expanded(place)
-    places = (folder, *folder.absolute().parents)
-    existing = next(path for path in places if path.exists() or path.is_symlink())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            return folder
-    except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror
-        raise OSError(f"{place} cannot be a folder for results ({reason})") from error
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    with tempfile.TemporaryFile(dir=existing):
+        return folder
 
 
 def write_json(path: Path, record: object) -> Path:
     """Write a JSON file atomically; NumPy's numbers and arrays are accepted, NaN is not."""
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=_of_numpy)
+    text = json.dumps(
+        record, indent=2, ensure_ascii=False, allow_nan=False, default=lambda value: value.tolist()
+    )
     return write_text(path, text + "\n")
 
 
@@ -89,12 +64,6 @@ def json_or_none(path: Path) -> object | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _of_numpy(value: object) -> object:
-    if not hasattr(value, "tolist"):
-        raise TypeError(f"JSON cannot hold {shown(value)}")
-    return value.tolist()
 
 
 def records(table: pd.DataFrame) -> list[dict[str, object]]:

@@ -1,8 +1,6 @@
 """A job's folder: its marker, its lock, resuming."""
 
-import errno
 import multiprocessing
-import os
 
 import pytest
 
@@ -34,7 +32,7 @@ def test_interrupted_work_resumes_with_what_it_left(tmp_path):
 
 def test_work_that_wrote_nothing_leaves_no_folder_of_its_own(tmp_path):
     (tmp_path / "empty").mkdir()
-    for name in ("empty", "new", "one/in/another"):
+    for name in ("empty", "new"):
         with pytest.raises(OSError, match="no model"), job(tmp_path / name, SETTINGS):
             raise OSError("no model")
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
@@ -48,7 +46,7 @@ def test_a_folder_without_the_marker_is_refused_and_unchanged(tmp_path, replaces
     with pytest.raises(FileExistsError, match="no marker"), refused:
         pytest.fail("the work began")
     assert {path.name for path in tmp_path.rglob("*")} == {"model", "mine.txt"}
-    with pytest.raises(OSError, match="is a file"), job(in_file, SETTINGS):
+    with pytest.raises(OSError, match=r"mine\.txt"), job(in_file, SETTINGS):
         pytest.fail("the work began")
 
 
@@ -59,7 +57,7 @@ def test_a_link_to_a_folder_is_followed_and_a_broken_one_refused(tmp_path):
     with job(tmp_path / "to disk", SETTINGS) as work:
         work.finish({})
     assert (tmp_path / "to disk").is_symlink() and (tmp_path / "disk" / MARKER).is_file()
-    with pytest.raises(OSError, match="to gone cannot be a folder"), job(tmp_path / "to gone", {}):
+    with pytest.raises(OSError, match="to gone"), job(tmp_path / "to gone", {}):
         pytest.fail("the work began")
 
 
@@ -106,19 +104,3 @@ def test_a_killed_process_frees_its_folder(tmp_path):
     other.kill()
     with job(tmp_path, SETTINGS, wait=True) as work:
         assert work.record is None
-
-
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_without_file_locks_a_marker_file_keeps_others_out(tmp_path, monkeypatch, capsys, code):
-    """As on some network disks."""
-    fcntl = pytest.importorskip("fcntl", reason="Windows has no flock")
-
-    def flock(*_):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    for _ in range(2):
-        with job(tmp_path, SETTINGS):
-            assert str(tmp_path) in capsys.readouterr().out
-            with pytest.raises(FileExistsError, match="another"), job(tmp_path, SETTINGS):
-                pytest.fail("the work began")
