@@ -47,18 +47,13 @@ def pick_threads() -> int:
     """Return the number of threads: MICSE_THREADS, else OMP_NUM_THREADS, else `allowed_cores()`.
 
     Raises:
-        ValueError: `MICSE_THREADS` is not a whole number from 1.
+        ValueError: the variable is not a whole number from 1.
     """
-    if chosen := setting("MICSE_THREADS"):
-        if not chosen.isdecimal() or int(chosen) < 1:
-            raise ValueError(f"MICSE_THREADS must be a whole number from 1, got {chosen!r}")
-        return int(chosen)
-    return _omp_threads() or allowed_cores()
-
-
-def _omp_threads() -> int:
-    number = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # then: of nested loops
-    return int(number) if number.isdecimal() else 0
+    omp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # then: of nested loops
+    chosen = setting("MICSE_THREADS") or omp or str(allowed_cores())
+    if not chosen.isdecimal() or int(chosen) < 1:
+        raise ValueError(f"MICSE_THREADS must be a whole number from 1, got {chosen!r}")
+    return int(chosen)
 
 
 @functools.cache

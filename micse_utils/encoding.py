@@ -4,6 +4,7 @@ import contextlib
 import copy
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from micse_utils.device import pick_dtype
 from micse_utils.engine import Snapshot
-from micse_utils.settings import check_sequence, check_text, repaired, shown
+from micse_utils.settings import check_sequence, check_texts, repaired, shown
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
 """Tokens of one batch, padding included, by device: enough to keep it busy, and on a CPU few
@@ -27,12 +28,7 @@ enough to stay in its caches."""
 WINDOW = 4096  # texts that are sorted by length together, and held at a time besides the result
 LONGEST = 128  # tokens kept of a text by default
 FEW = 64  # texts up to which a copy in another number format costs more than it saves
-UNKNOWN = (
-    "are mostly unknown to the tokeniser, and get nearly the same vector; for other languages try "
-    "a multilingual model, such as sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
-)
-FROM_PADDING = "camembert data2vec-text longformer mpnet roberta roberta-prelayernorm xlm-roberta"
-"""Architectures that count the positions of their tokens from that of the padding."""
+UNKNOWN = "are mostly unknown to the tokeniser; for other languages take a multilingual model"
 _TRAINING = threading.RLock()
 """Held while a model in training is in evaluation mode for a call."""
 
@@ -52,20 +48,17 @@ def encode(
     may hang in its own: start processes with `multiprocessing.get_context("spawn")`.
 
     Args:
-        model: a `SentenceTransformer` that begins with a transformer. One in training is in
-            evaluation mode during the call. Its `default_prompt_name` names the prompt put before
-            each text, if any.
+        model: a `SentenceTransformer` that begins with a transformer; in evaluation mode during the
+            call. One with a default prompt is refused.
         texts: n strings, from a list or from any iterable. One without a length is read a window of
-            4,096 at a time, within which equal texts are encoded once. A lone surrogate is read as
-            U+FFFD. A warning counts the texts that are empty, that are mostly unknown to the
-            tokeniser, or that hold control tokens such as [SEP].
+            4,096 at a time. A lone surrogate is read as U+FFFD. A warning counts the texts that are
+            empty or mostly unknown to the tokeniser.
         max_length: tokens kept of each text, special tokens included, by default 128 or the
             model's limit; a warning counts the texts that were cut.
         dtype: number format of the forward pass; by default the model's own for a list of up to 64
-            texts, else `pick_dtype` of its device. For a different one than the model's own, its
-            transformer is copied for this call.
-        out: array [n, d] to write into, of any float type, such as a `numpy.memmap` for more
-            embeddings than fit in memory.
+            texts, else `pick_dtype` of its device, for which the transformer is copied.
+        out: array [n, d] of floats to write into, such as a `numpy.memmap` for more embeddings than
+            fit in memory.
         progress: show a bar once it takes longer than a second.
 
     Returns:
@@ -74,20 +67,13 @@ def encode(
 
     Raises:
         ValueError: no texts, a text without a single token, `max_length` out of the model's range,
-            `out` of the wrong shape, or a model that gives NaN or infinity, or cannot be converted
-            to `dtype`.
-        TypeError: an argument of a wrong type, such as a text that is not a string.
+            `out` of the wrong length, or a model that gives NaN or infinity.
+        TypeError: a text that is not a string, or an `out` that is not of floats.
     """
-    if not isinstance(model, SentenceTransformer):
-        raise TypeError(f"model must be a SentenceTransformer (see load_model), got {shown(model)}")
-    if model.device.type == "meta":
-        raise ValueError("the model's weights are not in memory (device meta); load it again")
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise TypeError(f"dtype must be a number format such as torch.float32, got {shown(dtype)}")
-    if out is not None and getattr(getattr(out, "dtype", None), "kind", None) != "f":
-        raise TypeError(f"out must be an array of floats, got {shown(out)}")
     check_sequence("texts", texts)
     total = len(texts) if isinstance(texts, Sized) else None
+    if out is not None and not np.issubdtype(out.dtype, np.floating):
+        raise TypeError(f"out must be an array of floats, got {out.dtype}")
     if out is not None and total not in (None, len(out)):
         raise ValueError(f"out has {len(out)} rows for {total} texts")
     tokenise = Tokeniser(model, pick_length(model, max_length))
@@ -103,20 +89,17 @@ def encode(
         transformer = _in_format(model, dtype or (own if few else pick_dtype(model.device)))
         for window, features in windows:
             vectors = _encode_window(model, transformer, features, few)
-            if not (finite := np.isfinite(vectors).all(axis=1)).all():
+            if not np.isfinite(vectors).all():
                 raise ValueError(
-                    f"the model gives NaN or infinity for "
-                    f"texts[{window.rows[~finite[window.which]].min()}]; "
-                    "its weights are damaged, or too large for this number format"
+                    "the model gives NaN or infinity; its weights are damaged, or too large for "
+                    "this number format"
                 )
             vectors = vectors[window.which]
             seen += len(vectors)
             if out is None:
                 pieces.append((window.rows, vectors))
-            elif seen <= len(out) and out.shape[1:] == vectors.shape[1:]:
-                out[window.rows] = vectors
             else:
-                raise ValueError(f"out has shape {out.shape} for texts of shape {vectors.shape}")
+                out[window.rows] = vectors
             bar.update(len(vectors))
     if not seen:
         raise ValueError("no texts to encode")
@@ -137,10 +120,7 @@ def token_limit(model: SentenceTransformer) -> int:
     if not isinstance(model[0], Transformer):
         kind = type(model[0]).__name__
         raise TypeError(f"model must begin with a transformer, got {kind}; use its own encode()")
-    config = model.transformers_model.config
-    positions = getattr(config, "max_position_embeddings", None) or 512
-    if config.model_type in FROM_PADDING.split():
-        positions -= config.pad_token_id + 1
+    positions = getattr(model.transformers_model.config, "max_position_embeddings", None) or 512
     return min(model.get_max_seq_length() or positions, positions)
 
 
@@ -167,9 +147,7 @@ def windows_of(texts: Iterable[str]) -> Iterator[Window]:
     """Yield the distinct texts, `WINDOW` at a time, as strings that the tokeniser accepts."""
     source, seen = iter(texts), 0
     size = None if isinstance(texts, Sized) else WINDOW
-    while group := list(islice(source, size)):
-        for position, text in enumerate(group, start=seen):
-            check_text("texts", position, text)
+    while group := check_texts("texts", islice(source, size), seen):
         numbers = {text: number for number, text in enumerate(dict.fromkeys(group))}
         which = np.array([numbers[text] for text in group])
         order, distinct = np.argsort(which, kind="stable"), list(numbers)
@@ -199,19 +177,10 @@ def _evaluating(model: SentenceTransformer) -> Iterator[None]:
 
 def _in_format(model: SentenceTransformer, dtype: torch.dtype) -> Transformer:
     """Return the model's transformer itself, or for a different number format a copy."""
-    own = model.transformers_model.dtype
-    if dtype == own:
+    if dtype == model.transformers_model.dtype:
         return model[0]
-    try:
-        processor = model[0].processor
-        transformer = copy.deepcopy(model[0], {id(processor): processor}).to(dtype)
-        transformer(model.preprocess(["a"]).to(model.device))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"this model cannot run in {dtype} ({reason}); give dtype={own}"
-        ) from error
-    return transformer
+    processor = model[0].processor
+    return copy.deepcopy(model[0], {id(processor): processor}).to(dtype)
 
 
 class Tokeniser:
@@ -221,97 +190,76 @@ class Tokeniser:
 
     def __init__(self, model: SentenceTransformer, max_length: int) -> None:
         self.max_length = max_length
-        self.prompt = (model.prompts | {None: ""})[model.default_prompt_name]
-        # For poolings that exclude the prompt.
-        prompted = model.preprocess(["text"], prompt=self.prompt) if self.prompt else {}
-        self.extra = {k: v for k, v in prompted.items() if k == "prompt_length"}
+        if model.default_prompt_name:
+            raise ValueError(
+                "this model puts a prompt before each text, which encode does not: set its "
+                "default_prompt_name to None, and put the prompt into the texts"
+            )
         self.tokenizer = model.tokenizer
         self.added = self.tokenizer.num_special_tokens_to_add()
         self.lower = model[0].do_lower_case
-        self.empty = self.unknown = self.control = self.cut = 0
+        self.empty = self.unknown = self.cut = 0
 
-    def __call__(self, window: Window) -> tuple[Window, dict[str, list[Tensor] | int]]:
+    def __call__(self, window: Window) -> tuple[Window, dict[str, list[Tensor]]]:
         """Return a window with its features: a tensor [tokens] for each text."""
-        texts = window.texts
-        if self.prompt:
-            texts = [self.prompt + text for text in texts]
-        if self.lower:
-            texts = [text.lower() for text in texts]
+        texts = [text.lower() for text in window.texts] if self.lower else window.texts
         with self.lock:
             tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length)
-            if tokens.encodings:
-                cut = [bool(encoding.overflowing) for encoding in tokens.encodings]
-            else:  # a tokeniser without a fast version
-                cut = [self._is_cut(*pair) for pair in zip(texts, tokens["input_ids"], strict=True)]
+            cut = [bool(encoding.overflowing) for encoding in tokens.encodings or []]
         lengths = np.array([len(ids) for ids in tokens["input_ids"]])
         if not lengths.all():  # not with [CLS] or </s>, which most tokenisers add
-            row = window.rows[window.which == lengths.argmin()].min()
-            raise ValueError(f"texts[{row}] is empty to this model; leave such texts out")
+            raise ValueError("a text is empty to this model; leave such texts out")
+        if not cut:  # a slow tokeniser does not say; a text of just that length counts, too
+            cut = lengths >= self.max_length
         flat = {name: np.concatenate(values) for name, values in tokens.items()}
         times = np.bincount(window.which, minlength=len(texts))
         self.cut += int(times @ cut)
         self._count(flat["input_ids"], lengths, times)
         features = {name: torch.from_numpy(v).split(lengths.tolist()) for name, v in flat.items()}
-        return window, features | self.extra
-
-    def _is_cut(self, text: str, ids: list[int]) -> bool:
-        full = len(ids) >= self.max_length
-        return full and len(self.tokenizer(text, verbose=False)["input_ids"]) > self.max_length
+        return window, features
 
     def _count(self, ids: np.ndarray, lengths: np.ndarray, times: np.ndarray) -> None:
-        tokenizer, starts = self.tokenizer, np.cumsum(lengths) - lengths
-        unknown = ids == tokenizer.unk_token_id
-        control = np.isin(ids, tokenizer.all_special_ids) & ~unknown
-        controls = np.add.reduceat(control, starts, dtype=int)
-        unknowns = np.add.reduceat(unknown, starts, dtype=int)
-        self.empty += int(times @ (lengths == self.added))
-        self.unknown += int(times @ ((lengths > controls) & (2 * unknowns > lengths - controls)))
-        self.control += int(times @ (controls > self.added))
+        words, starts = lengths - self.added, np.cumsum(lengths) - lengths
+        unknown = np.add.reduceat(ids == self.tokenizer.unk_token_id, starts, dtype=int)
+        self.empty += int(times @ (words == 0))
+        self.unknown += int(times @ (2 * unknown > words))
 
     def reports(self, kind: str, total: int, more: Mapping[str, int]) -> list[str]:
         """Return a sentence for each count of texts that are not encoded as users may expect."""
-        counts = {
-            **more,
-            UNKNOWN: self.unknown,
-            "hold control tokens such as [SEP] or [MASK], which act as such": self.control,
-            f"are longer than max_length={self.max_length} tokens and were cut": self.cut,
-        }
+        cut = f"are longer than max_length={self.max_length} tokens and were cut"
+        counts = {**more, UNKNOWN: self.unknown, cut: self.cut}
         return [f"{count} of {total} {kind} {what}" for what, count in counts.items() if count]
 
 
 def _prefetch(function: Callable, items: Iterable) -> Iterator:
     """Map, working one item ahead in a thread, so that tokenising costs no extra time."""
+    pending = deque()
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = None
         for item in items:
-            following = pool.submit(function, item)
-            if pending is not None:
-                yield pending.result()
-            pending = following
-        if pending is not None:
-            yield pending.result()
+            pending.append(pool.submit(function, item))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        yield from (future.result() for future in pending)
 
 
 def _encode_window(
     model: SentenceTransformer,
     transformer: Transformer,
-    features: dict[str, list[Tensor] | int],
+    features: dict[str, list[Tensor]],
     few: bool,
 ) -> np.ndarray:
     """Embed the texts of one window: float32, [texts, d]."""
     lengths = np.array([len(ids) for ids in features["input_ids"]])
     filler = {"input_ids": model.tokenizer.pad_token_id or 0}
 
-    def padded(rows: np.ndarray) -> dict[str, Tensor | int]:
+    def padded(rows: np.ndarray) -> dict[str, Tensor]:
         # On the right whatever the tokeniser does: on the left, some models count it.
-        return {
-            name: values
-            if isinstance(values, int)
-            else pad_sequence(
-                [values[row] for row in rows], batch_first=True, padding_value=filler.get(name, 0)
-            ).to(model.device, non_blocking=True)
-            for name, values in features.items()
-        }
+        batch = {}
+        for name, values in features.items():
+            some, value = [values[row] for row in rows], filler.get(name, 0)
+            tensor = pad_sequence(some, batch_first=True, padding_value=value)
+            batch[name] = tensor.to(model.device, non_blocking=True)
+        return batch
 
     order = list(_batches(lengths, TOKEN_BUDGET.get(model.device.type, 8192)))
     if isinstance(transformer.model, Snapshot) and not few:

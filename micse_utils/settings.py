@@ -10,7 +10,7 @@ import math
 import os
 import reprlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
@@ -22,21 +22,15 @@ KIT_DATA = next(p for p in (_HERE / "data", _HERE.parent / "data") if p.is_dir()
 BUNDLE = _HERE.parent / "bundle"
 """Where `make bundle`'s archive is unpacked to: wheels, weights and texts for no network."""
 
-VARIABLES = {
-    "MICSE_DATA": "folder with your own model and data, asked before the hub",
-    "MICSE_SENTEVAL": "SentEval's folder, or a part of it, asked before the hub",
-    "MICSE_CACHE": "folder that keeps what the kit fetched (default: the user's cache folder)",
-    "MICSE_DEVICE": "device to compute on: cpu, cuda, cuda:1, mps (default: the best there is)",
-    "MICSE_ENGINE": "what runs a model: torch (default), openvino, or auto, for encoding on a CPU",
-    "MICSE_STATIC": "set it to anything: figures in place of sliders, for a page nobody can move",
-    "MICSE_THREADS": "threads to compute with (default: OMP_NUM_THREADS, or the cores allowed)",
-}
+VARIABLES = (
+    "MICSE_DATA", "MICSE_SENTEVAL", "MICSE_CACHE", "MICSE_DEVICE", "MICSE_ENGINE", "MICSE_STATIC",
+    "MICSE_THREADS",
+)  # fmt: skip
+"""docs/your-own-data.md says what each one means."""
 
 
 def setting(name: str) -> str | None:
     """Return the value of one of `VARIABLES`, or None if it is unset or empty."""
-    if name not in VARIABLES:
-        raise KeyError(f"{name} is not a setting of the kit; there are {', '.join(VARIABLES)}")
     return os.environ.get(name) or None
 
 
@@ -57,8 +51,7 @@ def folder_setting(name: str) -> Path | None:
     Raises:
         NotADirectoryError: it names something that is not a folder.
     """
-    chosen = setting(name)
-    if chosen is None:
+    if (chosen := setting(name)) is None:
         return None
     if (folder := folder_at(chosen)) is None:
         raise NotADirectoryError(
@@ -69,10 +62,7 @@ def folder_setting(name: str) -> Path | None:
 
 def expanded(place: str | Path) -> Path:
     """Expand `~` in a path; leave it if there is no such home."""
-    try:
-        return Path(place).expanduser()
-    except (RuntimeError, ValueError):
-        return Path(place)
+    return Path(os.path.expanduser(place))  # noqa: PTH111  Path's own fails if there is none
 
 
 def folder_at(place: str | Path) -> Path | None:
@@ -93,46 +83,39 @@ def process() -> tuple[int, int]:
 
 
 SYSTEM = Path("/")
-LIMITS = {
-    "cpu": ("CPU_LIMIT", ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]),
-    "memory": ("MEM_LIMIT", ["memory.max"], ["memory.limit_in_bytes"]),
-}
-"""Of each controller: JupyterHub's variable, and files of control groups in versions 2 and 1."""
+LIMITS = {"cpu": ("CPU_LIMIT", "cpu.max"), "memory": ("MEM_LIMIT", "memory.max")}
+"""Of each controller: JupyterHub's variable, and the file of a control group."""
 
 
 def limit(controller: str) -> float:
     """Return how many CPU cores ("cpu") or bytes ("memory") this process may use, or infinity.
 
-    The least that JupyterHub and the nested control groups around this process (of a container,
-    systemd or Slurm) allow.
+    The least that JupyterHub and the nested control groups (version 2) around this process, of a
+    container, systemd or Slurm, allow.
     """
-    variable, *files = LIMITS[controller]
+    variable, file = LIMITS[controller]
     texts = [os.environ.get(variable, "")]
-    with suppress(OSError):  # not Linux
-        for line in (SYSTEM / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            top = SYSTEM / "sys/fs/cgroup" / (controller if controllers else "")
-            group = top / path.strip("/")
-            if not controllers or controller in controllers.split(","):
-                for folder in {group, *group.parents} - {*top.parents}:
-                    for names in files:
-                        with suppress(OSError):
-                            texts.append(" ".join((folder / n).read_text() for n in names))
+    with suppress(OSError, StopIteration):  # not Linux, or groups of version 1 only
+        lines = (SYSTEM / "proc/self/cgroup").read_text().splitlines()
+        group = next(line[3:] for line in lines if line.startswith("0::"))
+        folder = SYSTEM / "sys/fs/cgroup"
+        for name in ("", *group.strip("/").split("/")):
+            folder /= name
+            with suppress(OSError):  # a container may show its group by its name outside
+                texts.append((folder / file).read_text())
     found = [math.inf]
     for text in texts:
         with suppress(ValueError):  # such as "max"
             amount, *period = map(float, text.split())
             found.append(amount / period[0] if period else amount)
-    return min(number for number in found if number > 0)  # -1: no limit
+    return min(number for number in found if number > 0)
 
 
 def settle_console() -> None:
     """Let `print` work on any console: escape characters that it cannot show."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # such as under pythonw
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-        elif hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 LONGEST = 300  # characters of a value in a message
@@ -140,8 +123,7 @@ LONGEST = 300  # characters of a value in a message
 
 def whole(name: str, value: object, least: int = 0) -> int:
     """Return `value`; raise ValueError if it is not a whole number from `least`."""
-    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_whole or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number from {least}, got {shown(value)}")
     return int(value)
 
@@ -153,29 +135,23 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def check_texts(name: str, texts: object) -> list[str]:
-    """Return the texts as a list; raise TypeError if they are not a sequence of strings."""
+def check_texts(name: str, texts: Iterable[str], first: int = 0) -> list[str]:
+    """Return the texts as a list; raise TypeError, with its position, for one that is no string.
+
+    Positions are counted from `first`.
+    """
     check_sequence(name, texts)
     texts = list(texts)
-    for position, text in enumerate(texts):
-        check_text(name, position, text)
+    for position, text in enumerate(texts, start=first):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{position}] must be a string, got {shown(text)}")
     return texts
 
 
 def check_sequence(name: str, texts: object) -> None:
-    """Raise TypeError unless `texts` is an ordered sequence; its items are not read."""
-    if isinstance(texts, str):
-        raise TypeError(f"{name} must be a list of strings, got one string; give [text]")
-    unordered = isinstance(texts, (Mapping, set, frozenset)) or hasattr(texts, "columns")
-    if unordered or not isinstance(texts, Iterable):
+    """Raise TypeError if `texts` is one string, or has no order, or is a table."""
+    if isinstance(texts, (str, Mapping, Set)) or hasattr(texts, "columns"):
         raise TypeError(f"{name} must be a sequence of strings, got a {type(texts).__name__}")
-
-
-def check_text(name: str, position: int, text: object) -> None:
-    """Raise TypeError, with the position, if the text is not a string."""
-    if not isinstance(text, str):
-        kind = type(text).__name__
-        raise TypeError(f"{name}[{position}] must be a string, got {shown(text)} ({kind})")
 
 
 def repaired(text: str) -> str:

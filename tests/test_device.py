@@ -80,7 +80,6 @@ def groups(root, line, files):
         (root / name).write_text(f"{text}\n", encoding="utf-8")
 
 
-OLD = "sys/fs/cgroup/cpu/user.slice"
 QUOTAS = {
     "a container's, under its name outside": (
         "0::/docker/0a1b",
@@ -94,11 +93,6 @@ QUOTAS = {
             "sys/fs/cgroup/user.slice/me.scope/cpu.max": "max 100000",
         },
         2,
-    ),
-    "one of version 1": (
-        "4:memory:/\n3:cpu,cpuacct:/user.slice/job\n0::/",
-        {f"{OLD}/cpu.cfs_quota_us": "400000", f"{OLD}/cpu.cfs_period_us": "100000"},
-        4,
     ),
 }
 
@@ -123,6 +117,7 @@ def test_the_least_limit_of_memory_is_found(large, tmp_path):
     [
         ({"CPU_LIMIT": "0.5"}, 1),
         ({"CPU_LIMIT": "none"}, 16),
+        ({"CPU_LIMIT": "2", "OMP_NUM_THREADS": "6,2"}, 6),
         ({"CPU_LIMIT": "2", "OMP_NUM_THREADS": "6,2", "MICSE_THREADS": "24"}, 24),
     ],
 )

