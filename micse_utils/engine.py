@@ -38,10 +38,7 @@ TRIED = (["one"], ["a few words", "word " * 300, ""])
 class Snapshot(nn.Module):
     """A compiled transformer, where a sentence-transformers module has its Hugging Face model.
 
-    Attributes:
-        file: the converted model.
-        config: of the transformer that was converted.
-        dtype: number format that it computes in; it returns float32.
+    It computes in the number format `dtype`, and returns float32.
     """
 
     def __init__(self, file: Path, config: PretrainedConfig, dtype: torch.dtype) -> None:
@@ -98,10 +95,7 @@ class Snapshot(nn.Module):
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> "Snapshot":
         """Follow `.to()` to a different number format, and refuse the rest."""
-        try:
-            like = function(torch.empty(0, dtype=self.dtype))
-        except (RuntimeError, AssertionError):  # a device that is not here
-            self._refuse()
+        like = function(torch.empty(0, dtype=self.dtype))
         if like.device != self.device or like.dtype not in FORMATS:
             self._refuse()
         if like.dtype != self.dtype:
@@ -121,11 +115,8 @@ class Snapshot(nn.Module):
 def use_snapshot(module: Transformer, sha256: str) -> str:
     """Replace a module's transformer by a snapshot of it; return OpenVINO's name and version.
 
-    It is converted once, and kept in the cache under all that decides the result.
-
-    Args:
-        module: the first of a model, in float32 on a CPU, as loaded.
-        sha256: of the weights.
+    It is converted once, and kept in the cache under all that decides the result, such as the
+    SHA-256 of the weights. The module is the first of a model, in float32 on a CPU, as loaded.
 
     Raises:
         ValueError: OpenVINO is not installed or cannot convert this model; the cache is unusable.
@@ -145,10 +136,8 @@ def use_snapshot(module: Transformer, sha256: str) -> str:
         try:
             graph = _convert(module, openvino)
         except Exception as error:  # OpenVINO has many classes for this
-            reason = str(error).strip().split("\n")[0]
-            raise ValueError(
-                f"OpenVINO cannot convert a {model.config.model_type} model ({reason})"
-            ) from error
+            kind, reason = model.config.model_type, str(error).strip().split("\n")[0]
+            raise ValueError(f"OpenVINO cannot convert a {kind} model ({reason})") from error
         with cache_job(folder, ValueError) as work:
             if not _intact(files):  # another process may have been faster
                 for file in files:  # not overwritten, as another process may be reading it
@@ -204,7 +193,5 @@ def _openvino() -> ModuleType:
     try:
         import openvino
     except ImportError as error:
-        raise ValueError(
-            "OpenVINO is not installed here; install the extra: pip install -e '.[fast]'"
-        ) from error
+        raise ValueError("OpenVINO is not installed: pip install -e '.[fast]'") from error
     return openvino

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,14 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers.utils import logging as transformers_logging
 
 from micse_utils.device import pick_device, use_threads
 from micse_utils.encoding import token_limit
-from micse_utils.engine import ENGINES, SNAPSHOT, Snapshot, use_snapshot
+from micse_utils.engine import ENGINES, use_snapshot
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import folder_at, setting, shown
 from micse_utils.sources import hub
@@ -40,11 +38,6 @@ CONFIGURATION = [
 WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]  # in order of preference
 CONFIGURED = [["config.json"], ["modules.json"]]
 PLACES = ["", "model"]  # in a folder, for a model
-DAMAGE = (
-    ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, ImportError,
-    SafetensorError,
-)  # fmt: skip
-"""What the libraries raise of a damaged folder."""
 
 
 @torch.inference_mode(False)  # or it could not be trained, nor encode
@@ -57,10 +50,7 @@ def load_model(
     device: torch.device | str | None = None,
     engine: str | None = None,
 ) -> SentenceTransformer:
-    """Load a sentence encoder in float32, in evaluation mode.
-
-    Weights in float16 or bfloat16 become float32, because training in half precision loses ten
-    points.
+    """Load a sentence encoder in evaluation mode, and in float32, as half precision trains badly.
 
     Args:
         name: `auto` (a folder's own model, miCSE from the hub, or the packaged all-MiniLM-L6-v2),
@@ -83,15 +73,12 @@ def load_model(
         The model, with the attribute `provenance`, a `Provenance`.
 
     Raises:
-        ValueError: an unknown source, folder or pooling; a folder that asks to run its own code;
-            weights that are quantised, or hold NaN, or of a different architecture; a tokenizer
-            that is missing or of a different model; an engine that cannot run it here.
+        ValueError: an unknown source, folder or pooling; a folder that is damaged, quantised or
+            asks to run its own code; an engine that cannot run it here.
         HubError, FetchError: the hub, or the package index, does not have it.
     """
     use_threads()
-    if not isinstance(name, (str, Path)):
-        raise TypeError(f"name must be the name of a model or a folder, got {shown(name)}")
-    if pooling is not None and pooling not in Pooling.POOLING_MODES:
+    if pooling not in (None, *Pooling.POOLING_MODES):
         modes = ", ".join(Pooling.POOLING_MODES)
         raise ValueError(f"pooling must be one of {modes}, got {shown(pooling)}")
     engine = engine or (name != "start" and setting("MICSE_ENGINE")) or "torch"
@@ -108,11 +95,9 @@ def load_model(
         own = place.parent.name if place.name == "model" else place.name
         origin = replace(origin, name=own, origin=own)
     with quiet():
-        model = _read(folder, origin, pooling)
-        module = _pooling_module(model)
-        origin = replace(
-            origin, sha256=sha256_of(_weights(folder)), pooling=module and module.pooling_mode
-        )
+        model = _read(folder, origin.name, pooling)
+        mode = next((m.pooling_mode for m in model if isinstance(m, Pooling)), None)
+        origin = replace(origin, sha256=sha256_of(_weights(folder)), pooling=mode)
         model.provenance = _start_engine(model, engine, device, origin)
         model.to(device)
     if not folder_at(name):
@@ -126,15 +111,13 @@ def _start_engine(
     """Let an engine other than PyTorch run the model; return the provenance that names it."""
     if engine == "torch" or (engine == "auto" and device.type != "cpu"):
         return origin
+    if device.type != "cpu":
+        raise ValueError(f"engine='openvino' runs on a CPU, not on {device}")
     try:
-        if device.type != "cpu":
-            raise ValueError(f"it runs on a CPU, not on {device}")
         return replace(origin, engine=use_snapshot(model[0], origin.sha256))
     except ValueError as error:
         if engine == "openvino":
-            raise ValueError(
-                f"{origin.name} cannot run with engine='openvino': {error}; use engine='torch'"
-            ) from error
+            raise
         print(f"note: {origin.name} runs in PyTorch: {error}")
         return origin
 
@@ -156,20 +139,17 @@ def _need(name: str | Path) -> Need:
 def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransformer:
     """Cut a BERT, RoBERTa or DistilBERT encoder down to its first layers, in place.
 
-    That gives a rawer start to train from: its vectors were never meant as embeddings.
-
-    Raises:
-        ValueError: a different architecture, or fewer layers.
+    That gives a rawer start to train from: its vectors were never meant as embeddings. Raises
+    ValueError for a different architecture, a snapshot (engine="openvino"), or fewer layers.
     """
     transformer = model.transformers_model
-    if isinstance(transformer, Snapshot):
-        raise ValueError(SNAPSHOT)
     stack = getattr(transformer, "encoder", None) or getattr(transformer, "transformer", None)
     if not hasattr(stack, "layer"):
-        raise ValueError(f"cannot cut a {transformer.config.model_type} model: unknown layers")
+        kind = f"{type(transformer).__name__} of a {transformer.config.model_type} model"
+        raise ValueError(f"cannot cut the {kind}: unknown layers")
     depth = len(stack.layer)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= depth:
-        raise ValueError(f"layers must be from 1 to {depth} for this model, got {count!r}")
+    if not 1 <= count <= depth:
+        raise ValueError(f"layers must be from 1 to {depth} for this model, got {count}")
     stack.layer = stack.layer[:count]
     transformer.config.num_hidden_layers = count
     if hasattr(model, "provenance") and count < depth:
@@ -195,10 +175,7 @@ def _transformer(folder: Path) -> Path:
     file = folder / "modules.json"
     if not file.is_file():
         return folder
-    try:
-        return folder / json.loads(file.read_text(encoding="utf-8"))[0]["path"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{file} is damaged: it must list the modules of the model") from error
+    return folder / json.loads(file.read_text(encoding="utf-8"))[0]["path"]
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -211,62 +188,44 @@ def _weights(folder: Path) -> list[Path]:
     return files if any(file.parent == modules[0] for file in files) else []
 
 
-def _read(folder: Path, origin: Provenance, pooling: str | None) -> SentenceTransformer:
+def _read(folder: Path, name: str, pooling: str | None) -> SentenceTransformer:
     """Load the modules in a folder, in float32, and check them."""
-    if not _weights(folder):
-        raise ValueError(f"{folder} holds no weights ({' or '.join(WEIGHTS)})")
     try:
+        if not _weights(folder):
+            raise ValueError(f"it holds no weights ({' or '.join(WEIGHTS)})")
         _check_configuration(_transformer(folder))
-        model = _modules(folder, origin.name, pooling).float().eval()
+        model = _modules(folder, name, pooling).float().eval()
         _check(model, folder)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"the .bin file in {folder} holds more than weights, perhaps code, and was not loaded; "
-            "use the model in the safetensors format"
-        ) from error
-    except DAMAGE as error:
+        return model
+    except Exception as error:  # of a damaged folder, the libraries raise many classes
         reason = str(error).strip().split("\n")[0]
-        if origin.source == "hub":  # its client does not check what is in the cache
-            reason += f"; if its cached copy is damaged, delete {folder.parents[1]} and try again"
         raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {reason}") from error
-    return model
 
 
 def _check_configuration(folder: Path) -> None:
     """Refuse a model that asks for code of its own, or whose weights are quantised."""
-    for name in ("config.json", "tokenizer_config.json"):
-        file = folder / name
+    for file in (folder / "config.json", folder / "tokenizer_config.json"):
         config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if "auto_map" in config:
-            raise ValueError(
-                f"{name} asks to run code of the model's own, which the kit never does; if you "
-                "trust it, load it by SentenceTransformer(..., trust_remote_code=True)"
-            )
+            raise ValueError(f"{file.name} asks to run code of the model's own; the kit never does")
         if "quantization_config" in config:
-            raise ValueError(
-                "its weights are quantised; use the model in float32 or half precision"
-            )
+            raise ValueError("its weights are quantised; use it in float32 or half precision")
 
 
 def _modules(folder: Path, name: str, pooling: str | None) -> SentenceTransformer:
-    if (folder / "modules.json").is_file():
-        model = SentenceTransformer(
-            str(folder), device="cpu", trust_remote_code=False, local_files_only=True
-        )
-        if pooling is not None and (module := _pooling_module(model)) is not None:
-            module.pooling_mode = pooling
-        return model
     here = {"trust_remote_code": False, "local_files_only": True}
+    if (folder / "modules.json").is_file():
+        model = SentenceTransformer(str(folder), device="cpu", **here)
+        for module in model:
+            if pooling is not None and isinstance(module, Pooling):
+                module.pooling_mode = pooling
+        return model
     transformer = Transformer(
         str(folder), model_kwargs={**here, "weights_only": True}, config_kwargs=here,
         processor_kwargs=here,
     )  # fmt: skip
     pooling = Pooling(transformer.get_embedding_dimension(), pooling or _trained_pooling(name))
     return SentenceTransformer(modules=[transformer, pooling], device="cpu")
-
-
-def _pooling_module(model: SentenceTransformer) -> Pooling | None:
-    return next((module for module in model if isinstance(module, Pooling)), None)
 
 
 def _trained_pooling(name: str) -> str:
@@ -291,19 +250,10 @@ def _check(model: SentenceTransformer, folder: Path) -> None:
     # The pooler may be random, because nothing uses it.
     if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
         raise ValueError(f"its weights lack {len(missing)} of the model, such as {min(missing)}")
-    for name, tensor in model.named_parameters():
-        if not tensor.is_floating_point() or tensor.is_meta:
-            raise ValueError(f"its weights are quantised, or not in memory, in {name}")
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(f"its weights hold NaN or infinity, in {name}")
-    vocabulary = model.tokenizer.get_vocab()
-    if vocabulary.keys() <= set(model.tokenizer.all_special_tokens):
-        raise ValueError("its tokenizer has no words; copy tokenizer.json or vocab.txt into it")
+    words = model.tokenizer.get_vocab()
     known = model.transformers_model.get_input_embeddings().num_embeddings
-    if max(vocabulary.values()) >= known:
-        size = max(vocabulary.values()) + 1
-        raise ValueError(f"its tokenizer is of a different model: {size} words, the model {known}")
+    if max(words.values()) >= known or words.keys() <= set(model.tokenizer.all_special_tokens):
+        raise ValueError("its tokenizer is missing or of a different model")
 
 
 @contextlib.contextmanager

@@ -12,15 +12,7 @@ from sentence_transformers.sentence_transformer.modules import (
     StaticEmbedding,
     Transformer,
 )
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    LongformerConfig,
-    MPNetConfig,
-    RobertaConfig,
-    T5Config,
-    T5EncoderModel,
-)
+from transformers import AutoModel, AutoTokenizer, T5Config, T5EncoderModel
 
 from micse_utils.encoding import encode
 from micse_utils.models import keep_first_layers, load_model
@@ -160,7 +152,7 @@ def test_only_the_first_layers_are_kept(tiny_bert):
         model.encode("the cat"), hidden.hidden_states[1][0, 0].detach().numpy(), atol=1e-5
     )
     assert model.provenance.name == "tiny-bert, first 1 of 2 layers"
-    for count in (0, 3, 1.0, True):
+    for count in (0, 3):
         with pytest.raises(ValueError, match="layers must be from 1 to"):
             keep_first_layers(load_model(tiny_bert, device="cpu"), count)
 
@@ -184,10 +176,9 @@ def edit(file, change):
     [
         (lambda w: {k: v for k, v in w.items() if "layer.1." not in k}, "lack 16 of the model"),
         (lambda w: {f"other.{k}": v for k, v in w.items()}, "lack .* of the model"),
-        (lambda w: {k: torch.full_like(v, torch.nan) for k, v in w.items()}, "hold NaN"),
     ],
 )
-def test_weights_that_leave_layers_random_or_are_nan_are_rejected(named, built, change, message):
+def test_weights_that_leave_layers_random_are_rejected(named, built, change, message):
     for folder in (named("miCSE"), built):
         edit(folder / "model.safetensors", change)
         with pytest.raises(ValueError, match=f"its weights {message}"):
@@ -216,7 +207,7 @@ def test_a_model_without_its_tokenizer_or_with_a_different_one_is_rejected(named
     with pytest.raises(ValueError, match="tokenizer"):
         load_model(folder)
     encoder.tokenizer.save_pretrained(folder)
-    with pytest.raises(ValueError, match="its tokenizer is of a different model"):
+    with pytest.raises(ValueError, match="its tokenizer is missing or of a different model"):
         load_model(folder)
 
 
@@ -232,27 +223,6 @@ def test_the_layout_of_older_sentence_transformers_is_read(built):
     (old / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     expected = encode(load_model(built), TEXTS, dtype=torch.float32)
     assert np.array_equal(encode(load_model(old), TEXTS, dtype=torch.float32), expected)
-
-
-@pytest.mark.parametrize(
-    ("kind", "more"),
-    [(RobertaConfig, {}), (MPNetConfig, {}), (LongformerConfig, {"attention_window": 8})],
-)
-def test_positions_that_count_from_the_padding_are_fewer_than_configured(
-    tiny_bert, tmp_path, kind, more
-):
-    config = kind(
-        vocab_size=120, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
-        intermediate_size=64, max_position_embeddings=66, pad_token_id=1, **more,
-    )  # fmt: skip
-    AutoModel.from_config(config).save_pretrained(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    tokenizer.model_max_length = 10**6
-    tokenizer.save_pretrained(tmp_path)
-    model = load_model(tmp_path, pooling="mean", device="cpu")
-    assert model.max_seq_length == 64
-    with pytest.warns(UserWarning, match="cut"):
-        assert np.isfinite(encode(model, ["the cat " * 100], max_length=64)).all()
 
 
 def test_a_folder_that_begins_with_no_transformer_is_refused(tiny_bert, tmp_path):

