@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
 from itertools import chain
@@ -19,16 +18,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from micse_utils import __version__
-from micse_utils.settings import folder_setting, process, setting, settle_console
+from micse_utils.settings import process, setting, settle_console
 from micse_utils.training import plan
 from micse_utils.training.config import METHODS, PRESETS, SELECTIONS, LowShotConfig
 
-EXAMPLES = {
-    "train": "micse train my-sentences.txt --output my-encoder --steps 100",
-    "score": "micse score all-MiniLM-L6-v2 --tasks sts",
-    "encode": "micse encode tweets.csv embeddings/ --column text",
-    "reproduce": "micse reproduce results/kit --starts centred whole --sizes 64 1000 --seeds 48-52",
-}
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
 """Errors whose message is for users; all others are bugs, with a traceback."""
 
@@ -65,26 +58,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"micse {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (run, add_arguments) in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=run.__doc__, description=run.__doc__, epilog=f"Example: {EXAMPLES[name]}"
-        )
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         command.set_defaults(run=run)
         add_arguments(command)
     return parser
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    """Return the argparse type of whole numbers from `least`."""
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text}")
-        return int(text)
-
-    return read
-
-
-_count, _size, _seed = _whole(1), _whole(LowShotConfig.batch_size), _whole(0)
+def _count(text: str) -> int:
+    """Read a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text}")
+    return int(text)
 
 
 # --- train
@@ -119,12 +103,11 @@ def train(options: argparse.Namespace) -> str | None:
     )  # fmt: skip
     if process()[0] > 0:
         return None
-    found_at = {"name": absolute(options.model), "source": absolute(options.source)}
-    if untouched.provenance.source in ("hub", "package"):
-        found_at |= {"source": untouched.provenance.source}
+    origin = untouched.provenance
+    source = absolute(options.source) if origin.source == "folder" else origin.source
     return report_training(
         options.output, untouched, start, trained.model, best_step=trained.best_step, dev=dev,
-        **found_at, revision=untouched.provenance.revision, sha256=untouched.provenance.sha256,
+        name=absolute(options.model), source=source, revision=origin.revision, sha256=origin.sha256,
     )  # fmt: skip
 
 
@@ -191,16 +174,14 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
     parser.add_argument("--pooling", help="cls or mean (default: the model's own)")
     parser.add_argument("--output", type=Path, help="folder (default: in results/senteval)")
-    parser.add_argument(
-        "--classifier", default="senteval",
-        help="of the transfer tasks: senteval (default, as in published figures) or logistic",
-    )  # fmt: skip
+    which = "of transfer tasks: senteval (default, as published) or logistic"
+    parser.add_argument("--classifier", default="senteval", help=which)
     parser.add_argument("--limit", type=_count, help="sentences of each transfer task")
-    parser.add_argument("--seed", type=_seed, default=0, help="of bootstrap and samples")
+    parser.add_argument("--seed", type=int, default=0, help="of bootstrap and samples")
     parser.add_argument("--fast", action="store_true", help="bfloat16, if the hardware has units")
 
 
-# --- encode, on Ray
+# --- encode
 
 
 SMALL = 20_000  # rows up to which starting Ray takes longer than it saves
@@ -208,7 +189,7 @@ SMALL = 20_000  # rows up to which starting Ray takes longer than it saves
 
 def encode(options: argparse.Namespace) -> str | None:
     """Write a table of any size with its embeddings beside it, a large one on Ray."""
-    from micse_utils.cluster import Recipe, connected, encode_files, shares
+    from micse_utils.cluster import Recipe, connected, encode_files
     from micse_utils.datasets.tables import open_source
     from micse_utils.encoding import WINDOW, pick_length
     from micse_utils.models import load_model
@@ -226,28 +207,17 @@ def encode(options: argparse.Namespace) -> str | None:
     if options.workers or options.address or source.rows > SMALL:
         del model  # the workers have their own
         with connected(options.address):
-            workers, cpus, gpus = shares(options.workers)
-            print(f"workers: {workers}, each with {cpus} CPU cores and {gpus} GPUs")
-            share = {"workers": workers, "cpus": cpus, "gpus": gpus}
-            done = encode_files(source, options.output, recipe, **share)
+            done = encode_files(source, options.output, recipe, workers=options.workers)
     else:
-        done = encode_files(source, options.output, recipe, model=model)
+        done = encode_files(source, options.output, recipe, model)
     lines = [
         f"model: {recipe.provenance}",
-        f"{done['rows']:,} rows are in {options.output}, {done['encoded']:,} of them encoded now",
-        f"without a text, and so without an embedding: {done['without text']:,}",
+        f"{source.rows:,} rows are in {options.output}, {done['encoded']:,} of them encoded now",
+        f"of these without a text, and so without an embedding: {done['without text']:,}",
     ]
-    if done["blocks with warnings"]:
-        lines.append(
-            f"{done['blocks with warnings']:,} of {done['blocks']:,} blocks had warnings, "
-            f"the first: {done['first warning']}"
-        )
+    if warned := done["blocks with warnings"]:
+        lines.append(f"{warned:,} blocks of {recipe.block_rows:,} rows had warnings, see above")
     return "\n".join(lines)
-
-
-def _ray_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")
-    parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
 
 
 def _encode_arguments(parser: argparse.ArgumentParser) -> None:
@@ -256,16 +226,14 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", default="text", help="the one with the texts (default: text)")
     parser.add_argument("--into", default="embedding", help="name of the new column")
     parser.add_argument("--model", default="auto", help="a name or folder, as for load_model")
-    engine = setting("MICSE_ENGINE") or "auto"
-    parser.add_argument(
-        "--engine", default=engine, choices=("auto", "torch", "openvino"),
-        help="default: auto, which is openvino on a CPU if it is installed and can run the model",
-    )  # fmt: skip
+    usual, which = setting("MICSE_ENGINE") or "auto", "torch, openvino, or auto: openvino on a CPU"
+    parser.add_argument("--engine", default=usual, help=f"{which} (default: {usual})")
     parser.add_argument("--half", action="store_true", help="float16 instead of float32")
     parser.add_argument("--max-length", type=_count, help="tokens kept of a text (default: 128)")
     parser.add_argument("--block-rows", type=_count, help="rows a crash costs (default: 4096)")
     parser.add_argument("--workers", type=_count, help="default: one a GPU, or one for 8 CPU cores")
-    _ray_arguments(parser)
+    parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")
+    parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
 
 
 # --- reproduce
@@ -276,7 +244,7 @@ def reproduce(options: argparse.Namespace) -> str | None:
     from micse_utils.evaluation.reported import REPORTED
     from micse_utils.job import job
     from micse_utils.results import output_folder, save_table
-    from micse_utils.training.experiment import Experiment, run_experiment
+    from micse_utils.training.experiment import Experiment, in_processes, run_experiment
     from micse_utils.training.report import search_table, write_report
     from micse_utils.training.starts import shared_settings
 
@@ -285,18 +253,24 @@ def reproduce(options: argparse.Namespace) -> str | None:
     sizes = options.sizes or (plan.PAPERS_SIZES if "bert" in starts and not quick else [64])
     seeds = sorted({*chain(*seeds)} if seeds else range(48, 50 if quick else 53))
     objectives = options.objectives or [*plan.OBJECTIVES][: 2 if quick else None]
-    source = options.source if options.source == "hub" else str(options.source.resolve())
     if options.search:
         runs, tasks = plan.search_runs(starts, objectives), ()
     else:
         steps, tasks = (plan.QUICK_STEPS, plan.QUICK_TASKS) if quick else (None, REPORTED)
-        runs = plan.chosen_runs(
-            starts, objectives, sizes, seeds, steps=steps, chosen=options.settings
-        )
+        table = {"steps": steps, "chosen": options.settings}
+        runs = plan.chosen_runs(starts, objectives, sizes, seeds, **table)
     folder = output_folder(options.folder).resolve()
-    settings = shared_settings(runs, source, tasks)
-    experiment = Experiment(folder / "runs", tuple(settings["tasks"]), source)
-    with job(folder, settings) as work, _mapper(options) as (each, at_a_time):
+    settings = shared_settings(runs, options.source, tasks)
+    experiment = Experiment(folder / "runs", tuple(settings["tasks"]), options.source)
+    each, at_a_time, connection = None, 1, contextlib.nullcontext()
+    if options.address:
+        from micse_utils.cluster import connected, on_ray
+
+        each, at_a_time = partial(on_ray, cpus=options.cpus, gpus=options.gpus), None
+        connection = connected(options.address)
+    elif options.workers > 1:
+        each, at_a_time = partial(in_processes, workers=options.workers), options.workers
+    with job(folder, settings) as work, connection:
         done = run_experiment(experiment, runs, each, at_a_time=at_a_time)
         if options.search:
             table = search_table(done)
@@ -309,66 +283,33 @@ def reproduce(options: argparse.Namespace) -> str | None:
     return f"{text}\n{len(done)} runs, {failed} diverged; results: {folder}"
 
 
-@contextlib.contextmanager
-def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable | None, int | None]]:
-    """Yield what carries out runs, and how many at a time (None: as many as a cluster takes)."""
-    from micse_utils.training.experiment import in_processes
-
-    if options.address:
-        from micse_utils.cluster import connected, on_ray
-
-        with connected(options.address):
-            room = {"cpus": options.cpus, "gpus": options.gpus}
-            folders = {name: folder_setting(name) for name in ("MICSE_DATA", "MICSE_SENTEVAL")}
-            folders = {name: str(place.resolve()) for name, place in folders.items() if place}
-
-            def on_workers(call: Callable, runs: list) -> Iterator:
-                def there(run: object) -> object:  # a function of its own, as Ray takes no method
-                    os.environ.update(folders)
-                    return call(run)
-
-                return on_ray(there, runs, **room)
-
-            yield on_workers, None
-    elif options.workers > 1:
-        yield partial(in_processes, workers=options.workers), options.workers
-    else:
-        yield None, 1
-
-
 def _seeds(text: str) -> range:
-    """Read a seed, or a range of them such as 48-52."""
+    """Read a seed, or a range of them such as 48-52; argparse reports a ValueError."""
     first, _, last = text.partition("-")
-    seeds = range(_seed(first), _seed(last or first) + 1)
-    if not seeds:
-        raise argparse.ArgumentTypeError(f"must be a seed or a range such as 48-52, got {text}")
+    if not (seeds := range(int(first), int(last or first) + 1)):
+        raise ValueError
     return seeds
 
 
-def _folder(text: str) -> Path | str:
+def _hub_or_folder(text: str) -> str:
     if text != "hub" and not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"must be hub or a folder that exists, got {text}")
-    return text if text == "hub" else Path(text)
+    return text if text == "hub" else str(Path(text).resolve())
 
 
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder of the runs, tables and report")
-    parser.add_argument(
-        "--starts", nargs="+", choices=plan.STARTS,
-        help="bert: the paper's (default); the others are made from the packaged encoder",
-    )  # fmt: skip
-    parser.add_argument("--sizes", type=_size, nargs="+", help="default: the paper's seven, or 64")
+    starts = "bert: the paper's (default); the others are made from the packaged encoder"
+    parser.add_argument("--starts", nargs="+", choices=plan.STARTS, help=starts)
+    parser.add_argument("--sizes", type=_count, nargs="+", help="default: the paper's seven, or 64")
     parser.add_argument("--seeds", type=_seeds, nargs="+", help="default: 48-52")
     parser.add_argument("--objectives", nargs="+", choices=plan.OBJECTIVES, help="default: all")
     parser.add_argument("--quick", action="store_true", help="a few short runs: does it work here?")
     parser.add_argument("--search", action="store_true", help="try all settings of the starts")
-    parser.add_argument(
-        "--settings",
-        type=Path,
-        default=plan.CHOSEN,
-        help="search.csv that chose (default: recorded)",
-    )
-    parser.add_argument("--source", type=_folder, default="hub", help="of bert: hub or a folder")
+    chosen = "search.csv that chose (default: recorded)"
+    parser.add_argument("--settings", type=Path, default=plan.CHOSEN, help=chosen)
+    of_bert = {"default": "hub", "help": "of bert: hub or a folder"}
+    parser.add_argument("--source", type=_hub_or_folder, **of_bert)
     parser.add_argument("--workers", type=_count, default=1, help="runs at a time, on this machine")
     parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")
     parser.add_argument("--cpus", type=float, default=2, help="on Ray, CPU cores of a run")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import micse_utils
-from micse_utils.cli import COMMANDS, EXAMPLES, _parser, main
+from micse_utils.cli import COMMANDS, main
 
 
 def run(*arguments, **options):
@@ -22,15 +22,12 @@ def test_the_version_is_that_of_the_package():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_fits_a_screen_and_ends_with_an_example_that_parses(command, capsys, monkeypatch):
+def test_help_fits_a_screen(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     lines = capsys.readouterr().out.rstrip().splitlines()
     assert stopped.value.code == 0 and len(lines) <= 50
-    assert lines[-1] == f"Example: {EXAMPLES[command]}"
-    options = _parser().parse_args(EXAMPLES[command].split()[1:])
-    assert options.command == command
 
 
 def test_help_loads_no_torch():

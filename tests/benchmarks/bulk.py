@@ -39,11 +39,8 @@ def measure(options) -> list[dict]:
                 blocks = count // recipe.block_rows
                 threading.Thread(target=_kill_a_worker, args=(output, max(1, blocks // 2))).start()
             start = time.perf_counter()
-            workers, cpus, gpus = shares()
-            encode_files(
-                open_source(file, "text"), output, recipe,
-                workers=workers, cpus=cpus, gpus=gpus, progress=False,
-            )  # fmt: skip
+            workers, cpus, _ = shares()
+            encode_files(open_source(file, "text"), output, recipe)
             rate = count / (time.perf_counter() - start)
             ids = pa.dataset.dataset(output, format="parquet").to_table(columns=["id"])["id"]
         what = "on Ray, a worker killed" if kill else f"on Ray, {workers} of {cpus} cores"
