@@ -8,21 +8,6 @@ imported on first use, so that `import micse_utils` stays quick.
 from __future__ import annotations  # the doctor imports this in any Python
 
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from micse_utils.datasets.sts import load_sts as load_sts
-    from micse_utils.datasets.texts import read_sentences as read_sentences
-    from micse_utils.device import pick_device as pick_device
-    from micse_utils.encoding import encode as encode
-    from micse_utils.evaluation.senteval import evaluate_sts as evaluate_sts
-    from micse_utils.evaluation.senteval import evaluate_transfer as evaluate_transfer
-    from micse_utils.models import load_model as load_model
-    from micse_utils.training.ami import (
-        attention_mutual_information as attention_mutual_information,
-    )
-    from micse_utils.training.losses import MiCSELoss as MiCSELoss
-    from micse_utils.training.trainer import train_low_shot as train_low_shot
 
 __version__ = "0.1.0"
 
