@@ -207,7 +207,7 @@ SMALL = 20_000  # rows up to which starting Ray takes longer than it saves
 
 
 def encode(options: argparse.Namespace) -> str | None:
-    """Write a table of any size with its embeddings beside it, a large one on Ray."""
+    """Write a table with its embeddings beside it, a large one on Ray."""
     from micse_utils.cluster import Recipe, connected, encode_files, shares
     from micse_utils.datasets.tables import open_source
     from micse_utils.encoding import WINDOW, pick_length
@@ -223,7 +223,7 @@ def encode(options: argparse.Namespace) -> str | None:
         options.model, options.source, model.provenance, into=options.into, half=options.half,
         max_length=pick_length(model, options.max_length), block_rows=options.block_rows or WINDOW,
     )  # fmt: skip
-    if options.workers or options.address or source.rows > SMALL:
+    if options.workers or options.address or len(source.table) > SMALL:
         del model  # the workers have their own
         with connected(options.address):
             workers, cpus, gpus = shares(options.workers)
@@ -251,7 +251,7 @@ def _ray_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _encode_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help="file, folder or URL of Parquet, CSV, JSON lines or text")
+    parser.add_argument("input", help="file or folder of Parquet, CSV, JSON lines or text")
     parser.add_argument("output", help="folder for the Parquet files")
     parser.add_argument("--column", default="text", help="the one with the texts (default: text)")
     parser.add_argument("--into", default="embedding", help="name of the new column")

@@ -1,4 +1,4 @@
-"""Encode a table of any size, each row once, in this process or on Ray; run functions on Ray.
+"""Encode a large table, each row once, in this process or on Ray; run functions on Ray.
 
 Every block of rows becomes one file, named by its place in the table and written atomically. So
 after a crash only missing blocks are encoded.
@@ -88,11 +88,11 @@ def encode_files(
 
     Raises:
         ValueError: a column `into` exists, `output` holds different work or a Parquet file that is
-            not of it, the input changed meanwhile, or an embedding does not fit float16.
+            not of it, or an embedding does not fit float16.
         FileExistsError: `output` holds files and is not the kit's, or another run writes there.
         RuntimeError: a worker could not go on.
     """
-    if recipe.into in source.schema.names:
+    if recipe.into in source.table.column_names:
         raise ValueError(f"the input has a column '{recipe.into}' already; say --into another name")
     settings = dataclasses.asdict(recipe) | {"column": source.column, "input_sha256": source.sha256}
     names = source.block_names(recipe.block_rows)
@@ -111,7 +111,7 @@ def encode_files(
         else:
             run = (worker.encode_block(*block) for block in blocks)
         with tqdm(
-            total=source.rows, initial=before["rows"], desc="encode", disable=not progress
+            total=len(source.table), initial=before["rows"], desc="encode", disable=not progress
         ) as bar:
             for rows in run:
                 bar.update(rows)

@@ -122,17 +122,6 @@ def test_files_of_the_user_stay_as_they_are(table, tiny_bert, tmp_path):
     assert {p.name for p in after if after[p] != before[p]} <= {first.name, second.name, RECORD}
 
 
-def test_an_input_that_changes_while_it_is_read_is_refused(tiny_bert, tmp_path, monkeypatch):
-    file = tmp_path / "in.csv"
-    file.write_text("text\n" + "a cat\n" * 30, encoding="utf-8")
-    source = open_source(file, "text")
-    for rows in (45, 25):
-        file.write_text("text\n" + "a cat\n" * rows, encoding="utf-8")
-        with pytest.raises(ValueError, match="changed"):
-            encode_files(source, tmp_path / f"{rows}", recipe_of(tiny_bert), progress=False)
-        assert not (tmp_path / f"{rows}" / RECORD).exists()
-
-
 def worker_of(recipe, folder):
     return Worker(recipe, "text", folder)
 
