@@ -44,7 +44,7 @@ def hub_problem() -> str | None:
         except RepositoryNotFoundError:
             problem = None  # a mirror without this repository is still a hub
         except Exception as error:  # any failure of the network stack means the same: no hub
-            problem = f"{constants.ENDPOINT}: {_reason(error)}"
+            problem = f"{constants.ENDPOINT} could not be reached: {_reason(error)}"
 
     # A thread, because name resolution ignores the time limits of HTTP clients.
     thread = threading.Thread(target=ask, daemon=True)
