@@ -1,4 +1,4 @@
-"""Encode a table of any size, each row once, in this process or on Ray; run functions on Ray.
+"""Encode a large table, each row once, in this process or on Ray; run functions on Ray.
 
 Every block of rows becomes one file, written atomically: after a crash only the rest is encoded.
 """

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from micse_utils.models import load_model
-from micse_utils.sources.hub import _answer
+from micse_utils.sources.hub import hub_problem
 
 WORDS = [
     "a", "the", "cat", "dog", "sat", "ran", "on", "mat", "park", "red", "blue", "big", "small",
@@ -95,9 +95,9 @@ def server(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        _answer.cache_clear()
+        hub_problem.cache_clear()
         yield running
-    _answer.cache_clear()
+    hub_problem.cache_clear()
 
 
 @pytest.fixture(scope="session")

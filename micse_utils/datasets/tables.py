@@ -3,192 +3,108 @@
 Training and bulk encoding both read through `open_source`; `formats` knows each kind of file.
 """
 
-import contextlib
+import glob
 import hashlib
-import lzma
 import math
-import os
-import posixpath
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 
-from micse_utils.datasets.formats import COMPRESSED, READERS, Parquet, common, reader_of
+from micse_utils.datasets.formats import COMPRESSED, READERS, joined, kind_of, read_table, readable
 from micse_utils.settings import expanded, file_at, folder_at, shown
-
-DAMAGE = (UnicodeError, pa.lib.ArrowException, EOFError, OSError, zlib.error, lzma.LZMAError)
-"""What libraries raise of a damaged file."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Files that hold a table."""
+    """A table in files that were read once, to be read again block by block."""
 
-    filesystem: fsspec.AbstractFileSystem
-    files: dict[str, tuple]  # size and time of each when it was hashed
+    files: dict[Path, tuple[int, str]]  # rows and SHA-256 of each
     column: str  # the one with the texts
     schema: pa.Schema  # of all files together
-    rows: int
-    sha256: str  # of the files' hex digests, one after the other
 
-    def block_names(self, rows: int) -> list[str]:
-        """Return the names of the blocks of `rows` rows; they sort as the rows do."""
-        return [f"{number:07d}" for number in range(math.ceil(self.rows / rows))]
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        return sum(rows for rows, _ in self.files.values())
 
-    def blocks(self, rows: int, done: set[str] = frozenset()) -> Iterator[tuple[str, pa.Table]]:
-        """Yield the name and the table of each block of `rows` rows that is not `done`.
+    @property
+    def sha256(self) -> str:
+        """Return the SHA-256 of a single file, or of the hex digests of several."""
+        digests = [digest for _, digest in self.files.values()]
+        whole = hashlib.sha256("".join(digests).encode()).hexdigest()
+        return digests[0] if len(digests) == 1 else whole
+
+    def block_names(self, size: int) -> list[str]:
+        """Return the names of the blocks of `size` rows; they sort as the rows do."""
+        count = sum(math.ceil(rows / size) for rows, _ in self.files.values())
+        return [f"{number:07d}" for number in range(count)]
+
+    def blocks(self, size: int, done: Container[str] = ()) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the name and the table of each block that is not `done`, one file after the other.
 
         Raises:
-            ValueError: a file cannot be read as what its suffix says, or has changed.
+            ValueError: a file has changed since the source was opened.
         """
-        names = iter(self.block_names(rows))
-        for table in _rebatch(self._tables(), rows):
-            if (name := next(names)) not in done:
-                yield name, table
-
-    def texts(self) -> Iterator[str | None]:
-        """Yield the text of each row, or None if it has none."""
-        for table in self._tables():
-            yield from table[self.column].to_pylist()
-
-    def _tables(self) -> Iterator[pa.Table]:
-        """Yield the rows of each file; what was read is yielded only if the file is unchanged."""
-        seen = 0
-        for file in self.files:
-            self.check_unchanged(file)
-            with _readable(file):
-                for table in reader_of(file)(self.filesystem, file, self.column).tables(
-                    self.schema
-                ):
-                    seen += len(table)
-                    self.check_unchanged(file, grown=seen > self.rows)
-                    yield table
-
-    def check_unchanged(self, file: str, *, grown: bool = False) -> None:
-        """Raise ValueError if the file is not the one that was hashed."""
-        if grown or _state(self.filesystem, file) != self.files[file]:
-            raise ValueError(f"{file} has changed since it was opened; start again")
+        names = iter(self.block_names(size))
+        for file, (rows, sha256) in self.files.items():
+            own = dict(zip(range(0, rows, size), names, strict=False))
+            if all(name in done for name in own.values()):
+                continue
+            table, found = read_table(file, self.column)
+            if found != sha256:
+                raise ValueError(f"{file} has changed since it was opened; start again")
+            table = joined([self.schema.empty_table(), table])
+            yield from ((n, table.slice(k, size)) for k, n in own.items() if n not in done)
 
 
-def open_source(place: str | os.PathLike, column: str) -> Source:
-    """Find the files of a table, read them once, and look at their columns.
+def open_source(place: str | Path, column: str) -> Source:
+    """Read the files of a table once, each of which must fit in memory, and look at its columns.
 
-    So a damaged file is found before the work begins. Columns of CSV are text; an empty cell is
-    null, and words such as NA are words. JSON may bring a new column or type in any line; a column
-    of several types becomes text in all files. What is not read in a folder is named in a printed
-    line: linked folders, archives, files of an unknown suffix.
+    Only Parquet has types: all else is text. An empty cell of CSV is null; NA is a word.
 
     Args:
-        place: a file, a folder, a pattern such as `folder/*.csv`, or any of these as a URL that
-            fsspec knows. The name of an existing file or folder is never taken for a pattern. In
-            a folder, names that begin with a dot or an underscore are left out.
+        place: a file, a folder, or a pattern such as `folder/*.csv`, if nothing has that name.
+            Names that begin with a dot or an underscore are left out.
         column: the one with the texts.
 
     Raises:
         FileNotFoundError: no such place, or it is empty.
-        ValueError: no table there, files of several kinds or in folders such as `lang=de`, no such
-            column or one without text, or a file that cannot be read, can be read in two ways, or
-            changes meanwhile.
+        ValueError: not all there are files of one kind; no rows, no such column, or no text in it;
+            a file that cannot be read, or can be read in two ways.
     """
-    filesystem, found, left = _found(os.fspath(place))
-    if not found and not left:
+    if not (files := _files(place)):
         raise FileNotFoundError(f"{shown(str(place))} does not exist, or holds nothing")
-    if len(kinds := {*found.values()}) != 1:
+    kinds = {kind_of(file): file.name for file in files}
+    if len(kinds) > 1 or None in kinds:
         raise ValueError(
-            f"{shown(str(place))} must be or hold files of one kind: {', '.join(READERS)}, all but "
-            f".parquet also as {', '.join(COMPRESSED)}; 'folder/*.csv' takes some of them"
+            f"{shown(str(place))} must be or hold files of one kind and nothing else (.parquet, "
+            f"{', '.join(READERS)}, all but .parquet also as {', '.join(COMPRESSED)}), got "
+            f"{shown(', '.join(kinds.values()))}; 'folder/*.csv' takes some of them"
         )
-    if left:
-        print(f"not read in {place}: {shown(', '.join(left))}")
-    [reader], types, count, digests = kinds, {}, 0, ""
-    states = {file: _state(filesystem, file) for file in found}
-    for file in found:
-        with _readable(file):
-            schema, rows = reader(filesystem, file, column).scan()
-        if len({*schema.names}) < len(schema):
-            raise ValueError(f"{file} has two columns of one name; rename one")
-        for name, kind in zip(schema.names, schema.types, strict=True):
-            shared = common(earlier := types.get(name, kind), kind)
-            if shared is None and reader is Parquet:
-                raise ValueError(f"{file}: column '{name}' is {kind}, in files before it {earlier}")
-            types[name] = shared or pa.string()
-        count += rows
-        with filesystem.open(file, "rb") as stream:
-            digests += hashlib.file_digest(stream, "sha256").hexdigest()
-    if reader is not Parquet:  # a column without any value
-        types = {n: pa.string() if pa.types.is_null(kind) else kind for n, kind in types.items()}
-    if column not in types:
-        raise ValueError(f"{place} has no column {shown(column)}; it has {', '.join(types)}")
-    if not _is_text(types[column]):
-        raise ValueError(f"column '{column}' of {place} must hold text, got {types[column]}")
-    if not count:
-        raise ValueError(f"{place} has no rows")
-    sha256 = hashlib.sha256(digests.encode()).hexdigest()
-    source = Source(filesystem, states, column, pa.schema(types), count, sha256)
-    for file in found:
-        source.check_unchanged(file)
-    return source
+    schemas, counts = [], {}
+    for file in files:
+        table, digest = read_table(file, column)
+        schemas.append(table.schema.empty_table())
+        counts[file] = (len(table), digest)
+    with readable(place):
+        schema = joined(schemas).schema
+    if column not in schema.names or not any(rows for rows, _ in counts.values()):
+        has = ", ".join(schema.names)
+        raise ValueError(f"{place} has no rows or no column {shown(column)}; it has {has}")
+    kind = schema.field(column).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
+        raise ValueError(f"column '{column}' of {place} must hold text, got {kind}")
+    return Source(counts, column, schema)
 
 
-def _found(place: str) -> tuple[fsspec.AbstractFileSystem, dict[str, type], list[str]]:
-    """Return the file system, the files with their readers, and the names of what is not read."""
-    if "://" in place and not (file_at(place) or folder_at(place)):
-        filesystem, path = fsspec.url_to_fs(place)
-    else:
-        filesystem, path = fsspec.filesystem("file"), expanded(place).absolute().as_posix()
-    names = [path] if filesystem.isfile(path) else filesystem.find(path)
-    names = names or ([] if filesystem.isdir(path) else filesystem.glob(path))
-    above = {str(folder) for name in names for folder in PurePosixPath(name).parents}
-    root = path if filesystem.isdir(path) else posixpath.commonpath(names or [path])
-    files, left = {}, []
-    for name in sorted({*names} - above):
-        inside = PurePosixPath(name).relative_to(root)
-        if any(part[0] in "._" for part in inside.parts):
-            continue
-        if any("=" in part for part in inside.parts[:-1]):
-            raise ValueError(f"{name}: its folder's name is a column; give each folder by itself")
-        if reader := reader_of(name):
-            files[name] = reader
-        else:
-            left.append(str(inside))
-    return filesystem, files, left
-
-
-def _state(filesystem: fsspec.AbstractFileSystem, file: str) -> tuple:
-    about = filesystem.info(file)
-    return tuple(str(about.get(key)) for key in ("size", "mtime", "LastModified", "ETag"))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
-
-
-@contextlib.contextmanager
-def _readable(file: str) -> Iterator[None]:
-    """Turn the libraries' errors about a damaged file into one sentence with its name."""
-    try:
-        yield
-    except DAMAGE as e:
-        if isinstance(e, OSError) and e.filename is not None:  # has its name already
-            raise
-        if isinstance(e, UnicodeError) or "UTF8" in str(e):
-            raise ValueError(f"{file} is not UTF-8; convert it first") from e
-        raise ValueError(f"{file} cannot be read: {' '.join(str(e).split())}") from e
-
-
-def _rebatch(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Yield the same rows, `rows` at a time, the last ones fewer."""
-    rest = None
-    for table in tables:
-        rest = table if rest is None else pa.concat_tables([rest, table])
-        while len(rest) >= rows:
-            yield rest.slice(0, rows)
-            rest = rest.slice(rows)
-    if rest is not None and len(rest):
-        yield rest
+def _files(place: str | Path) -> list[Path]:
+    """Return the files of a place, in order."""
+    if file := file_at(place):
+        return [file]
+    folder = folder_at(place)
+    # Not Path.glob, which takes no absolute pattern.
+    found = folder.iterdir() if folder else glob.glob(str(expanded(place)), recursive=True)  # noqa: PTH207
+    return sorted(path for path in map(Path, found) if not path.name.startswith((".", "_")))

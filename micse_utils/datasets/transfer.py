@@ -1,14 +1,14 @@
 """Load the labelled sentences of the transfer tasks."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from micse_utils.datasets.formats import read_rows
 from micse_utils.datasets.sts import load_tasks
-from micse_utils.datasets.texts import drawn_rows, load_rated, read_lines
+from micse_utils.datasets.texts import drawn_rows, load_rated
 from micse_utils.provenance import Provenance
 from micse_utils.settings import shown, whole
 from micse_utils.sources.locate import locate
@@ -33,15 +33,14 @@ class Classification:
 
     def __post_init__(self) -> None:
         """Validate the columns."""
-        n, name = len(self.first), self.provenance.name
-        parts = (self.second or self.first, self.labels, self.test)
-        parts += () if self.dev is None else (self.dev,)
-        if any(len(part) != n for part in parts):
-            raise ValueError(f"{name}: {n} sentences do not fit {[len(part) for part in parts]}")
+        dev = self.test if self.dev is None else self.dev
+        parts = self.first, self.second or self.first, self.labels, self.test, dev
+        lengths = [len(part) for part in parts]
+        if len({*lengths}) > 1 or (dev.any() and not self.test.any()):
+            what = "sentences, labels and sets must have one length, and dev a test set beside it"
+            raise ValueError(f"{self.provenance.name}: {what}, got {lengths}")
         # Frozen: the classifiers want numbers from 0, whatever the classes are called.
         object.__setattr__(self, "labels", np.unique(self.labels, return_inverse=True)[1])
-        if self.dev is not None and not self.test.any():
-            raise ValueError(f"{name}: a development set must have a test set beside it")
 
     def sample(self, limit: int | None, seed: int) -> "Classification":
         """Draw `limit` sentences; take all if it is None or larger, or if there is a test set."""
@@ -69,14 +68,14 @@ TRAIN_TEST = {
     "MRPC": ("MRPC/msr_paraphrase_train.txt", "MRPC/msr_paraphrase_test.txt"),
 }
 LINES = {
-    "SST2": (r"(?P<first>.*)\t(?P<label>[01])", "a tab and 0 or 1 at its end"),
-    "TREC": (r"(?P<label>[^ :]*):[^ ]* (?P<first>.+)", "CLASS:subclass and a question"),
+    **dict.fromkeys(TWO_FILES, r"(?P<first>.*?)"),
+    "SST2": r"(?P<first>\S.*)\t(?P<label>[01])",
+    "TREC": r"(?P<label>[^ :]*):[^ ]* (?P<first>.+?)",
     "MRPC": (
-        r"(?P<label>[01])\t[^\t]*\t[^\t]*\t(?P<first>[^\t]*)\t(?P<second>[^\t]*)",
-        "0 or 1, two numbers and two sentences between tabs",
+        r"(?P<label>[01])\t[^\t]*\t[^\t]*\t(?P<first>[^\t]+)\t(?P<second>[^\t]*?)|Quality\t.*"
     ),
 }
-"""Pattern of a line in these files, and the same in words."""
+"""Pattern of a line in these files; MRPC's may have a header."""
 TRANSFER_TASKS = (*TWO_FILES, *TRAIN_TEST)
 PACKAGED_TRANSFER = {
     "tweets": ("tweets", "tweets_GroundTruth.txt"),
@@ -88,14 +87,12 @@ PACKAGED_TRANSFER = {
 classes (Hutto & Gilbert 2014)."""
 
 
-def load_transfer(
-    task: str, *, source: str | Path = "auto", revision: str | None = None
-) -> Classification:
+def load_transfer(task: str, *, source: str | Path = "auto") -> Classification:
     """Load the sentences and classes of one transfer task.
 
     Args:
         task: one of `TRANSFER_TASKS` or, from the package, of `PACKAGED_TRANSFER`.
-        source, revision: as for `load_sts`; the same values are refused.
+        source: as for `load_sts`; the same values are refused.
     """
     if task in PACKAGED_TRANSFER:
         artifact, file = PACKAGED_TRANSFER[task]
@@ -105,9 +102,8 @@ def load_transfer(
     if task not in TRANSFER_TASKS:
         known = ", ".join((*TRANSFER_TASKS, *PACKAGED_TRANSFER))
         raise ValueError(f"task must be one of {known}, got {shown(task)}")
-    names = TWO_FILES[task] if task in TWO_FILES else TRAIN_TEST[task]
-    need = senteval_need("labelled sentences", task, *names)
-    files, provenance, reason = locate(need, source, revision)
+    need = senteval_need("labelled sentences", task, *(TWO_FILES | TRAIN_TEST)[task])
+    files, provenance, reason = locate(need, source)
     loaded = _read_task(task, files, provenance)
     print(f"{need.kind}: {provenance}{reason}")
     return loaded
@@ -134,37 +130,23 @@ def load_transfer_tasks(
 
 
 def _read_task(task: str, files: list[Path], provenance: Provenance) -> Classification:
+    parts = [_rows(file, rf"\s*({LINES[task]})?\s*") for file in files]
+    rows = [row for part in parts for row in part]
+    part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     if task in TWO_FILES:
-        rows = [(line, "", label) for label, file in enumerate(files) for _, line in _lines(file)]
-        test, dev = np.zeros(len(rows), dtype=bool), None
+        labels, test, dev = part, np.zeros(len(part), dtype=bool), None
     else:
-        parts = [_rows(file, task) for file in files]
-        rows = [row for part in parts for row in part]
-        part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        test, dev = part == len(parts) - 1, part == 1 if task == "SST2" else None
-    if not rows:
-        raise ValueError(f"{files[0]} and {files[1].name} hold no sentences")
-    first, second, labels = zip(*rows, strict=True)
-    return Classification(
-        list(first), list(second) if task == "MRPC" else [], np.array(labels), test, provenance, dev
-    )
+        labels, test = [row["label"] for row in rows], part == len(parts) - 1
+        dev = part == 1 if task == "SST2" else None
+    first = [row["first"] for row in rows]
+    second = [row["second"] for row in rows] if task == "MRPC" else []
+    return Classification(first, second, labels, test, provenance, dev)
 
 
-def _lines(file: Path) -> list[tuple[int, str]]:
-    """Return number and text of the lines that are not empty; SentEval's older sets are Latin-1."""
-    lines = enumerate(read_lines(file, latin_1=True), start=1)
-    return [(number, line.strip()) for number, line in lines if line.strip()]
-
-
-def _rows(file: Path, task: str) -> list[tuple[str, str, str]]:
-    """Return sentence, second sentence and class of each line."""
-    pattern, form = LINES[task]
-    rows = []
-    for number, line in _lines(file):
-        if number == 1 and line.startswith("Quality\t"):  # MRPC's header
-            continue
-        if not (found := re.fullmatch(pattern, line)):
-            raise ValueError(f"{file}, line {number} must have {form}, got {shown(line)}")
-        parts = found.groupdict()
-        rows.append((parts["first"], parts.get("second", ""), parts["label"]))
-    return rows
+def _rows(file: Path, pattern: str) -> list[dict[str, str]]:
+    """Return the lines with a sentence: the others are empty, or a header."""
+    try:
+        rows = read_rows(file, pattern)
+    except ValueError:  # SentEval's older sets are Latin-1
+        rows = read_rows(file, pattern, "latin-1")
+    return [row for row in rows if row["first"]]

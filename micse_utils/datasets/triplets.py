@@ -32,19 +32,14 @@ class Triplets:
 def load_triplets(task: str, *, count: int = 4_000, seed: int = 0) -> Triplets:
     """Draw section triplets (Dor et al., ACL 2018) from the packaged Wikipedia.
 
-    Anchor and positive come from one section of an article. Nobody rated them: that a section
-    keeps to one theme is the whole assumption, so no encoder reaches 100 %. `load_low_shot` takes
-    no sentence from these articles.
+    Anchor and positive come from one section. Nobody rated them: that a section keeps to one theme
+    is the assumption, so no encoder reaches 100 %. `load_low_shot` uses none of these articles.
 
     Args:
         task: `section triplets`, the hard form: the negative comes from a different section of the
             same article; or `article triplets`, the easy one: it comes from a different article.
             Anchors and positives of the two are the same.
         count, seed: number of triplets, and seed of the draw.
-
-    Raises:
-        ValueError: an unknown task, or an invalid count or seed.
-        FetchError: the package with the articles could not be fetched.
     """
     if task not in TRIPLETS:
         raise ValueError(f"task must be one of {', '.join(TRIPLETS)}, got {shown(task)}")
@@ -67,12 +62,8 @@ def draw_triplets(
 ) -> Triplets:
     """Draw anchors evenly over all sentences that have a positive and a negative.
 
-    Args:
-        articles: sentences by section; those that occur in two sections are left out.
-        provenance: provenance of the triplets.
-        apart: `section` or `article`: the negative comes from a different one.
-        excluded: sentences to leave out.
-        count, seed: as for `load_triplets`.
+    The negative is from a different `section` or `article`, as `apart` says. Sentences that are
+    `excluded`, or occur in two sections, are left out.
     """
     often = Counter(s for article in articles for section in article for s in set(section))
     often.update(dict.fromkeys(excluded, 2))

@@ -51,7 +51,7 @@ def packaged_articles(part: str = "all") -> list[Article]:
     `load_triplets` draws from.
     """
     [dump] = fetch("wikipedia").glob("*.bz2")
-    articles = _read_once(dump)
+    articles = wikipedia_articles(dump)
     order = np.random.default_rng(0).permutation(len(articles))
     held_out = len(articles) // HELD_OUT
     rows = {"all": order, "training": order[held_out:], "held out": order[:held_out]}[part]
@@ -63,6 +63,7 @@ def distinct_sentences(articles: Iterable[Article]) -> list[str]:
     return list(dict.fromkeys(s for article in articles for section in article for s in section))
 
 
+@cache  # read once for all parts
 def wikipedia_articles(dump: Path) -> list[Article]:
     """Read the sentences of each section of the articles in a bzip2-packed MediaWiki XML dump.
 
@@ -75,9 +76,6 @@ def wikipedia_articles(dump: Path) -> list[Article]:
         text = _text(mwparserfromhell.parse(FOOTNOTE.sub("", markup)))
         articles.append([_sentences(section) for section in text.split(SECTION)])
     return articles
-
-
-_read_once = cache(wikipedia_articles)  # once for all parts of a dump
 
 
 def _sentences(text: str) -> list[str]:

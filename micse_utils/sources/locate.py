@@ -15,30 +15,19 @@ WORDS = ("auto", "hub", "package")
 
 @dataclass(frozen=True)
 class Need:
-    """A model or data set, and where each source keeps it.
+    """A model or data set, and where each source keeps it."""
 
-    Attributes:
-        kind: what it is, for the messages, such as `tweets`.
-        name: its own name, which a stand-in never bears.
-        files: files of it in a user's folder, names or patterns; any one of these sets will do.
-        places: where in that folder they may be, in this order.
-        repository: the one on the hub.
-        hub_files: sets of files there, if they differ from `files`.
-        fetch: given a revision, return the folder with the repository's files, and its commit; by
-            default fetches `hub_files` of a data set.
-        stand_in: artifact of the manifest, or file of `data/`, that may replace it; None: nothing.
-        own: the setting that names the folder `auto` tries first.
-    """
-
-    kind: str
-    name: str
-    files: Sequence[Sequence[str]]
-    places: Sequence[str] = ("",)
-    repository: str = ""
-    hub_files: Sequence[Sequence[str]] = ()
+    kind: str  # for the messages, such as `tweets`
+    name: str  # its own, which a stand-in never bears
+    files: Sequence[Sequence[str]]  # in a folder, names or patterns; any one of these sets will do
+    places: Sequence[str] = ("",)  # where in the folder they may be, in this order
+    repository: str = ""  # on the hub
+    hub_files: Sequence[Sequence[str]] = ()  # sets of files there, if they differ from `files`
+    # Given a revision, returns the folder with the repository's files, and its commit. By default
+    # it fetches the `hub_files` of a data set.
     fetch: Callable[[str | None], tuple[Path, str]] | None = None
-    stand_in: str | None = None
-    own: str = "MICSE_DATA"
+    stand_in: str | None = None  # artifact of the manifest, or file of `data/`, if there is one
+    own: str = "MICSE_DATA"  # setting with the folder that `auto` tries first
 
 
 class Found(NamedTuple):
@@ -70,11 +59,7 @@ def locate(need: Need, source: str | Path, revision: str | None = None) -> Found
     if source == "package":
         return _packaged(need)
     if source != "auto":
-        try:
-            return _in_folder(need, folder_at(source))
-        except FileNotFoundError as error:
-            way_out = f"name the folder in {need.own}, with auto as source, to fetch what it lacks"
-            raise FileNotFoundError(f"{error}; {way_out}") from error
+        return _in_folder(need, folder_at(source))
     reason = ""
     if (folder := folder_setting(need.own)) is not None:
         try:
@@ -99,8 +84,8 @@ def _on_hub(need: Need, revision: str | None) -> Found:
     wanted = need.hub_files or need.files
     patterns = [name for names in wanted for name in names]
     fetch = need.fetch or partial(hub.snapshot, need.repository, patterns, "dataset")
-    folder, commit = fetch(revision)
     try:
+        folder, commit = fetch(revision)
         files = files_in(folder, wanted)
     except FileNotFoundError as error:
         raise hub.HubError(need.repository, str(error), "is incomplete") from error
@@ -122,21 +107,16 @@ def _packaged(need: Need) -> Found:
 def files_in(
     folder: Path, sets: Sequence[Sequence[str]], places: Sequence[str] = ("",)
 ) -> list[Path]:
-    """Return the files of the first set that is complete in one of the places of a folder.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    missing = []
-    for number, place in enumerate(places):
+    """Return the first set of files that is complete in a place, or raise FileNotFoundError."""
+    lacking = []
+    for place in places:
         for names in sets:
-            found = [sorted((folder / place).glob(name)) for name in names]
-            if all(found):
-                return [file for files in found for file in files]
-            present = len(found) - found.count([])
-            missing.append(((-present, number), Path(place, names[found.index([])]).as_posix()))
-    nearest = [name for rank, name in missing if rank == min(missing)[0]]
-    raise FileNotFoundError(f"no {' or '.join(nearest)} in {folder}")
+            found = {name: sorted((folder / place).glob(name)) for name in names}
+            if all(found.values()):
+                return [file for files in found.values() for file in files]
+            lacking.append([Path(place, name).as_posix() for name in names if not found[name]])
+    nearest = min(lacking, key=len)
+    raise FileNotFoundError(f"no {nearest[0]} in {folder}")
 
 
 def is_source(source: object) -> bool:
@@ -147,11 +127,9 @@ def is_source(source: object) -> bool:
 
 
 def absolute(text: str) -> str:
-    """Return the absolute path of the folder that `text` names, else `text`.
+    """Return the absolute path of the folder that `text` names, for work in a different directory.
 
-    For work in a different directory: by a worker, or in a notebook. The words for a source, and
-    `start` for a model, are kept even if a folder has that name.
+    Anything else is returned as it is; so are the words for a source, and `start` for a model.
     """
-    is_word = text in ("", *WORDS, "start")
-    folder = None if is_word else folder_at(text)
+    folder = None if text in ("", *WORDS, "start") else folder_at(text)
     return str(folder.absolute()) if folder else text

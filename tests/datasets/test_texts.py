@@ -52,9 +52,13 @@ def test_the_users_own_folder_comes_before_hub_and_package(tweet_eval, monkeypat
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("train_labels.txt", b"2\n0\n", "3 lines but train_labels.txt has 2; one is cut"),
-        ("train_labels.txt", b"2\nfive\n1\n", 'train_labels.txt, line 2: label must .* got "five"'),
-        ("train_text.txt", b"good\n\xff\xfe\n", r"train_text.txt is not UTF-8 \(byte 5\)"),
+        ("train_labels.txt", b"2\n0\n", "3 lines but train_labels.txt has 2"),
+        (
+            "train_labels.txt",
+            b"2\nfive\n1\n",
+            "train_labels.txt, line 2 is not in the official format",
+        ),
+        ("train_text.txt", b"good\n\xff\xfe\n", "train_text.txt: .*byte 0xff in position 5"),
     ],
 )
 def test_inconsistent_files_are_rejected_with_file_and_line(tweet_eval, file, content, message):
