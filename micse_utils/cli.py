@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from micse_utils import __version__
 from micse_utils.settings import folder_setting, process, setting, settle_console
 from micse_utils.training import plan
-from micse_utils.training.config import METHODS, PRESETS, SELECTIONS, LowShotConfig
+from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
 EXAMPLES = {
     "train": "micse train my-sentences.txt --output my-encoder --steps 100",
@@ -141,7 +141,6 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="micse", help="(default: micse)")
     recipe = parser.add_argument_group("overrides of the recipe's settings")
     kinds = {
-        "select_from": {"choices": SELECTIONS},
         "bf16": {"action": argparse.BooleanOptionalAction},
         **{name: {"type": float} for name in ("ami_weight", "temperature", "learning_rate")},
     }
