@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from micse_utils import __version__
 from micse_utils.settings import folder_setting, process, setting, settle_console
-from micse_utils.training import plan
+from micse_utils.training import run_table
 from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
 EXAMPLES = {
@@ -276,42 +276,42 @@ def reproduce(options: argparse.Namespace) -> str | None:
     from micse_utils.job import job
     from micse_utils.results import output_folder, save_table
     from micse_utils.training.experiment import Experiment, run_experiment
+    from micse_utils.training.inputs import shared_settings
     from micse_utils.training.report import search_table, write_report
-    from micse_utils.training.starts import shared_settings
 
     quick, seeds = options.quick, options.seeds
     starts = options.starts or ["shipped" if quick else "bert"]
-    sizes = options.sizes or (plan.PAPERS_SIZES if "bert" in starts and not quick else [64])
+    sizes = options.sizes or (run_table.PAPERS_SIZES if "bert" in starts and not quick else [64])
     seeds = sorted({*chain(*seeds)} if seeds else range(48, 50 if quick else 53))
-    objectives = options.objectives or [*plan.OBJECTIVES][: 2 if quick else None]
+    objectives = options.objectives or [*run_table.OBJECTIVES][: 2 if quick else None]
     source = options.source if options.source == "hub" else str(options.source.resolve())
     if options.search:
-        runs, tasks = plan.search_runs(starts, objectives), ()
+        runs, tasks = run_table.search_runs(starts, objectives), ()
     else:
-        steps, tasks = (plan.QUICK_STEPS, plan.QUICK_TASKS) if quick else (None, REPORTED)
-        runs = plan.chosen_runs(
+        steps, tasks = (run_table.QUICK_STEPS, run_table.QUICK_TASKS) if quick else (None, REPORTED)
+        runs = run_table.chosen_runs(
             starts, objectives, sizes, seeds, steps=steps, chosen=options.settings
         )
     folder = output_folder(options.folder).resolve()
     settings = shared_settings(runs, source, tasks)
     experiment = Experiment(folder / "runs", tuple(settings["tasks"]), source)
-    with job(folder, settings) as work, _mapper(options) as (each, at_a_time):
-        done = run_experiment(experiment, runs, each, at_a_time=at_a_time)
+    with job(folder, settings) as work, _mapper(options) as each:
+        done = run_experiment(experiment, runs, each)
         if options.search:
             table = search_table(done)
             save_table(folder, "search", table)
             text = table[table["chosen"]].to_string(index=False)
         else:
-            text = write_report(experiment, done, command=options.typed, chosen=options.settings)
+            text = write_report(experiment, done, command=options.typed)
         work.finish({"runs": [run.name for run in runs]})
     failed = sum("diverged" in record for record in done)
     return f"{text}\n{len(done)} runs, {failed} diverged; results: {folder}"
 
 
 @contextlib.contextmanager
-def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable | None, int | None]]:
-    """Yield what carries out runs, and how many at a time (None: as many as a cluster takes)."""
-    from micse_utils.training.experiment import in_processes
+def _mapper(options: argparse.Namespace) -> Iterator[Callable]:
+    """Yield what carries out runs, several at a time or one after the other."""
+    from micse_utils.training.experiment import in_processes, in_turn
 
     if options.address:
         from micse_utils.cluster import connected, on_ray
@@ -328,11 +328,11 @@ def _mapper(options: argparse.Namespace) -> Iterator[tuple[Callable | None, int 
 
                 return on_ray(there, runs, **room)
 
-            yield on_workers, None
+            yield on_workers
     elif options.workers > 1:
-        yield partial(in_processes, workers=options.workers), options.workers
+        yield partial(in_processes, workers=options.workers)
     else:
-        yield None, 1
+        yield in_turn
 
 
 def _seeds(text: str) -> range:
@@ -353,18 +353,20 @@ def _folder(text: str) -> Path | str:
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder of the runs, tables and report")
     parser.add_argument(
-        "--starts", nargs="+", choices=plan.STARTS,
+        "--starts", nargs="+", choices=run_table.STARTS,
         help="bert: the paper's (default); the others are made from the packaged encoder",
     )  # fmt: skip
     parser.add_argument("--sizes", type=_size, nargs="+", help="default: the paper's seven, or 64")
     parser.add_argument("--seeds", type=_seeds, nargs="+", help="default: 48-52")
-    parser.add_argument("--objectives", nargs="+", choices=plan.OBJECTIVES, help="default: all")
+    parser.add_argument(
+        "--objectives", nargs="+", choices=run_table.OBJECTIVES, help="default: all"
+    )
     parser.add_argument("--quick", action="store_true", help="a few short runs: does it work here?")
     parser.add_argument("--search", action="store_true", help="try all settings of the starts")
     parser.add_argument(
         "--settings",
         type=Path,
-        default=plan.CHOSEN,
+        default=run_table.CHOSEN,
         help="search.csv that chose (default: recorded)",
     )
     parser.add_argument("--source", type=_folder, default="hub", help="of bert: hub or a folder")
