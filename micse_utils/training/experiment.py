@@ -35,8 +35,6 @@ from micse_utils.training.run_table import STARTS, Run
 from micse_utils.training.trainer import train_low_shot
 
 Record = Mapping[str, object]
-Mapper = Callable[[Callable[[Run], Record], Iterable[Run]], Iterable[tuple[Run, object]]]
-"""Calls a function with each run; yields each with what the call returned or raised."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +132,13 @@ def in_turn(function: Callable[[Run], Record], runs: Iterable[Run]) -> Iterator:
 
 
 def run_experiment(
-    experiment: Experiment, runs: Sequence[Run], each: Mapper = in_turn
+    experiment: Experiment, runs: Sequence[Run], each: Callable[..., Iterable] = in_turn
 ) -> list[Record]:
     """Carry out what is missing of the runs; return the records of all, in their order.
 
-    A run that diverges is recorded as such, and the others go on; one that fails otherwise does
-    not stop those that run beside it, and its error is raised in the end.
+    `each` calls a function with each run, and yields runs with what it returned or raised. A run
+    that diverges is recorded as such, and the others go on; one that fails otherwise does not stop
+    those that run beside it, and its error is raised in the end.
     """
     files = {run: experiment.folder / f"{run.name}.json" for run in runs}
     done = {run: record for run, file in files.items() if (record := json_or_none(file))}

@@ -75,18 +75,11 @@ def shared_settings(runs: Sequence[Run], source: str, tasks: Sequence[str]) -> d
         encoders["packaged"] = str(load_start("shipped").provenance)
         sentences["packaged"] = str(load_sentences_of(own.start, own.size, own.seed).provenance)
     if papers:
-        try:
-            encoders["bert"] = str(load_start("bert", source).provenance)
-            sizes, seeds = (sorted({getattr(r, of) for r in papers}) for of in ("size", "seed"))
-            found = load_low_shot(sizes, seeds=seeds, source=source)
-            if dev_name() != "STS-B dev":
-                raise FileNotFoundError("STSBenchmark's dev file is missing: set MICSE_SENTEVAL")
-        except OSError as error:
-            works = " ".join(name for name in STARTS if name != "bert")
-            raise FileNotFoundError(
-                f"the paper's experiment cannot be run ({error}); these starts need no hub: "
-                f"--starts {works}"
-            ) from error
+        encoders["bert"] = str(load_start("bert", source).provenance)
+        sizes, seeds = (sorted({getattr(r, of) for r in papers}) for of in ("size", "seed"))
+        found = load_low_shot(sizes, seeds=seeds, source=source)
+        if dev_name() != "STS-B dev":
+            raise FileNotFoundError("the paper's experiment needs STS-B dev: set MICSE_SENTEVAL")
         # The commit is that of all files; of a folder there is one file.
         data = found[sizes[0], seeds[0]].provenance
         sentences["bert"] = f"{data.origin}, {data.revision or data.sha256}"

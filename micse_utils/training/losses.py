@@ -57,12 +57,8 @@ class MiCSELoss(nn.Module):
             be trained ([CLS] in the paper).
         ami_weight: lambda.
         min_layer, max_layer: the layers whose attention is compared, counted from 0, the last one
-            not included; an even number. By default those of the paper (7 to 11 of 12) in
-            proportion: 3 to 5 of 6, 2 to 4 of 4.
+            not included; an even number. By default the paper's (7 to 11 of 12) in proportion.
         temperature: temperature of InfoNCE.
-
-    Raises:
-        ValueError: an unknown architecture, layers that the model does not have or an odd number.
 
     Example:
         >>> trainer = SentenceTransformerTrainer(model, args, data, loss=MiCSELoss(model))
