@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 
 from micse_utils import __version__
 from micse_utils.settings import process, setting, settle_console
-from micse_utils.training import plan
-from micse_utils.training.config import METHODS, PRESETS, SELECTIONS, LowShotConfig
+from micse_utils.training import run_table
+from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
 """Errors whose message is for users; all others are bugs, with a traceback."""
@@ -124,7 +124,6 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="micse", help="(default: micse)")
     recipe = parser.add_argument_group("overrides of the recipe's settings")
     kinds = {
-        "select_from": {"choices": SELECTIONS},
         "bf16": {"action": argparse.BooleanOptionalAction},
         **{name: {"type": float} for name in ("ami_weight", "temperature", "learning_rate")},
     }
@@ -245,24 +244,24 @@ def reproduce(options: argparse.Namespace) -> str | None:
     from micse_utils.job import job
     from micse_utils.results import output_folder, save_table
     from micse_utils.training.experiment import Experiment, in_processes, run_experiment
+    from micse_utils.training.inputs import shared_settings
     from micse_utils.training.report import search_table, write_report
-    from micse_utils.training.starts import shared_settings
 
     quick, seeds = options.quick, options.seeds
     starts = options.starts or ["shipped" if quick else "bert"]
-    sizes = options.sizes or (plan.PAPERS_SIZES if "bert" in starts and not quick else [64])
+    sizes = options.sizes or (run_table.PAPERS_SIZES if "bert" in starts and not quick else [64])
     seeds = sorted({*chain(*seeds)} if seeds else range(48, 50 if quick else 53))
-    objectives = options.objectives or [*plan.OBJECTIVES][: 2 if quick else None]
+    objectives = options.objectives or [*run_table.OBJECTIVES][: 2 if quick else None]
     if options.search:
-        runs, tasks = plan.search_runs(starts, objectives), ()
+        runs, tasks = run_table.search_runs(starts, objectives), ()
     else:
-        steps, tasks = (plan.QUICK_STEPS, plan.QUICK_TASKS) if quick else (None, REPORTED)
+        steps, tasks = (run_table.QUICK_STEPS, run_table.QUICK_TASKS) if quick else (None, REPORTED)
         table = {"steps": steps, "chosen": options.settings}
-        runs = plan.chosen_runs(starts, objectives, sizes, seeds, **table)
+        runs = run_table.chosen_runs(starts, objectives, sizes, seeds, **table)
     folder = output_folder(options.folder).resolve()
     settings = shared_settings(runs, options.source, tasks)
     experiment = Experiment(folder / "runs", tuple(settings["tasks"]), options.source)
-    each, at_a_time, connection = None, 1, contextlib.nullcontext()
+    at_a_time, each, connection = 1, None, contextlib.nullcontext()
     if options.address:
         from micse_utils.cluster import connected, on_ray
 
@@ -277,7 +276,7 @@ def reproduce(options: argparse.Namespace) -> str | None:
             save_table(folder, "search", table)
             text = table[table["chosen"]].to_string(index=False)
         else:
-            text = write_report(experiment, done, command=options.typed, chosen=options.settings)
+            text = write_report(experiment, done, command=options.typed)
         work.finish({"runs": [run.name for run in runs]})
     failed = sum("diverged" in record for record in done)
     return f"{text}\n{len(done)} runs, {failed} diverged; results: {folder}"
@@ -300,14 +299,16 @@ def _hub_or_folder(text: str) -> str:
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder of the runs, tables and report")
     starts = "bert: the paper's (default); the others are made from the packaged encoder"
-    parser.add_argument("--starts", nargs="+", choices=plan.STARTS, help=starts)
+    parser.add_argument("--starts", nargs="+", choices=run_table.STARTS, help=starts)
     parser.add_argument("--sizes", type=_count, nargs="+", help="default: the paper's seven, or 64")
     parser.add_argument("--seeds", type=_seeds, nargs="+", help="default: 48-52")
-    parser.add_argument("--objectives", nargs="+", choices=plan.OBJECTIVES, help="default: all")
+    parser.add_argument(
+        "--objectives", nargs="+", choices=run_table.OBJECTIVES, help="default: all"
+    )
     parser.add_argument("--quick", action="store_true", help="a few short runs: does it work here?")
     parser.add_argument("--search", action="store_true", help="try all settings of the starts")
     chosen = "search.csv that chose (default: recorded)"
-    parser.add_argument("--settings", type=Path, default=plan.CHOSEN, help=chosen)
+    parser.add_argument("--settings", type=Path, default=run_table.CHOSEN, help=chosen)
     of_bert = {"default": "hub", "help": "of bert: hub or a folder"}
     parser.add_argument("--source", type=_hub_or_folder, **of_bert)
     parser.add_argument("--workers", type=_count, default=1, help="runs at a time, on this machine")

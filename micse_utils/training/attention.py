@@ -19,20 +19,13 @@ def two_views(features: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def attention_modules(transformer: PreTrainedModel) -> list[nn.Module]:
-    """Return the self-attention of each layer, first to last.
-
-    Raises:
-        ValueError: an architecture whose attention the kit cannot record.
-    """
+    """Return the self-attention of each layer, first to last."""
     kind = transformer.config.model_type
     if kind in ("bert", "roberta"):  # MiniLM is a BERT
         return [layer.attention.self for layer in transformer.encoder.layer]
     if kind == "distilbert":
         return [layer.attention for layer in transformer.transformer.layer]
-    raise ValueError(
-        f"the attention of a {kind} model cannot be recorded; bert (MiniLM is one), roberta and "
-        "distilbert can"
-    )
+    raise ValueError(f"the model must be a bert (as MiniLM), roberta or distilbert, got {kind}")
 
 
 @contextlib.contextmanager

@@ -16,16 +16,6 @@ from torch import Tensor, nn
 from micse_utils.training.ami import attention_mutual_information, attention_rows
 from micse_utils.training.attention import attention_modules, recorded_attention, two_views
 
-CITATION = """@inproceedings{klein-nabi-2023-micse,
-    title = "mi{CSE}: Mutual Information Contrastive Learning for Low-shot Sentence Embeddings",
-    author = "Klein, Tassilo and Nabi, Moin",
-    booktitle = "Proceedings of the 61st Annual Meeting of the Association for Computational
-        Linguistics (Volume 1: Long Papers)",
-    year = "2023",
-    pages = "6159--6177",
-    url = "https://aclanthology.org/2023.acl-long.339",
-}"""
-
 
 def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Tensor:
     """Return InfoNCE: find each sentence's second view among those of the whole batch.
@@ -67,14 +57,8 @@ class MiCSELoss(nn.Module):
             be trained ([CLS] in the paper).
         ami_weight: lambda.
         min_layer, max_layer: the layers whose attention is compared, counted from 0, the last one
-            not included; an even number. By default those of the paper (7 to 11 of 12) in
-            proportion: 3 to 5 of 6, 2 to 4 of 4.
+            not included; an even number. By default the paper's (7 to 11 of 12) in proportion.
         temperature: temperature of InfoNCE.
-        samples: positions drawn per row of attention.
-
-    Raises:
-        ValueError: an unknown architecture, layers that the model does not have or an odd number
-            of them, an invalid weight, temperature or number of samples.
 
     Example:
         >>> trainer = SentenceTransformerTrainer(model, args, data, loss=MiCSELoss(model))
@@ -88,20 +72,11 @@ class MiCSELoss(nn.Module):
         min_layer: int | None = None,
         max_layer: int | None = None,
         temperature: float = 0.05,
-        samples: int = 150,
     ) -> None:
         super().__init__()
-        if not (ami_weight >= 0 and temperature > 0 and samples >= 2):
-            raise ValueError(
-                "ami_weight must be 0 or more, temperature above 0 and samples 2 or more, got "
-                f"{ami_weight}, {temperature} and {samples}"
-            )
         attentions = attention_modules(model.transformers_model)
         self.min_layer, self.max_layer = _layer_range(len(attentions), min_layer, max_layer)
-        self.model = model
-        self.ami_weight = ami_weight
-        self.temperature = temperature
-        self.samples = samples
+        self.model, self.ami_weight, self.temperature = model, ami_weight, temperature
         # The head takes what the contrastive task does to a vector, so that [CLS] below it is
         # spared; it is thrown away after training.
         width = model.get_embedding_dimension()
@@ -119,32 +94,18 @@ class MiCSELoss(nn.Module):
     def forward(
         self, sentence_features: Iterable[dict[str, Tensor]], labels=None
     ) -> dict[str, Tensor]:
-        """Compute the loss of a batch.
+        """Return the terms of a batch's loss, which the trainer adds up and logs.
 
-        Under `torch.distributed`, InfoNCE is over the batches of all processes, which must be of
-        one size, and AMI is of this process's own.
-
-        Args:
-            sentence_features: one dictionary of `input_ids`, `attention_mask`, … [n, tokens].
-            labels: not used.
-
-        Returns:
-            The terms of the loss, which the trainer adds up and logs: `info_nce` and, unless
-            lambda is 0, `ami_term`, which is -lambda * AMI.
+        They are `info_nce` and, unless lambda is 0, `ami_term`, which is -lambda * AMI. Under
+        `torch.distributed`, InfoNCE is over the batches of all processes, which must be of one
+        size, and AMI is of this process's own. `labels` are not used.
         """
-        features, *more = sentence_features
-        if more:
-            raise ValueError(
-                f"MiCSELoss makes the second view itself: give it one column of sentences, "
-                f"not {1 + len(more)}"
-            )
+        [features] = sentence_features  # one column: the second view is made here
         [model] = self._encoder
         # By the modules' own flags: the model's property for it has changed its name.
         modules = model.transformers_model.modules()
         if any(getattr(module, "gradient_checkpointing", False) for module in modules):
-            raise ValueError(
-                "gradient checkpointing must be off for MiCSELoss: it makes attention maps twice"
-            )
+            raise ValueError("gradient checkpointing must be off: it makes attention maps twice")
         # Both views in one batch: dropout is drawn for each copy, so the two differ.
         maps: list[Tensor] = []
         with recorded_attention(self._attentions if self.ami_weight else (), maps):
@@ -164,17 +125,14 @@ class MiCSELoss(nn.Module):
             terms = {"info_nce": info_nce(first, second, temperature=self.temperature)}
             if self.ami_weight:
                 # Minus, because the loss falls and AMI is to grow.
-                terms["ami_term"] = -self.ami_weight * self._ami(maps)
+                terms["ami_term"] = -self.ami_weight * _ami(maps)
         return terms
 
-    def _ami(self, maps: list[Tensor]) -> Tensor:
-        return attention_mutual_information(*attention_rows(maps), samples=self.samples)
-
     @torch.no_grad()
-    def measure_ami(self, sentences: list[str], *, max_length: int = 32, seed: int = 0) -> float:
+    def measure_ami(self, sentences: list[str], *, max_length: int = 32) -> float:
         """Return the AMI of two views of some sentences, in nats, without gradients.
 
-        Dropout and positions come from a separate seed, so that values can be compared within and
+        Dropout and positions come from a seed of its own, so that values can be compared within and
         between trainings, and no other random state changes.
         """
         [model] = self._encoder
@@ -185,21 +143,15 @@ class MiCSELoss(nn.Module):
         maps: list[Tensor] = []
         was_training = model.training
         with torch.random.fork_rng(), recorded_attention(self._attentions, maps):
-            torch.manual_seed(seed)
+            torch.manual_seed(0)
             model.train()  # without dropout there is one view, not two
             model[0](views)  # in float32, whatever the trainer made of `model`
             model.train(was_training)
-            return self._ami(maps).item()
+            return _ami(maps).item()
 
-    @property
-    def citation(self) -> str:
-        """Return the BibTeX entry of the paper, for the model card."""
-        return CITATION
 
-    def get_config_dict(self) -> dict[str, object]:
-        """Return the settings, for the model card."""
-        names = ("ami_weight", "min_layer", "max_layer", "temperature", "samples")
-        return {name: getattr(self, name) for name in names}
+def _ami(maps: list[Tensor]) -> Tensor:
+    return attention_mutual_information(*attention_rows(maps))
 
 
 def _layer_range(depth: int, first: int | None, last: int | None) -> tuple[int, int]:
@@ -208,13 +160,9 @@ def _layer_range(depth: int, first: int | None, last: int | None) -> tuple[int, 
     default_last = (11 * depth + 5) // 12
     first = default_last - 2 * max(1, round(depth / 6)) if first is None else first
     last = default_last if last is None else last
-    if not 0 <= first < last <= depth:
+    if not 0 <= first < last <= depth or (last - first) % 2:
         raise ValueError(
-            f"layers {first} to {last} (not included) are no range of this model's {depth} layers"
-        )
-    if (last - first) % 2:
-        raise ValueError(
-            f"min_layer={first} and max_layer={last} (not included) must span an even number of "
-            f"layers, got {last - first}: AMI deals them into two chunks; change one by 1"
+            f"layers {first} to {last} (not included) must be an even number of this model's "
+            f"{depth} layers: AMI deals them into two chunks"
         )
     return first, last

@@ -19,14 +19,12 @@ from transformers import TrainerCallback
 from micse_utils.datasets.sts import Pairs
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation.metrics import alignment, uniformity, unit
-from micse_utils.provenance import sha256_of
 from micse_utils.results import write_json
 from micse_utils.settings import process
-from micse_utils.training.config import LowShotConfig
 from micse_utils.training.losses import MiCSELoss
 
-HEAD, SUMS = "head.safetensors", "sums.json"
-"""In a checkpoint: weights of the training-only head, and the SHA-256 of all files, the last."""
+HEAD, COMPLETE = "head.safetensors", "complete.json"
+"""In a checkpoint: weights of the training-only head, and the mark that all files are written."""
 FIGURES = ("spearman", "alignment", "uniformity", "ami")
 """What is measured at every evaluation."""
 LARGEST_NORM = 1.0
@@ -40,7 +38,7 @@ POSITIVE = 0.8
 
 
 class TrainingDivergedError(FloatingPointError):
-    """The loss became NaN or infinite; the message says at which step and what is left."""
+    """The loss became NaN or infinite; the message says at which step."""
 
 
 class DevelopmentEvaluator(BaseEvaluator):
@@ -48,20 +46,13 @@ class DevelopmentEvaluator(BaseEvaluator):
 
     Returns `dev_spearman` (x 100, of cosine against gold), `dev_alignment` and `dev_uniformity`.
     Every distinct sentence is encoded once, in float32, and compared in float64: the vectors of a
-    raw start lie so close together that rounding alone can move the Spearman by points. Pairs that
-    all have the same gold score are refused (ValueError).
+    raw start lie so close together that rounding alone can move the Spearman by points.
     """
 
     def __init__(self, pairs: Pairs) -> None:
         super().__init__()
         self.primary_metric = "dev_spearman"
-        self.name = pairs.provenance.name  # in the model card
         self.pairs = pairs
-        if np.ptp(pairs.gold) == 0:
-            raise ValueError(
-                f"{pairs.provenance.name}: all gold scores are {pairs.gold[0]}; a correlation "
-                "needs different ones"
-            )
         self.sentences = sorted({*pairs.first, *pairs.second})
         row = {sentence: index for index, sentence in enumerate(self.sentences)}
         self.first, self.second = (
@@ -98,46 +89,37 @@ def reading(model: SentenceTransformer, tokens: int | None) -> Iterator[None]:
         model.max_seq_length = usual
 
 
-def sums_of(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the files below a folder, once they are on the disk."""
-    sums = {}
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        with file.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        sums[file.relative_to(folder).as_posix()] = sha256_of([file])
-    return sums
+def flush(folder: Path) -> None:
+    """Wait until the files below a folder are on the disk: a power cut cannot empty them then."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
 
 
 class Monitor(TrainerCallback):
-    """Clip the gradients, stop at NaN, show a bar, and decide which checkpoints may be selected.
+    """Clip the gradients, stop at NaN, show a bar, keep the head beside each checkpoint.
 
-    It keeps the head beside each checkpoint. `to_beat` is the score of the start.
+    `to_beat` is the score of the start.
     """
 
     to_beat: float
 
     def __init__(
-        self,
-        loss: MiCSELoss,
-        sentences: list[str],
-        config: LowShotConfig,
-        steps: int,
-        progress: bool,
+        self, loss: MiCSELoss, sentences: list[str], max_length: int, steps: int, progress: bool
     ) -> None:
-        self.loss = loss
-        self.sentences = sentences[:WATCHED]
-        self.config = config
-        rank, _ = process()
-        self.bar = tqdm(total=steps, desc="train", unit="step", disable=rank > 0 or not progress)
+        self.loss, self.sentences, self.max_length = loss, sentences[:WATCHED], max_length
+        hidden = process()[0] > 0 or not progress
+        self.bar = tqdm(total=steps, desc="train", unit="step", disable=hidden)
 
     def ami(self) -> float:
         """Return the AMI of the watched sentences."""
-        return self.loss.measure_ami(self.sentences, max_length=self.config.max_length)
+        return self.loss.measure_ami(self.sentences, max_length=self.max_length)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Start the bar at the current step; make the start the score to beat."""
         self.bar.update(state.global_step - self.bar.n)
-        if self.config.select_from == "all" and state.global_step == 0:
+        if state.global_step == 0:
             state.best_metric = self.to_beat  # a run that resumes knows its best already
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
@@ -155,8 +137,6 @@ class Monitor(TrainerCallback):
         self.bar.update()
         # The recipe's last evaluation may lie before the last step: 12 steps, one every 5.
         control.should_log |= state.global_step == state.max_steps
-        if self.config.select_from == "authors" and state.global_step % state.eval_steps:
-            control.should_evaluate = False
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
         """Note the AMI and show the development figures."""
@@ -167,12 +147,13 @@ class Monitor(TrainerCallback):
         self.bar.set_postfix({n: f"{v:.2f}" for n, v in shown.items() if v is not None})
 
     def on_save(self, args, state, control, **kwargs) -> None:
-        """Add the head and the sums of all files to a checkpoint; without sums it is unfinished."""
+        """Add the head to a checkpoint, then mark it as complete."""
         PartialState().wait_for_everyone()  # each process writes its own random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             safetensors.torch.save_file(self.loss.head.state_dict(), folder / HEAD)
-            write_json(folder / SUMS, sums_of(folder))
+            flush(folder)
+            write_json(folder / COMPLETE, {"step": state.global_step})
 
 
 def history_of(start: dict[str, float], log: list[dict]) -> pd.DataFrame:

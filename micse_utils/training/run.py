@@ -4,14 +4,12 @@ import contextlib
 import dataclasses
 import hashlib
 import shutil
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import safetensors.torch
 import transformers
-from datasets import Dataset, disable_progress_bars, enable_progress_bars
+from datasets import Dataset
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -21,22 +19,20 @@ from transformers import PrinterCallback
 
 from micse_utils.datasets.sts import Pairs
 from micse_utils.job import Job, job
-from micse_utils.models import PACKAGED, quiet
+from micse_utils.models import quiet
 from micse_utils.provenance import Provenance, sha256_of, versions
 from micse_utils.results import json_or_none, records, write_json
 from micse_utils.settings import process
-from micse_utils.training.batches import Batches
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.losses import MiCSELoss
 from micse_utils.training.monitor import (
+    COMPLETE,
     HEAD,
-    SUMS,
     DevelopmentEvaluator,
     Monitor,
-    TrainingDivergedError,
+    flush,
     history_of,
     reading,
-    sums_of,
 )
 
 RECORD = "training.json"
@@ -116,30 +112,40 @@ class Training:
         with work as state:
             record = state.record or {}
             if any(record.get(name) != value for name, value in self.settings.items()):
-                return self._train(state, progress)
+                # The trainer reads the length from the model.
+                with reading(self.model, self.config.max_length), quiet():
+                    trainer, history = self._train(progress)
+                return self._finish(state, trainer, history)
             kept = self.folder / record.get("encoder", "model")
             if record["weights"] != _weights(kept):
                 raise ValueError(
-                    f"{kept} is damaged, or was changed after training: move it away and train in "
-                    "a new folder, or overwrite it (--overwrite)"
+                    f"{kept} is damaged, or was changed after training: train in a new folder"
                 )
             self._load(kept)
             history = pd.DataFrame(record["history"]).astype({"loss": float, "info_nce": float})
             return self._trained(history, record["best_step"], kept)
 
-    def _train(self, state: Job, progress: bool) -> Trained:
-        """Train to the end, from the last complete checkpoint if one exists."""
-        try:
-            # The trainer reads the length from the model.
-            with reading(self.model, self.config.max_length), _quiet():
-                trainer, monitor = self._build(progress)
-                start = self._resume(trainer, monitor)
-        except TrainingDivergedError as error:
-            raise TrainingDivergedError(f"{error}; {self._rescue(trainer)}") from None
-        return self._finish(state, trainer, history_of(start, trainer.state.log_history))
+    def _train(self, progress: bool) -> tuple[SentenceTransformerTrainer, pd.DataFrame]:
+        """Train to the last step, from the last complete checkpoint if one exists."""
+        trainer, monitor = self._build(progress)
+        note, last = self.checkpoints / "start.json", None
+        if start := json_or_none(note):
+            if last := self._last_checkpoint():  # the trainer loads all but the head
+                monitor.loss.head.load_state_dict(safetensors.torch.load_file(last / HEAD))
+            else:
+                self._load(self.checkpoints / START)  # the model may have been trained since
+        else:
+            start = trainer.evaluator(self.model) | {"dev_ami": monitor.ami()}
+            if process()[0] == 0:
+                self._save(self.checkpoints / START)  # it may be the best checkpoint
+                write_json(note, start)
+        monitor.to_beat = start[trainer.evaluator.primary_metric]
+        with contextlib.closing(monitor.bar):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        return trainer, history_of(start, trainer.state.log_history)
 
     def _build(self, progress: bool) -> tuple[SentenceTransformerTrainer, Monitor]:
-        config, steps = self.config, self._steps()
+        config, steps = self.config, self.config.total_steps(len(self.sentences))
         # Before the head is made, whose first weights the seed decides, too.
         transformers.set_seed(config.seed)
         loss = MiCSELoss(
@@ -147,8 +153,12 @@ class Training:
             min_layer=config.min_layer, max_layer=config.max_layer, temperature=config.temperature,
         )  # fmt: skip
         evaluator = DevelopmentEvaluator(self.dev)
-        monitor = Monitor(loss, self.sentences, config, steps, progress)
-        self._describe()
+        monitor = Monitor(loss, self.sentences, config.max_length, steps, progress)
+        card = self.model.model_card_data
+        card.local_files_only = True  # or it asks the hub about the base model
+        card.generate_widget_examples = False  # which draws and encodes, with a bar
+        card.widget = [{"text": self.sentences[0]}]
+        card.model_name = f"{config.method} training of {self.start.name}"
         trainer = SentenceTransformerTrainer(
             self.model, self._arguments(steps, evaluator.primary_metric), loss=loss,
             train_dataset=Dataset.from_dict({"sentence": self.sentences}), evaluator=evaluator,
@@ -157,17 +167,34 @@ class Training:
         trainer.remove_callback(PrinterCallback)
         return trainer, monitor
 
-    def _resume(self, trainer: SentenceTransformerTrainer, monitor: Monitor) -> dict[str, float]:
-        """Train from the last complete checkpoint; return the figures of the start."""
-        if last := self._last_checkpoint():  # the trainer resumes the encoder, optimiser and order
-            monitor.loss.head.load_state_dict(safetensors.torch.load_file(last / HEAD))
-        elif (self.checkpoints / "start.json").exists():  # the model may have been trained since
-            self._load(self.checkpoints / START)
-        start = self._measured_start(trainer.evaluator, monitor)
-        monitor.to_beat = start[trainer.evaluator.primary_metric]
-        with contextlib.closing(monitor.bar):
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-        return start
+    def _arguments(self, steps: int, metric: str) -> SentenceTransformerTrainingArguments:
+        config, device = self.config, self.model.device
+        every = min(config.eval_steps, steps)
+        return SentenceTransformerTrainingArguments(
+            output_dir=str(self.checkpoints), seed=config.seed, bf16=config.bf16,
+            use_cpu=device.type == "cpu", dataloader_pin_memory=device.type == "cuda",
+            max_steps=steps, per_device_train_batch_size=config.batch_size // process()[1],
+            dataloader_drop_last=False,
+            # The authors' optimiser, spelled out so that no new default of the library changes it.
+            optim="adamw_torch", adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8,
+            weight_decay=0.0, learning_rate=config.learning_rate, lr_scheduler_type="linear",
+            warmup_steps=0, max_grad_norm=0.0,  # `Monitor` clips, the head's gradients included
+            eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
+            save_total_limit=2, load_best_model_at_end=True, metric_for_best_model=metric,
+            logging_steps=every, disable_tqdm=True, report_to="none",
+        )  # fmt: skip
+
+    def _last_checkpoint(self) -> Path | None:
+        """Return the newest complete checkpoint whose best one is complete, too."""
+        complete = {
+            int(mark.parent.name.split("-")[1]): mark.parent
+            for mark in self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")
+        }
+        for _, folder in sorted(complete.items(), reverse=True):
+            best = json_or_none(folder / "trainer_state.json")["best_global_step"]
+            if not best or best in complete:
+                return folder
+        return None
 
     def _finish(
         self, state: Job, trainer: SentenceTransformerTrainer, history: pd.DataFrame
@@ -181,10 +208,6 @@ class Training:
         self._load(self.checkpoints / (f"checkpoint-{best_step}" if best_step else START))
         trainer.accelerator.wait_for_everyone()  # all have loaded the best checkpoint
         if trainer.is_world_process_zero():
-            [row] = history[history["step"] == best_step].to_dict("records")
-            figures = {f"dev_{name}": row[name] for name in ("spearman", "alignment", "uniformity")}
-            card = self.model.model_card_data
-            card.set_evaluation_metrics(trainer.evaluator, figures, step=best_step)
             self._save(self.folder / "model")
             state.finish({
                 **self.settings, "best_step": best_step, "history": records(history),
@@ -195,144 +218,31 @@ class Training:
         return self._trained(history, best_step, self.folder / "model")
 
     def _load(self, folder: Path) -> None:
-        with _quiet():
+        with quiet():
             weights = SentenceTransformer(str(folder), device="cpu").state_dict()
         self.model.load_state_dict(weights)
 
     def _save(self, folder: Path) -> None:
-        """Save the model to a folder, once it is on the disk."""
-        scratch = self.checkpoints / "model"
-        shutil.rmtree(scratch, ignore_errors=True)
-        with _quiet():
-            self.model.save_pretrained(str(scratch))
-        sums_of(scratch)
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
+        with quiet():
+            self.model.save_pretrained(str(folder))
+        flush(folder)
 
     def _trained(self, history: pd.DataFrame, best_step: int, kept: Path) -> Trained:
-        sha256 = sha256_of([kept / "model.safetensors"])
         self.model.provenance = Provenance(
             f"{self.config.method} training of {self.start.name}", "folder", self.folder.name,
-            sha256=sha256, pooling=self.start.pooling,
+            sha256=sha256_of([kept / "model.safetensors"]), pooling=self.start.pooling,
         )  # fmt: skip
         return Trained(self.model.eval(), history, best_step, self.config, len(self.sentences))
-
-    def _describe(self) -> None:
-        """Fill in what the library's model card cannot know."""
-        card = self.model.model_card_data
-        card.local_files_only = True  # or it asks the hub about the base model
-        # The library would draw and encode examples, with a bar of their own.
-        card.generate_widget_examples = False
-        card.widget = [{"text": self.sentences[0]}]
-        card.model_name = f"{self.config.method} training of {self.start.name}"
-        card.language = ["en"]
-        card.add_tags(["micse", "low-shot", self.config.method])
-        if self.start.source == "hub":
-            card.base_model, card.base_model_revision = self.start.origin, self.start.revision
-        elif self.start.source == "package":
-            card.base_model = PACKAGED
-
-    def _steps(self) -> int:
-        """Return the number of steps; report sentences that an epoch leaves out."""
-        config, sentences, (rank, processes) = self.config, len(self.sentences), process()
-        left_out = sentences % (config.batch_size // processes) == 1
-        if rank == 0 and sentences < config.batch_size:
-            print(f"batch_size is {config.batch_size}: each step uses all {sentences} sentences")
-        elif rank == 0 and left_out:
-            print("too few for a batch: a different sentence is left out of each epoch")
-        steps = total_steps(sentences, config)
-        if config.select_from == "authors" and config.eval_steps > steps:
-            raise ValueError(
-                f'eval_steps must be at most {steps} for select_from="authors", the number of '
-                f"steps, got {config.eval_steps}"
-            )
-        return steps
-
-    def _arguments(self, steps: int, metric: str) -> SentenceTransformerTrainingArguments:
-        config, device = self.config, self.model.device
-        every = min(config.eval_steps, steps)
-        return SentenceTransformerTrainingArguments(
-            output_dir=str(self.checkpoints), seed=config.seed, bf16=config.bf16,
-            use_cpu=device.type == "cpu", dataloader_pin_memory=device.type == "cuda",
-            max_steps=steps, per_device_train_batch_size=config.batch_size // process()[1],
-            batch_sampler=Batches,
-            # The authors' optimiser, spelled out so that no new default of the library changes it.
-            optim="adamw_torch", adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8,
-            weight_decay=0.0, learning_rate=config.learning_rate, lr_scheduler_type="linear",
-            warmup_steps=0, max_grad_norm=0.0,  # `Monitor` clips, the head's gradients included
-            eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
-            save_total_limit=2, load_best_model_at_end=True, metric_for_best_model=metric,
-            logging_steps=every, disable_tqdm=True, report_to="none",
-        )  # fmt: skip
-
-    def _measured_start(
-        self, evaluator: DevelopmentEvaluator, monitor: Monitor
-    ) -> dict[str, float]:
-        """Return the scores of the start, and save it: it may be the best checkpoint."""
-        note = self.checkpoints / "start.json"
-        if (figures := json_or_none(note)) is None:
-            figures = evaluator(self.model) | {"dev_ami": monitor.ami()}
-            if process()[0] == 0:
-                self._save(self.checkpoints / START)
-                write_json(note, figures)
-        return figures
-
-    def _last_checkpoint(self) -> Path | None:
-        """Return the newest complete checkpoint whose best one is complete, too."""
-        found = self.checkpoints.glob("checkpoint-*")
-        for folder in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
-            if _is_whole(folder):
-                best = json_or_none(folder / "trainer_state.json")["best_global_step"]
-                if not best or _is_whole(self.checkpoints / f"checkpoint-{best}"):
-                    return folder
-        return None
-
-    def _rescue(self, trainer: SentenceTransformerTrainer) -> str:
-        """Keep the best checkpoint of a run that diverged; return a sentence about it."""
-        if not (best := trainer.state.best_global_step):
-            return "no checkpoint was better than the start"
-        self._load(self.checkpoints / f"checkpoint-{best}")
-        if trainer.is_world_process_zero():
-            self._save(self.folder / "model")
-        return f"{self.folder / 'model'} holds the best checkpoint before, of step {best}"
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint has its sums, and agrees with them; print if it does not."""
-    sums = json_or_none(checkpoint / SUMS)
-    whole = sums == {n: s for n, s in sums_of(checkpoint).items() if n != SUMS}
-    if not whole and process()[0] == 0:
-        print(f"{checkpoint} is unfinished or damaged, and is not used")
-    return whole
 
 
 def _weights(model: Path) -> dict[str, str]:
     """Return the SHA-256 of the files with the weights of a saved model."""
-    return {name: s for name, s in sums_of(model).items() if name.endswith(".safetensors")}
-
-
-def total_steps(sentences: int, config: LowShotConfig) -> int:
-    """Return the number of optimiser steps for a number of sentences."""
-    processes = process()[1]
-    batches = len(Batches(range(sentences), config.batch_size // processes))
-    return config.steps or config.epochs * -(-batches // processes)
+    files = sorted(model.rglob("*.safetensors"))
+    return {file.relative_to(model).as_posix(): sha256_of([file]) for file in files}
 
 
 def _of_weights(model: SentenceTransformer) -> Provenance:
     """Return a provenance from the weights, for a model that `load_model` did not load."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().float().numpy().tobytes())
-    return Provenance("a model", "memory", "given by the caller", sha256=digest.hexdigest())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the progress bars and notes of the libraries."""
-    disable_progress_bars()
-    try:
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        enable_progress_bars()
+    tensors = (tensor.cpu().float().numpy().tobytes() for tensor in model.state_dict().values())
+    digest = hashlib.sha256(b"".join(tensors)).hexdigest()
+    return Provenance("a model", "memory", "given by the caller", sha256=digest)

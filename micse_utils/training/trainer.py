@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from micse_utils.datasets.sts import Pairs, load_stsb
 from micse_utils.encoding import UNKNOWN, Tokeniser, pick_length, windows_of
 from micse_utils.models import load_model
-from micse_utils.settings import check_texts, expanded, process, shown
+from micse_utils.settings import check_texts, expanded, process
 from micse_utils.training.config import LowShotConfig, configure, default_preset
 from micse_utils.training.run import Trained, Training
 
@@ -23,7 +23,6 @@ def train_low_shot(
     method: str = "micse",
     *,
     output: str | Path,
-    pooling: str | None = None,
     preset: str | LowShotConfig | None = None,
     dev: Pairs | None = None,
     overwrite: bool = False,
@@ -43,7 +42,6 @@ def train_low_shot(
             for `load_model`.
         method: `micse` or `simcse`.
         output: folder of the run: checkpoints while it goes, `model/` and `training.json` after.
-        pooling: of a start given by name; by default its own (see `load_model`).
         preset: one of `PRESETS`, or a configuration; by default `default_preset`.
         dev: rated pairs that select the checkpoint; by default `load_stsb("dev")`. The start
             counts as a checkpoint: if training only does harm, the start is kept.
@@ -56,43 +54,28 @@ def train_low_shot(
         The trained model and how it went.
 
     Raises:
-        ValueError: fewer than two sentences, or most of them unknown to the tokeniser; an unknown
-            preset or invalid setting; an `output` that holds a different run or a damaged model.
+        ValueError: fewer than two sentences, or most of them unknown to the tokeniser; an invalid
+            setting; an `output` that holds a different run or a damaged model.
         FileExistsError: `output` holds files and no run, or another process writes there.
-        TypeError: a sentence that is not a string, or an unknown setting.
-        TrainingDivergedError: the loss became NaN or infinite; `model/` holds the best
-            checkpoint before, if there was one.
+        TrainingDivergedError: the loss became NaN or infinite.
     """
     sentences = check_texts("sentences", sentences)
-    if not any(sentence.strip() for sentence in sentences):
-        raise ValueError("there are no sentences to train on")
-    if preset is not None:
-        config = configure(preset, method=method, **settings)  # refuse before a model is loaded
     if not isinstance(base_model, SentenceTransformer):
-        base_model = load_model(base_model, pooling=pooling, engine="torch")
-    elif pooling is not None:
-        raise ValueError("pooling is for a base_model given by name; this one has its own")
-    if preset is None:
-        preset = default_preset(base_model, len(set(sentences)))
-        config = configure(preset, method=method, **settings)
+        base_model = load_model(base_model, engine="torch")
+    preset = preset or default_preset(base_model, len(set(sentences)))
+    config = configure(preset, method=method, **settings)
     pick_length(base_model, config.max_length)  # refuse what the model cannot read
     sentences = _distinct(sentences, base_model, config.max_length)
     _, processes = process()
-    least = 2 if processes == 1 else config.batch_size
-    if len(sentences) < least:
-        raise ValueError(
-            f"training needs {least} different sentences or more, got {len(sentences)}"
-        )
     if config.batch_size % processes or config.batch_size < 2 * processes:
         raise ValueError(
-            f"batch_size={config.batch_size} cannot be shared by {processes} processes: it must be "
-            "a multiple of their number, with two sentences or more for each"
+            f"batch_size={config.batch_size} must be a multiple of the number of processes, "
+            f"{processes}, with two sentences or more for each"
         )
-    if dev is None:
-        dev = load_stsb("dev")
-    if not isinstance(dev, Pairs):
-        raise TypeError(f"dev must be Pairs (see load_stsb), got {shown(dev)}")
-
+    least = 2 if processes == 1 else config.batch_size
+    if len(sentences) < least:
+        raise ValueError(f"sentences must be {least} different ones or more, got {len(sentences)}")
+    dev = load_stsb("dev") if dev is None else dev
     run = Training(expanded(output), base_model, sentences, config, dev, keep_last)
     return run.carry_out(overwrite, progress)
 

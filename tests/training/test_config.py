@@ -39,6 +39,21 @@ def test_the_presets_are_the_papers_recipes(model_of_depth):
         assert (loss.min_layer, loss.max_layer) == (7, 11)
 
 
+@pytest.mark.parametrize(
+    ("sentences", "preset", "steps"),
+    [
+        (64, "0.01%", 2_500),  # one step an epoch
+        (100, "0.01%", 5_000),  # 64 and 36
+        (1_000, "0.1%", 8_000),
+        (10_000, "1%", 157 * 50),
+        (100_000, "10%", 1_563 * 10),
+    ],
+)
+def test_a_recipe_takes_as_many_steps_as_the_authors(sentences, preset, steps):
+    assert PRESETS[preset].total_steps(sentences) == steps
+    assert LowShotConfig(epochs=3, steps=7).total_steps(sentences) == 7
+
+
 def test_the_packaged_encoder_has_presets_of_its_own(model_of_depth):
     names = {(4, "cls"): "packaged-raw", (6, "cls"): "packaged-cls", (6, "mean"): "packaged"}
     for (layers, pooling), name in names.items():
@@ -65,7 +80,6 @@ def test_settings_replace_those_of_a_preset():
         ({"steps": 2.5}, ValueError),
         ({"eval_steps": True}, ValueError),
         ({"learning_rate": float("nan")}, ValueError),
-        ({"select_from": "best"}, ValueError),
     ],
 )
 def test_invalid_settings_are_rejected_by_name(settings, error):

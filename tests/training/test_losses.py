@@ -111,9 +111,8 @@ def test_the_default_layers_are_an_even_number_in_proportion_to_the_papers(depth
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ami_weight": float("nan")}, "ami_weight must be 0 or more"),
-        ({"min_layer": 7, "max_layer": 11}, "are no range of this model's 2 layers"),
-        ({"min_layer": 1, "max_layer": 2}, "even number of layers, got 1: .* change one by 1"),
+        ({"min_layer": 7, "max_layer": 11}, "layers 7 to 11 .* of this model's 2 layers"),
+        ({"min_layer": 1, "max_layer": 2}, "layers 1 to 2 .* an even number"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(model, settings, message):
@@ -121,10 +120,8 @@ def test_settings_that_make_no_sense_are_refused(model, settings, message):
         MiCSELoss(model, **settings)
 
 
-def test_two_columns_and_gradient_checkpointing_are_refused(model):
+def test_gradient_checkpointing_is_refused(model):
     batch = features(model, SENTENCES)
-    with pytest.raises(ValueError, match=r"one column of sentences, not 2"):
-        MiCSELoss(model)([batch, batch], None)
     model.transformers_model.gradient_checkpointing_enable()
     with pytest.raises(ValueError, match="gradient checkpointing"):
         MiCSELoss(model, min_layer=0, max_layer=2).train()([batch])
@@ -136,7 +133,6 @@ def test_ami_is_measured_from_a_seed_of_its_own(model):
     state = torch.get_rng_state()
     once, again = loss.measure_ami(SENTENCES), loss.measure_ami(SENTENCES)
     assert once == again > 0
-    assert loss.measure_ami(SENTENCES, seed=1) != once
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.training
 

@@ -1,4 +1,4 @@
-"""The runs of an experiment as a table: each with its start, objective and settings.
+"""The table of an experiment's runs: each with its start, objective and settings.
 
 It imports no PyTorch, so that the command line can list the names at once.
 """
@@ -8,7 +8,6 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from math import ceil
 from pathlib import Path
 
 from micse_utils.settings import KIT_DATA
@@ -35,10 +34,6 @@ SEARCHED = {
 }
 CHOSEN = KIT_DATA / "recorded" / "low_shot" / "search.csv"
 """The recorded search, whose choice the kit's own starts are trained with."""
-SHIPPED = {
-    # The best of data/recorded/shipped_search.csv, which has no AMI alone.
-    "miCSE": (1e-5, 0.03, 0.05), "SimCSE": (3e-5, 0.0, 0.1), "AMI alone": (1e-5, ALONE, 0.05),
-}  # fmt: skip
 EVERY = 20
 """Steps between two evaluations on the development pairs, of the kit's own starts."""
 
@@ -100,7 +95,7 @@ class Run:
     @property
     def length(self) -> int:
         """Return the number of steps."""
-        return self.steps or self.config.epochs * ceil(self.size / self.config.batch_size)
+        return self.config.total_steps(self.size)
 
 
 def _recipe(size: int) -> LowShotConfig:
@@ -119,66 +114,62 @@ def chosen_runs(
 ) -> list[Run]:
     """Return the runs of an experiment: each objective with its chosen setting.
 
-    Args:
-        starts, objectives: short names, from `STARTS` and `OBJECTIVES`.
-        sizes, seeds: of the sets of sentences.
-        steps: of each run; by default those of the start.
-        chosen: table of a search, which says the settings of the kit's own starts.
+    The authors' for bert, and for the other starts that of a search's table, `chosen`. Objectives
+    that have none, such as AMI alone from the shipped encoder, are left out with a note.
 
     Raises:
-        ValueError: the table has no setting for one of the objectives from one of the starts.
+        ValueError: no run is left, or the table chooses two settings of one objective.
     """
-    runs = {}
+    runs, missing, searched = {}, {}, _chosen_settings(chosen)
     for start, size, seed, short in itertools.product(starts, sizes, seeds, objectives):
         if start == "bert" and short == "matched" and "simcse" in objectives:
             continue  # the paper's SimCSE already has the settings of its miCSE
         own = "miCSE" if short == "matched" else OBJECTIVES[short]
-        rate, weight, temperature = (
-            _papers(short, size) if start == "bert" else _chosen(chosen, start, own)
-        )
+        setting = _papers_setting(own, size) if start == "bert" else searched.get((start, own))
+        if setting is None:
+            missing[f"{OBJECTIVES[short]} from {start}"] = None
+            continue
+        rate, weight, temperature = setting
         weight = 0.0 if short == "matched" else weight
         setting = rate, weight, temperature, size, seed, steps or STARTS[start].steps
         runs[Run(start, OBJECTIVES[short], *setting)] = None
+    if missing:
+        print(f"left out, as {chosen} chooses no setting: {', '.join(missing)}")
+    if not runs:
+        raise ValueError("there is nothing to run: name other --objectives or --settings")
     return list(runs)
 
 
-def _papers(short: str, size: int) -> tuple[float, float, float]:
+def _papers_setting(objective: str, size: int) -> tuple[float, float, float]:
     """Return the authors' rate, weight and temperature."""
-    weight = {"micse": _recipe(size).ami_weight, "ami": ALONE}.get(short, 0.0)
+    weight = {"miCSE": _recipe(size).ami_weight, "AMI alone": ALONE}.get(objective, 0.0)
     return LowShotConfig.learning_rate, weight, LowShotConfig.temperature
 
 
-def _chosen(table: Path, start: str, objective: str) -> tuple[float, float, float]:
-    """Return the rate, weight and temperature that a search chose."""
+def _chosen_settings(table: Path) -> dict[tuple[str, str], tuple[float, ...]]:
+    """Return the rate, weight and temperature that a search chose, by start and objective."""
     with table.open(encoding="utf-8", newline="") as file:
-        found = [
-            (float(row["rate"]), float(row["weight"]), float(row["temperature"]))
-            for row in csv.DictReader(file)
-            if (row["start"], row["objective"]) == (start, objective)
-            and "True" in (row.get("chosen"), row.get("stopped"))
-        ]
-    if not found and start == "shipped" and table == CHOSEN:
-        return SHIPPED[objective]
-    if len(found) != 1:
-        raise ValueError(f"{table} must choose one setting of {objective} from {start}")
-    return found[0]
+        rows = [row for row in csv.DictReader(file) if row.get("chosen") == "True"]
+    names = ("rate", "weight", "temperature")
+    found = {
+        (row["start"], row["objective"]): tuple(float(row[name]) for name in names) for row in rows
+    }
+    if len(found) < len(rows):
+        raise ValueError(f"{table} chooses two settings of one objective from one start")
+    return found
 
 
 def search_runs(starts: Sequence[str], objectives: Sequence[str] = tuple(SEARCHED)) -> list[Run]:
-    """Return the runs of a search: every setting, on sentences that no other run uses.
-
-    Raises:
-        ValueError: there is nothing to search: bert has the authors' settings.
-    """
-    starts = [start for start in starts if start != "bert"]
-    objectives = [short for short in objectives if short in SEARCHED]
-    if not starts or not objectives:
-        raise ValueError(
-            "a search needs --starts made from the packaged encoder (bert has the authors' "
-            f"settings) and --objectives of {', '.join(SEARCHED)}"
-        )
-    return [
+    """Return the runs of a search: every setting, on sentences that no other run uses."""
+    runs = [
         Run(start, OBJECTIVES[short], *setting, SEARCH_SIZE, SEARCH_SEED, STARTS[start].steps)
         for start, short in itertools.product(starts, objectives)
+        if start != "bert" and short in SEARCHED
         for setting in itertools.product(*SEARCHED[short])
     ]
+    if not runs:
+        raise ValueError(
+            "a search needs --starts other than bert, which has the authors' settings, and "
+            f"--objectives of {', '.join(SEARCHED)}"
+        )
+    return runs

@@ -1,4 +1,4 @@
-"""What the runs of an experiment start from and are trained and scored on."""
+"""The inputs of an experiment: encoders to start from, sentences, development pairs, tasks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.encoding import encode
 from micse_utils.evaluation.reported import Reported, load_reported, with_fair
 from micse_utils.models import BERT, keep_first_layers, load_model
-from micse_utils.training.plan import SEARCH_SEED, SEARCH_SIZE, STARTS, Run
+from micse_utils.training.run_table import SEARCH_SEED, SEARCH_SIZE, STARTS, Run
 
 
 def load_start(name: str, source: str = "hub") -> SentenceTransformer:
@@ -68,38 +68,21 @@ def load_tasks(names: tuple[str, ...]) -> Reported:
 
 
 def shared_settings(runs: Sequence[Run], source: str, tasks: Sequence[str]) -> dict[str, object]:
-    """Return what all runs of a folder share: encoders, sentences, development pairs, tasks.
-
-    Raises:
-        FileNotFoundError: the paper's encoder, sentences or development pairs cannot be had; it
-            says which starts work without.
-    """
-    encoders, sentences, missing = {}, {}, []
+    """Return what all runs of a folder share: encoders, sentences, development pairs, tasks."""
+    encoders, sentences = {}, {}
     papers = [run for run in runs if run.start == "bert"]
     if own := next((run for run in runs if run.start != "bert"), None):
         encoders["packaged"] = str(load_start("shipped").provenance)
         sentences["packaged"] = str(load_sentences_of(own.start, own.size, own.seed).provenance)
     if papers:
-        try:
-            encoders["bert"] = str(load_start("bert", source).provenance)
-        except OSError:
-            missing.append(BERT)
-        try:
-            sizes, seeds = (sorted({getattr(r, of) for r in papers}) for of in ("size", "seed"))
-            found = load_low_shot(sizes, seeds=seeds, source=source)
-            # The commit is that of all files; of a folder there is one file.
-            data = found[sizes[0], seeds[0]].provenance
-            sentences["bert"] = f"{data.origin}, {data.revision or data.sha256}"
-        except OSError:
-            missing.append("its sentences")
-        if not load_dev().provenance.name.startswith("STSBenchmark"):
-            missing.append("STSBenchmark's development pairs")
-    if missing:
-        works = " ".join(name for name in STARTS if name != "bert")
-        raise FileNotFoundError(
-            f"the paper's experiment needs {' and '.join(missing)}, from the Hugging Face hub or a "
-            f"folder (--source, MICSE_SENTEVAL); without, these work here: --starts {works}"
-        )
+        encoders["bert"] = str(load_start("bert", source).provenance)
+        sizes, seeds = (sorted({getattr(r, of) for r in papers}) for of in ("size", "seed"))
+        found = load_low_shot(sizes, seeds=seeds, source=source)
+        if dev_name() != "STS-B dev":
+            raise FileNotFoundError("the paper's experiment needs STS-B dev: set MICSE_SENTEVAL")
+        # The commit is that of all files; of a folder there is one file.
+        data = found[sizes[0], seeds[0]].provenance
+        sentences["bert"] = f"{data.origin}, {data.revision or data.sha256}"
     reported = load_reported(tasks, missing_ok=True)
     return {
         "encoders": encoders, "sentences": sentences, "dev": str(load_dev().provenance),
