@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -56,15 +55,11 @@ def objective_diagram() -> Figure:
 def attention_views(
     first: np.ndarray, second: np.ndarray, tokens: Sequence[str], *, title: str
 ) -> Figure:
-    """Draw the attention of one head in two dropout views; crosses mark what was dropped.
+    """Draw the attention of one head, [query, key], in two dropout views.
 
-    Colours are logarithmic: most probabilities are small.
-
-    Args:
-        first, second: attention probabilities, [query, key]; 0 where dropped.
-        tokens: names of queries and keys.
+    Crosses mark what was dropped (0). Colours are logarithmic: most probabilities are small.
     """
-    figure, both = sheet(10, 5, 1, 2, sharey=True)
+    figure, both = sheet(10, 5, 1, 2, title, sharey=True)
     scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
     for axes, view, name in zip(both, (first, second), ("first", "second"), strict=True):
         image = axes.imshow(view, cmap="cividis", norm=scale)
@@ -75,17 +70,11 @@ def attention_views(
         axes.set_xlabel(f"{name} view: token attended to")
     both[0].set_ylabel("attending token")
     figure.colorbar(image, ax=both, label="attention probability", shrink=0.7)
-    figure.suptitle(title)
     return figure
 
 
 def by_hand(first: np.ndarray, second: np.ndarray, tokens: Sequence[str]) -> Figure:
-    """Draw AMI of one head: two views, the positions that both kept, and their logarithms.
-
-    Args:
-        first, second: attention probabilities of a few tokens, [query, key]; 0 where dropped.
-        tokens: names of queries and keys.
-    """
+    """Draw AMI of one head, [query, key]: two views, what both kept, and the logarithms of it."""
     figure, (left, middle, right, dots) = sheet(10, 2.9, 1, 4)
     kept = (first > 0) & (second > 0)
     for axes, view, name in ((left, first, "1: view one"), (middle, second, "1: view two")):
@@ -110,13 +99,12 @@ def matrices(
     values: Mapping[str, np.ndarray], *, title: str, label: str, **scale: object
 ) -> Figure:
     """Draw square matrices in a row, in one scale of colours; `scale` is what `imshow` takes."""
-    figure, row = sheet(2.1 * len(values), 2.6, 1, len(values), squeeze=False)
+    figure, row = sheet(2.1 * len(values), 2.6, 1, len(values), title, squeeze=False)
     for axes, (name, matrix) in zip(row[0], values.items(), strict=True):
         image = axes.imshow(matrix, cmap="cividis", interpolation="nearest", **scale)
         axes.set_title(name, fontsize="medium")
         axes.set(xticks=[], yticks=[])
     figure.colorbar(image, ax=row, label=label, shrink=0.8)
-    figure.suptitle(title)
     return figure
 
 
@@ -125,10 +113,8 @@ def agreement(
 ) -> tuple[float, float]:
     """Draw each position's probability in both views; return rho and I, in nats.
 
-    Args:
-        axes: to draw on, which become logarithmic.
-        first, second: log attention probabilities of the positions kept in both, [positions].
-        apart: which positions to draw in another colour, such as attention to [CLS]; bool.
+    `first` and `second` are log attention probabilities of the positions kept in both. Those
+    `apart` (bool), such as attention to [CLS], get a different colour.
     """
     rho = np.corrcoef(first, second)[0, 1]
     information = -0.5 * np.log(max(1 - rho**2, 1e-6))
@@ -143,10 +129,7 @@ def agreement(
 
 
 def quantiles(axes: Axes, values: np.ndarray, apart: np.ndarray | None = None) -> None:
-    """Draw a Q-Q plot: sorted, standardised values against those of a normal distribution.
-
-    `apart`: which values to draw in another colour; bool.
-    """
+    """Draw a Q-Q plot: standardised values against a normal distribution; `apart` as above."""
     expected = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
     axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="normal")
     order, standard = np.argsort(values), (values - values.mean()) / values.std()
@@ -160,9 +143,8 @@ def quantiles(axes: Axes, values: np.ndarray, apart: np.ndarray | None = None) -
 def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
     """Draw where the heads lie on I(rho), and I by layer and head.
 
-    Args:
-        same: correlation of two views of one sentence, [layers, heads].
-        different: correlation of two different sentences of one length, [layers, heads].
+    `same` and `different` are correlations, [layers, heads], of two views of one sentence and of
+    two different sentences of one length.
     """
     names = ("One dot a head", "Two views of one sentence")
     figure, (left, right) = panels(names, title, shared=False)
@@ -187,8 +169,8 @@ def courses(
     """Draw figures over the steps of training, one line per run; the panels' scales differ.
 
     Args:
-        histories: one row an evaluation: `by`, `seed`, `step` and `columns`. Names
-            of objectives may begin with "your ": those lines are thick.
+        histories: one row an evaluation: `by`, `seed`, `step` and `columns`. Names of objectives
+            may begin with "your ": those lines are thick.
         columns: two to four columns to draw, with the labels of their axes.
         by: column that gives the colours.
     """
@@ -249,19 +231,14 @@ def learning_curve(
 ) -> Figure:
     """Draw scores against the number of sentences: lines of means, seeds as dots; a panel a start.
 
-    Args:
-        runs: `start`, `objective`, `size`, `seed`, `score`; untrained encoders have no size.
-        title: title of the figure.
-        label: label of the scores.
-        published: scores to draw as dotted lines in the panel of `bert`.
+    `runs`: `start`, `objective`, `size`, `seed`, `score`; untrained encoders have no size.
+    `published` scores are dotted lines in the panel of `bert`.
     """
     trained = runs.dropna(subset="size")
     starts = list(dict.fromkeys(trained["start"]))
-    figure, panels = plt.subplots(
-        1, len(starts), figsize=(2 + 4 * len(starts), 4.2), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axes, start in zip(panels[0], starts, strict=True):
+    size, shared = (2 + 4 * len(starts), 4.2), {"sharey": True, "squeeze": False}
+    figure, [row] = sheet(*size, 1, len(starts), title, **shared)
+    for axes, start in zip(row, starts, strict=True):
         part = trained[trained["start"] == start]
         for objective, own in part.groupby("objective", sort=False):
             colour = COLOURS[objective]
@@ -278,6 +255,5 @@ def learning_curve(
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    panels[0][0].set_ylabel(label)
-    figure.suptitle(title)
+    row[0].set_ylabel(label)
     return figure
