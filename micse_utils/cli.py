@@ -96,10 +96,9 @@ def train(options: argparse.Namespace) -> str | None:
 
     from micse_utils.datasets.sts import load_stsb
     from micse_utils.datasets.texts import read_sentences
-    from micse_utils.evaluation.gain import report_training
+    from micse_utils.evaluation.report import report_training
     from micse_utils.models import keep_first_layers, load_model
     from micse_utils.results import output_folder
-    from micse_utils.sources.locate import absolute
     from micse_utils.training.trainer import train_low_shot
 
     names = {field.name for field in fields(LowShotConfig)} - {"method"}
@@ -119,13 +118,8 @@ def train(options: argparse.Namespace) -> str | None:
     )  # fmt: skip
     if process()[0] > 0:
         return None
-    found_at = {"name": absolute(options.model), "source": absolute(options.source)}
-    if untouched.provenance.source in ("hub", "package"):
-        found_at |= {"source": untouched.provenance.source}
-    return report_training(
-        options.output, untouched, start, trained.model, best_step=trained.best_step, dev=dev,
-        **found_at, revision=untouched.provenance.revision, sha256=untouched.provenance.sha256,
-    )  # fmt: skip
+    text = report_training(untouched, start, trained.model, best_step=trained.best_step, dev=dev)
+    return f"{text}\nmodel: {options.output / 'model'}"
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,10 +153,9 @@ def score(options: argparse.Namespace) -> str | None:
     """Score an encoder on the STS or the transfer tasks, or on section triplets."""
     import torch
 
-    from micse_utils.evaluation.gain import load_untouched
-    from micse_utils.evaluation.report import report
+    from micse_utils.evaluation.report import report_scores
+    from micse_utils.evaluation.reported import evaluate_triplets
     from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
-    from micse_utils.evaluation.triplets import evaluate_triplets
     from micse_utils.job import job
     from micse_utils.models import load_model
 
@@ -178,10 +171,9 @@ def score(options: argparse.Namespace) -> str | None:
     place = options.source if options.source in ("hub", "package") else "auto"
     folder = options.output or Path("results/senteval", name)
     with job(folder, {"scores of": options.model, "pooling": options.pooling}) as work:
-        models = [load_model(options.model, source=place, pooling=options.pooling)]
-        models += load_untouched(models[0], options.model)
-        scored = [(model, evaluate[options.tasks](model, **settings)) for model in models]
-        return report(scored, work.folder, options.tasks, settings)
+        model = load_model(options.model, source=place, pooling=options.pooling)
+        table = evaluate[options.tasks](model, **settings)
+        return report_scores(model, table, work.folder, options.tasks, settings)
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ import pandas as pd
 
 from micse_utils.datasets.sts import STS_TASKS
 from micse_utils.datasets.transfer import TRANSFER_TASKS
-from micse_utils.provenance import Provenance
 
 
 class Published(NamedTuple):
@@ -43,39 +42,15 @@ whole, which MTEB scores, has 9,927."""
 TOLERANCE = 0.05
 """Largest difference from a published Spearman x 100 that rounding and hardware explain."""
 
-REASONS = (
-    "a different pooling, revision, tokenisation or lower-casing, or a different protocol "
-    "(subsets averaged instead of pooled)"
-)
 
+def not_reproduced(scores: Mapping[str, float], published: Published) -> dict[str, float]:
+    """Return measured less published score, for each task on which they differ by more than that.
 
-def published_for(provenance: Provenance) -> Published | None:
-    """Return the published scores of a model, if it has the pooling of those figures."""
-    published = PUBLISHED.get(provenance.name)
-    return published if published and published.pooling == provenance.pooling else None
-
-
-def compare_published(table: pd.DataFrame, published: Published) -> pd.DataFrame:
-    """Return measured and published scores side by side, for the tasks that both have.
-
-    Args:
-        table: what `evaluate_sts` returned.
-        published: scores of the same model.
-
-    Returns:
-        Columns `task`, `published`, `measured` (Spearman x 100), `difference`, `reproduced`
-        (whether that is within `TOLERANCE`, on the official number of pairs) and `note`, which
-        names the number of pairs if it is not the official one.
+    Likely reasons are a different pooling, revision, tokenisation or lower-casing, different data
+    (see `other_data`), or a different protocol (subsets averaged instead of pooled).
     """
-    pooled = table[table["subset"] == "all"].set_index("task")
-    scores = pd.Series(published.scores, name="published").rename_axis("task")
-    measured = pooled["spearman"].rename("measured")
-    both = pd.concat([scores, measured], axis=1, join="inner").reset_index()
-    both["difference"] = both["measured"] - both["published"]
-    other = other_data(pooled.get("pairs", {}))
-    both["note"] = [other.get(task, "") for task in both["task"]]
-    both["reproduced"] = (both["difference"].abs().round(6) <= TOLERANCE) & (both["note"] == "")
-    return both
+    found = {t: scores[t] - score for t, score in published.scores.items() if t in scores}
+    return {task: apart for task, apart in found.items() if round(abs(apart), 6) > TOLERANCE}
 
 
 def other_data(sizes: Mapping[str, int] | pd.Series, limit: int | None = None) -> dict[str, str]:

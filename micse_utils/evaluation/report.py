@@ -1,108 +1,112 @@
-"""Write what `micse score` reports: a table as in papers, and a block for the model card."""
+"""What `micse score` and `micse train` report: scores beside published ones, or the untrained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-from huggingface_hub import EvalResult, ModelCardData
 from sentence_transformers import SentenceTransformer
 
+from micse_utils.datasets.sts import Pairs
+from micse_utils.datasets.triplets import TRIPLETS, load_triplets
+from micse_utils.evaluation.metrics import compare_runs
 from micse_utils.evaluation.published import (
-    REASONS,
-    compare_published,
+    PUBLISHED,
     markdown,
+    not_reproduced,
     other_data,
-    published_for,
     score_row,
 )
+from micse_utils.evaluation.reported import resampled_scores
 from micse_utils.provenance import versions
 from micse_utils.results import records, save_table, write_json, write_text
+from micse_utils.sources.packaged import FetchError
 
-KINDS = {
-    "sts": ("semantic-similarity", "spearman_cosine"),
-    "transfer": ("text-classification", "accuracy"),
-    "triplets": ("sentence-similarity", "accuracy"),
-}
-"""Task and metric of a kind of tasks, as the hub names them."""
-
-Scored = tuple[SentenceTransformer, pd.DataFrame]
+COUNT = 1_000
+"""Triplets of each form that a trained encoder is compared on."""
 
 
-def report(
-    scored: Sequence[Scored], folder: Path, name: str, settings: Mapping[str, object]
+def report_scores(
+    model: SentenceTransformer,
+    table: pd.DataFrame,
+    folder: Path,
+    name: str,
+    settings: Mapping[str, object],
 ) -> str:
     """Return scores as papers print them, beside the published ones; write them to a folder.
 
     Args:
-        scored: models as `load_model` returns them, each with its table from `evaluate_sts`,
-            `evaluate_transfer` or `evaluate_triplets`: the one in question, and perhaps, for
-            comparison, the untouched one that it was trained from.
-        folder: gets `name.csv`, `name.json` (with provenance), `name.md` and `name.yaml`, a block
-            for the head of a model card.
+        model: as `load_model` returns it.
+        table: its scores from `evaluate_sts`, `evaluate_transfer` or `evaluate_triplets`.
+        folder: gets `name.csv`, `name.json` (with provenance) and `name.md`.
         name: `sts`, `transfer` or `triplets`.
         settings: what decided the scores.
     """
-    model, table = scored[0]
-    provenance = model.provenance
-    pooled = _pooled(table)
-    sizes = pooled.get("pairs", pooled.get("sentences", {}))
-    other = other_data(sizes, settings.get("limit"))
-    rows = {}
-    for number, (each, scores) in enumerate(scored):
-        label = (
-            f"{'untouched: ' if number else ''}{each.provenance.name}, {each.provenance.pooling}"
-        )
-        if "classifier" in settings:
-            label += f", classifier: {settings['classifier']}"
-        rows[label] = score_row(_scores(scores), other)
-    published = published_for(provenance) if name == "sts" else None
-    if published:
-        rows[f"published ({published.source})"] = score_row(published.scores)
-    text = markdown(rows)
-    lines = [text.rstrip()]
+    provenance, lines = model.provenance, []
+    pooled = (table[table["subset"] == "all"] if name == "sts" else table).set_index("task")
+    scores = pooled["spearman" if name == "sts" else "accuracy"]
+    other = other_data(pooled.get("pairs", pooled.get("sentences", {})), settings.get("limit"))
+    label = f"{provenance.name}, {provenance.pooling}"
+    if "classifier" in settings:
+        label += f", classifier: {settings['classifier']}"
+    rows = {label: score_row(scores, other)}
     if other:
         named = ", ".join(f"{task} ({data})" for task, data in other.items())
         lines.append(f"not on the official data, so without an average: {named}")
-    if published:
-        differing = compare_published(table, published).query("not reproduced")
-        for row in differing.itertuples():
-            note = f" ({row.note})" if row.note else ""
-            lines.append(f"{row.task}: {row.difference:+.2f} from the published score{note}")
-        if len(differing):
-            lines.append(f"likely reasons: {REASONS}")
+    published = PUBLISHED.get(provenance.name)
+    if name == "sts" and published and published.pooling == provenance.pooling:
+        rows[f"published ({published.source})"] = score_row(published.scores)
+        for task, apart in not_reproduced(scores, published).items():
+            lines.append(f"{task}: {apart:+.2f} from the published score")
+    text = markdown(rows)
     save_table(folder, name, table)
     write_text(folder / f"{name}.md", text)
-    write_text(folder / f"{name}.yaml", card_block(table, provenance.name, name))
     record = {
-        "scores": records(table),
-        "model": asdict(provenance),
-        "untouched": [{"model": asdict(m.provenance), "scores": records(t)} for m, t in scored[1:]],
+        "scores": records(table), "model": asdict(provenance), "versions": versions(),
         "settings": {key: str(value) for key, value in settings.items()},
-        "versions": versions(),
-    }
+    }  # fmt: skip
     write_json(folder / f"{name}.json", record)
-    return "\n".join([*lines, f"results: {folder}"])
+    return "\n".join([text.rstrip(), *lines, f"results: {folder}"])
 
 
-def card_block(table: pd.DataFrame, model_name: str, name: str) -> str:
-    """Return the scores in the hub's format, YAML for the head of a model card."""
-    task, metric = KINDS[name]
-    results = [
-        EvalResult(
-            task_type=task, dataset_type=of.lower(), dataset_name=of, metric_type=metric,
-            metric_value=round(score, 2),
-        )
-        for of, score in _scores(table).items()
-    ]  # fmt: skip
-    return ModelCardData(model_name=model_name, eval_results=results).to_yaml()
+def report_training(
+    untouched: SentenceTransformer,
+    start: SentenceTransformer,
+    trained: SentenceTransformer,
+    *,
+    best_step: int,
+    dev: Pairs,
+) -> str:
+    """Return a table of what a run started from and what it gave, and a verdict in a sentence.
 
+    The verdict follows from 95 % intervals over items: of the pairs that selected, and of section
+    triplets, which selected nothing.
 
-def _pooled(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of whole tasks by name, without those of their subsets."""
-    whole = table[table["subset"] == "all"] if "subset" in table else table
-    return whole.set_index("task")
-
-
-def _scores(table: pd.DataFrame) -> pd.Series:
-    return _pooled(table)["spearman" if "spearman" in table else "accuracy"]
+    Args:
+        untouched: the encoder before anything was done to it, in its own pooling.
+        start, trained: what was trained, before and after; `start` may be `untouched` itself.
+        best_step: the step of the trained one; 0 if it is the start.
+        dev: the pairs that selected the checkpoint.
+    """
+    print("scoring the untouched encoder, the start and the trained one: a minute or more")
+    tasks = {f"{dev.provenance.name} (selects)": dev}
+    try:
+        tasks |= {task: load_triplets(task, count=COUNT) for task in TRIPLETS}
+    except FetchError as error:
+        print(f"without triplets: {error}")
+    scores = {model: resampled_scores(model, tasks) for model in {untouched, start, trained}}
+    rows = {
+        f"untouched: {untouched.provenance.name}, {untouched.provenance.pooling}": untouched,
+        f"start: {start.provenance.name}, {start.provenance.pooling}": start,
+        f"trained, step {best_step}": trained,
+    }
+    table = markdown({
+        label: {task: f"{found[0]:.2f}" for task, found in scores[model].items()}
+        for label, model in rows.items()
+    })  # fmt: skip
+    one, other = ({task: s[None] for task, s in scores[m].items()} for m in (trained, untouched))
+    compared = compare_runs(one, other).set_index("task")
+    better, worse = compared["low"] > 0, compared["high"] < 0
+    ways = {"better": better, "worse": worse, "no clear difference": ~(better | worse)}
+    said = [f"{way} on {', '.join(compared.index[own])}" for way, own in ways.items() if own.any()]
+    return f"{table}trained, compared with the untouched encoder: {'; '.join(said)}"

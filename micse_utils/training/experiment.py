@@ -21,7 +21,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
-from micse_utils.evaluation.reported import kept_pairs, resampled_scores
+from micse_utils.evaluation.reported import resampled_scores
+from micse_utils.evaluation.senteval import kept_pairs
 from micse_utils.provenance import versions
 from micse_utils.results import json_or_none, records, write_atomically, write_json
 from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
