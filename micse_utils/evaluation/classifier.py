@@ -28,9 +28,7 @@ SEED = 1111  # of the folds; of the first weights and order of the sentences in 
 
 TOGETHER = 32
 """Fits trained together: enough to hide the cost of a call, few enough to stay in the caches."""
-
-Fold = tuple[np.ndarray, np.ndarray | None]
-"""Rows to train on, in order, and those that decide when to stop; None to draw them from these."""
+Folds = Sequence[tuple[np.ndarray, np.ndarray | None]]
 
 
 def evaluate(
@@ -88,20 +86,25 @@ def evaluate(
     return round(float(np.mean(right)), 2), guesses
 
 
-def _folds(labels: np.ndarray, rows: np.ndarray) -> list[Fold]:
+def _folds(labels: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the rows to train on and the rows to test, for each fold of `rows`."""
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(rows, labels[rows])
     return [(rows[train], rows[test]) for train, test in folds]
 
 
 def fit_all(
-    x: Tensor, y: np.ndarray, folds: Sequence[Fold], decays: Sequence[Sequence[float]]
+    x: Tensor, y: np.ndarray, folds: Folds, decays: Sequence[Sequence[float]]
 ) -> list[tuple[np.ndarray, Tensor]]:
     """Train a classifier on each fold with each of its weight decays, many of them together.
 
+    Args:
+        x, y: embeddings with a constant 1 as last column, [n, d + 1], and classes, [n].
+        folds: rows to train on, in order, and those that decide when to stop; None to draw them.
+        decays: as many for each fold.
+
     Returns:
         For each fold: the best accuracies on the held-out sentences, 0 to 1, [decays], and the
-        weights that had them, [decays, classes, dimensions + 1], the bias last.
+        weights that had them, [decays, classes, d + 1].
     """
     # Each fit starts from the same seed, so fits of one size see their rows in the same order.
     sizes, y = defaultdict(list), torch.from_numpy(y)
@@ -129,7 +132,7 @@ def fit_all(
 
 
 def _fit_together(
-    x: Tensor, y: Tensor, start: Tensor, folds: Sequence[Fold], decays: Tensor
+    x: Tensor, y: Tensor, start: Tensor, folds: Folds, decays: Tensor
 ) -> list[tuple[np.ndarray, Tensor]]:
     """Train classifiers on equally many sentences, each until its own early stopping."""
     draws = np.random.RandomState(SEED)
@@ -140,11 +143,11 @@ def _fit_together(
     else:
         held_out = [torch.from_numpy(held) for _, held in folds]
     weights = start.repeat(*decays.shape, 1, 1).requires_grad_()
-    best_weights, active = weights.detach().clone(), torch.arange(len(folds))
+    best_weights = weights.detach().clone()
     best = torch.full(decays.shape, -1.0, dtype=torch.float64)
     misses, passes = torch.zeros(decays.shape, dtype=torch.int64), 0
     adam = torch.optim.Adam([weights], lr=RATE, fused=True)
-    while len(active) and passes <= MOST_PASSES:
+    while (misses <= TENACITY).any() and passes <= MOST_PASSES:
         for _ in range(PASSES):
             order = torch.from_numpy(draws.permutation(rows.shape[1]))
             for batch in rows[:, order].split(BATCH_SIZE, dim=1):
@@ -158,19 +161,13 @@ def _fit_together(
                 )
                 adam.zero_grad()
                 (loss / batch.shape[1]).backward()
-                weights.grad.addcmul_(weights.detach(), decays[active, :, None, None])
+                weights.grad.addcmul_(weights.detach(), decays[..., None, None])
                 adam.step()
         passes += PASSES
-        for fit, now in zip(active, weights.detach(), strict=True):
+        for fit, now in enumerate(weights.detach()):
             guesses = (now @ x[held_out[fit]].T).argmax(dim=1)
             accuracy = (guesses == y[held_out[fit]]).double().mean(dim=1)
             better = (misses[fit] <= TENACITY) & (accuracy > best[fit])
             best[fit, better], best_weights[fit, better] = accuracy[better], now[better]
             misses[fit] += ~better
-        still = (misses[active] <= TENACITY).any(dim=1)
-        if not still.all():
-            active, rows, state = active[still], rows[still], adam.state.pop(weights)
-            weights = weights.detach()[still].requires_grad_()
-            adam.param_groups[0]["params"] = [weights]
-            adam.state[weights] = {k: v[still] if v.dim() else v for k, v in state.items()}
     return list(zip(best.numpy(), best_weights, strict=True))

@@ -19,10 +19,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def interval(resampled: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the 95 % bootstrap interval (Efron & Tibshirani 1993, ch. 13).
-
-    `resampled` holds a score, or a difference of two, of each resample; NaN if all of them are.
-    """
+    """Return the ends of the 95 % bootstrap interval (Efron & Tibshirani 1993, ch. 13)."""
     low, high = np.nanquantile(resampled, [0.025, 0.975])
     return float(low), float(high)
 
@@ -33,11 +30,10 @@ def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -
     Args:
         scores: each run's scores of the same pairs, float, [runs, n].
         gold: what they are correlated with, float, [n].
-        seed: seed of the resamples.
+        seed: seed of the resamples, which all runs share.
 
     Returns:
-        Float64, [runs, 1 + resamples]; every run is scored on the same resamples. NaN for a run or
-        gold that is constant.
+        Float64, [runs, 1 + resamples]; NaN for a run or gold that is constant.
     """
     n, rng = len(gold), np.random.default_rng(seed)
     return _spearman(scores, gold, (rng.integers(n, size=n) for _ in range(RESAMPLES)))
@@ -92,10 +88,10 @@ def resampled_accuracy(right: np.ndarray, groups: np.ndarray, *, seed: int = 0) 
     Args:
         right: which items each run gets right, bool, [runs, n].
         groups: number of each item's group, int, [n].
-        seed: seed of the resamples.
+        seed: seed of the resamples, which all runs share.
 
     Returns:
-        Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
+        Float64, [runs, 1 + resamples].
     """
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)

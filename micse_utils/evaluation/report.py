@@ -46,10 +46,8 @@ def report_scores(
     pooled = (table[table["subset"] == "all"] if name == "sts" else table).set_index("task")
     scores = pooled["spearman" if name == "sts" else "accuracy"]
     other = other_data(pooled.get("pairs", pooled.get("sentences", {})), settings.get("limit"))
-    label = f"{provenance.name}, {provenance.pooling}"
-    if "classifier" in settings:
-        label += f", classifier: {settings['classifier']}"
-    rows = {label: score_row(scores, other)}
+    by = f", classifier: {settings['classifier']}" if "classifier" in settings else ""
+    rows = {_label(model) + by: score_row(scores, other)}
     if other:
         named = ", ".join(f"{task} ({data})" for task, data in other.items())
         lines.append(f"not on the official data, so without an average: {named}")
@@ -67,6 +65,10 @@ def report_scores(
     }  # fmt: skip
     write_json(folder / f"{name}.json", record)
     return "\n".join([text.rstrip(), *lines, f"results: {folder}"])
+
+
+def _label(model: SentenceTransformer) -> str:
+    return f"{model.provenance.name}, {model.provenance.pooling}"
 
 
 def report_training(
@@ -95,11 +97,8 @@ def report_training(
     except FetchError as error:
         print(f"without triplets: {error}")
     scores = {model: resampled_scores(model, tasks) for model in {untouched, start, trained}}
-    rows = {
-        f"untouched: {untouched.provenance.name}, {untouched.provenance.pooling}": untouched,
-        f"start: {start.provenance.name}, {start.provenance.pooling}": start,
-        f"trained, step {best_step}": trained,
-    }
+    rows = {f"untouched: {_label(untouched)}": untouched, f"start: {_label(start)}": start}
+    rows[f"trained, step {best_step}"] = trained
     table = markdown({
         label: {task: f"{found[0]:.2f}" for task, found in scores[model].items()}
         for label, model in rows.items()

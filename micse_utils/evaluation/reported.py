@@ -79,9 +79,7 @@ def resampled_scores(
 ) -> dict[str, np.ndarray]:
     """Return each task's score and its resamples, as `compare_runs` takes them of one run.
 
-    Args:
-        model, dtype, seed, progress: as for `evaluate_sts`.
-        tasks: pairs and triplets.
+    The options are those of `evaluate_sts`.
 
     Returns:
         Spearman x 100, or per cent of triplets; float64, [1 + resamples] for each task.
@@ -95,15 +93,13 @@ def resampled_scores(
     vectors, scores = unit(vectors), {}
     for name, task in tasks.items():
         first, second, *third = (vectors[[row[text] for text in part]] for part in sides[name])
-        # Of pairs 1 - cosine, as the cosines of a cone are all 1 but for what float32 rounds away;
-        # of triplets the lead of the positive.
-        found = (first * (second - third[0] if third else first - second)).sum(axis=1)
-        found = found.astype(np.float32)[None]
-        scores[name] = (
-            resampled_accuracy(found > 0, task.articles, seed=seed)
-            if third
-            else resampled_sts(-found, task.gold, task.first, task.second, seed=seed)
-        )[0]
+        if third:
+            right = (first * (second - third[0])).sum(axis=1) > 0
+            [scores[name]] = resampled_accuracy(right[None], task.articles, seed=seed)
+        else:
+            # 1 - cosine, as the cosines of a cone are all 1 but for what float32 rounds away.
+            apart = (first * (first - second)).sum(axis=1).astype(np.float32)[None]
+            [scores[name]] = resampled_sts(-apart, task.gold, task.first, task.second, seed=seed)
     return scores
 
 
@@ -119,9 +115,8 @@ def evaluate_triplets(
     A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50.
 
     Args:
-        model, progress: as for `evaluate_sts`.
+        model, progress, options: as for `evaluate_sts`: `dtype` and `seed`.
         tasks: names for `load_triplets`, or what it returned.
-        options: `dtype` and `seed`, as for `evaluate_sts`.
 
     Returns:
         Columns `task`, `triplets`, `articles`, `accuracy`, `low`, `high`: per cent, with a 95 %
@@ -135,11 +130,10 @@ def evaluate_triplets(
         tasks = {task: load_triplets(task) for task in tasks}
     scores, rows = resampled_scores(model, tasks, progress=progress, **options), []
     for task, (accuracy, *resampled) in scores.items():
-        low, high = interval(resampled)
-        row = {"task": task, "triplets": len(tasks[task])}
-        row |= {"articles": len(np.unique(tasks[task].articles))}
-        rows.append(row | {"accuracy": accuracy, "low": low, "high": high})
-    return pd.DataFrame(rows)
+        articles = len(np.unique(tasks[task].articles))
+        rows.append((task, len(tasks[task]), articles, accuracy, *interval(resampled)))
+    columns = ["task", "triplets", "articles", "accuracy", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def with_averages(scores: Mapping[str, float]) -> dict[str, float]:

@@ -94,16 +94,16 @@ def evaluate_sts(
         parts = []
         for subset in dict.fromkeys(p.subsets):
             own = np.array(p.subsets) == subset
-            parts.append({"task": task, "subset": subset})
-            parts[-1] |= _score(cosines[own], kept_pairs(p, own), seed)
+            scores = _score(cosines[own], kept_pairs(p, own), seed)
+            parts.append({"task": task, "subset": subset} | scores)
         rows += parts
-        if scored := [part for part in parts if "spearman" in part]:
-            sizes = [part["pairs"] for part in scored]
-            for name, weights in (("mean", None), ("weighted mean", sizes)):
-                mean = {"task": task, "subset": name, "pairs": sum(sizes)}
-                for column in ("spearman", "pearson"):
-                    mean[column] = np.average([part[column] for part in scored], weights=weights)
-                rows.append(mean)
+        scored = [part for part in parts if "spearman" in part]
+        sizes = [part["pairs"] for part in scored]
+        for name, weights in (("mean", None), ("weighted mean", sizes)) if scored else ():
+            mean = {"task": task, "subset": name, "pairs": sum(sizes)}
+            for column in ("spearman", "pearson"):
+                mean[column] = np.average([part[column] for part in scored], weights=weights)
+            rows.append(mean)
     columns = ["task", "subset", "pairs", "spearman", "low", "high", "pearson"]
     table = pd.DataFrame(rows, columns=columns)
     for row in table[table["spearman"].isna()].itertuples():
@@ -117,8 +117,7 @@ def _score(cosines: np.ndarray, pairs: Pairs, seed: int) -> dict[str, float]:
         return {"pairs": len(pairs)}
     texts = pairs.first, pairs.second
     [[spearman, *drawn]] = resampled_sts(cosines[None], pairs.gold, *texts, seed=seed)
-    low, high = interval(drawn)
-    pearson = 100 * float(pearsonr(cosines, pairs.gold)[0])
+    (low, high), pearson = interval(drawn), 100 * float(pearsonr(cosines, pairs.gold)[0])
     scores = {"spearman": spearman, "low": low, "high": high, "pearson": pearson}
     return {"pairs": len(pairs)} | scores
 
@@ -217,10 +216,7 @@ def evaluate_transfer(
             features = np.hstack([np.abs(features - other), features * other])
         tested = data.test if data.test.any() else np.full(len(data.labels), True)
         truth = data.labels[tested]
-        try:
-            accuracy, guesses = CLASSIFIERS[classifier](features, data, seed)
-        except ValueError as error:
-            raise ValueError(f"{task}: {error}") from error
+        accuracy, guesses = CLASSIFIERS[classifier](features, data, seed)
         if right is not None:
             right[task] = guesses[tested] == truth
         two_classes_of_pairs = data.second and data.labels.max() == 1

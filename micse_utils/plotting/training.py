@@ -80,10 +80,8 @@ def by_hand(first: np.ndarray, second: np.ndarray, tokens: Sequence[str]) -> Fig
     for axes, view, name in ((left, first, "1: view one"), (middle, second, "1: view two")):
         axes.imshow(view, cmap="Blues", vmin=0, vmax=1)
         for (row, column), value in np.ndenumerate(view):
-            text = f"{value:.2f}" if value else "×"
-            axes.text(
-                column, row, text, ha="center", va="center", color="k" if value < 0.6 else "w"
-            )
+            style = {"ha": "center", "va": "center", "color": "k" if value < 0.6 else "w"}
+            axes.text(column, row, f"{value:.2f}" if value else "×", **style)
         axes.set_title(name)
     right.imshow(kept, cmap="Greens", vmin=0, vmax=2)
     right.set_title(f"2: kept in both, {kept.sum()} of {kept.size}")
@@ -166,26 +164,22 @@ def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
 def courses(
     histories: pd.DataFrame, columns: Mapping[str, str], *, title: str, by: str = "objective"
 ) -> Figure:
-    """Draw figures over the steps of training, one line per run; the panels' scales differ.
+    """Draw two to four columns over the steps of training, one line per run.
 
-    Args:
-        histories: one row an evaluation: `by`, `seed`, `step` and `columns`. Names of objectives
-            may begin with "your ": those lines are thick.
-        columns: two to four columns to draw, with the labels of their axes.
-        by: column that gives the colours.
+    `histories` has a row an evaluation: `seed`, `step`, `columns` (here with the labels of their
+    axes) and `by`, which gives the colours. Lines of names that begin with "your " are thick.
     """
     across = 2 + len(columns) % 2
     figure, grid = panels([""] * len(columns), title, columns=across, shared=False)
     figure.set_size_inches(9, figure.get_figheight())
     names = list(dict.fromkeys(histories[by]))
     spare = dict(zip(names, cycle((BLUE, ORANGE, GREEN, PINK, "black"))))
+    fixed = COLOURS if by == "objective" else {}
     for axes, (column, label) in zip(grid, columns.items(), strict=True):
         for (name, _), run in histories.groupby([by, "seed"], sort=False):
             run = run.dropna(subset=[column])
-            yours = str(name).startswith("your ")
-            colour = spare[name]
-            if by == "objective":
-                colour = COLOURS.get(name.removeprefix("your "), colour)
+            yours = name.startswith("your ")
+            colour = fixed.get(name.removeprefix("your "), spare[name])
             style = {"color": colour, "lw": 4 if yours else 1.2, "alpha": 1 if yours else 0.7}
             axes.plot(run["step"], run[column], label=name, **style)
         axes.set(xlabel="training step", ylabel=label)
@@ -221,8 +215,7 @@ def absolute(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
         axes.hlines(np.arange(len(tasks) - 1) + 0.5, 0, 1, color=GREY, lw=0.8, transform=across)
     grid[0].invert_yaxis()
     grid[len(names) // 2].set_xlabel(label)
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
