@@ -72,9 +72,8 @@ def evaluate_sts(
     Returns:
         Columns `task`, `subset`, `pairs`, `spearman`, `low`, `high` (its 95 % interval) and
         `pearson`, all x 100. `subset` is `all` for the pooled pairs; rows for each subset, if any,
-        and for their `mean` and `weighted mean` follow, which have no interval. Where all gold
-        scores or all cosines are equal there is no score: it is NaN, a line says so, and the means
-        leave it out.
+        and for their `mean` and `weighted mean` follow, which have no interval. If all gold scores
+        or all cosines are equal, the score is NaN: a line says so, and the means leave it out.
 
     Raises:
         ValueError: an unknown task, a damaged file, or an encoder without usable vectors.
@@ -176,8 +175,7 @@ def evaluate_transfer(
 ) -> pd.DataFrame:
     """Score frozen embeddings by a logistic regression on them (Conneau & Kiela 2018).
 
-    Pairs become [|u - v|, u * v]. Accuracies of the two classifiers must not be compared with each
-    other:
+    Accuracies of the two classifiers must not be compared with each other:
 
     - `senteval` is the one behind published figures (see `evaluation.classifier`): raw embeddings,
       Adam, ten folds. A cross-validated task of 10,000 sentences takes about a minute on two cores.
@@ -188,10 +186,8 @@ def evaluate_transfer(
     Args:
         model, dtype, progress: as for `evaluate_sts`.
         tasks, source, limit: what `load_transfer_tasks` returns, or its arguments.
-        classifier: `senteval` or `logistic`.
         seed: draws the sample and the folds of `logistic`; SentEval draws its folds with 1111.
-        right: a dictionary to fill with each task's hits, bool, [tested sentences], for paired
-            comparisons of encoders.
+        right: filled with each task's hits, bool, [tested sentences], to compare encoders by.
 
     Returns:
         Columns `task`, `classifier`, `sentences`, `classes`, `accuracy`, `f1` (for MRPC) and

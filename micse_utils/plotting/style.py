@@ -47,16 +47,12 @@ def panels(
     names: Collection[str], title: str, *, columns: int = 2, shared: bool = True
 ) -> tuple[Figure, Sequence[Axes]]:
     """Return a figure with a panel for each name, and the panels; `shared`: of one scale."""
-    count, rows = len(names), -(-len(names) // columns)
+    rows = -(-len(names) // columns)
     options = {"sharex": shared, "sharey": shared, "squeeze": False}
     figure, drawn = sheet(4.4 * columns, 3.3 * rows + 0.6, rows, columns, title, **options)
-    for axes in drawn.flat[count:]:
-        axes.remove()
-    for axes in drawn.flat[max(0, count - columns) : count]:
-        axes.tick_params(labelbottom=True)
     for axes, name in zip(drawn.flat, names, strict=False):
         describe(axes, name)
-    return figure, drawn.flat[:count]
+    return figure, drawn.flat[: len(names)]
 
 
 def describe(axes: Axes, title: str, *, grid: str | None = "both", **labels: object) -> None:
