@@ -73,10 +73,9 @@ def _spearman(scores: np.ndarray, gold: np.ndarray, draws: Iterable[np.ndarray])
     for rows in chain([slice(None)], draws):
         ranks = rankdata(both[:, rows], axis=1)  # within the resample, not in the whole
         *runs, fixed = ranks - (ranks.shape[1] + 1) / 2
+        spreads = [np.sqrt((run**2).sum() * (fixed**2).sum()) for run in runs]
         with np.errstate(invalid="ignore"):  # 0 / 0: a constant has no correlation
-            found.append([
-                (run * fixed).sum() / np.sqrt((run**2).sum() * (fixed**2).sum()) for run in runs
-            ])  # fmt: skip
+            found.append([(r * fixed).sum() / s for r, s in zip(runs, spreads, strict=True)])
     return 100 * np.array(found).T
 
 

@@ -134,11 +134,7 @@ def encode_distinct(
     dtype: torch.dtype | None = None,
     progress: bool = True,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Encode each distinct text of several tasks once.
-
-    Args:
-        model, dtype, progress: as for `evaluate_sts`.
-        texts: the texts of each task.
+    """Encode each distinct text of several tasks once; the options are those of `evaluate_sts`.
 
     Returns:
         Embeddings, [n, d], and the row of each text in them.

@@ -17,9 +17,8 @@ MARKERS = "osD^v"
 def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str) -> Figure:
     """Draw recall against queries per second, a line per index and a point per search effort.
 
-    Args:
-        sweep: columns `format` (one line each), `effort`, `recall` (0 to 1) and `per_second`.
-        exact: queries per second of exact searches, by name; they have a recall of 1.
+    `sweep`: columns `format` (a line each), `effort`, `recall` (0 to 1) and `per_second`; `exact`:
+    queries per second of exact searches, by name; they have a recall of 1.
     """
     figure, axes = sheet(8, 4.8)
     groups = sweep.groupby("format", sort=False)
@@ -60,9 +59,8 @@ def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
 def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
     """Draw milliseconds per query against the number of vectors, on logarithmic axes.
 
-    `times`: column `vectors`, and one column of milliseconds for each way to search, named such
-    as `exact, in one batch`: one colour for what stands before the comma, one style of
-    line for what stands behind.
+    `times`: column `vectors`, and one column of milliseconds for each way to search, named such as
+    `exact, in one batch`: a colour for what is before the comma, a style of line for the rest.
     """
     figure, axes = sheet(8, 4.4)
     names = times.columns.drop("vectors")
@@ -89,8 +87,7 @@ def _numbers(axes: Axes) -> None:
 def search_scores(hits: pd.DataFrame, every: np.ndarray, *, title: str) -> Figure:
     """Draw the cosines of each query's hits as dots, beside a box of those of all sentences.
 
-    `hits`: columns `query` and `cosine`, in the order of the queries; `every`: [queries,
-    sentences].
+    `hits`: columns `query` and `cosine`, in the order of `every`, [queries, sentences].
     """
     queries = list(dict.fromkeys(hits["query"]))
     figure, axes = sheet(8, 0.6 * len(queries) + 1.6)
@@ -109,11 +106,8 @@ def walk_through(
 ) -> Figure:
     """Draw a search in a graph with layers, from the top one down, a panel each.
 
-    Args:
-        points, query: positions, [n, 2] and [2].
-        layers: from the top: links as a mapping from each point of the layer to its neighbours,
-            and the points that the search visited, in order.
-        title: title of the figure.
+    `layers` are, from the top, links as a mapping from each point of the layer to its neighbours,
+    and the points that the search visited, in order. `points` are [n, 2], the query [2].
     """
     figure, row = sheet(3.1 * len(layers), 3.6, 1, len(layers), title, sharex=True, sharey=True)
     for axes, (number, (links, path)) in zip(row, enumerate(layers), strict=True):
