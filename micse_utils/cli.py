@@ -142,9 +142,9 @@ def score(options: argparse.Namespace) -> str | None:
     import torch
 
     from micse_utils.evaluation.gain import load_untouched
-    from micse_utils.evaluation.report import report
+    from micse_utils.evaluation.report import report_scores
+    from micse_utils.evaluation.reported import evaluate_triplets
     from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
-    from micse_utils.evaluation.triplets import evaluate_triplets
     from micse_utils.job import job
     from micse_utils.models import load_model
 
@@ -163,7 +163,7 @@ def score(options: argparse.Namespace) -> str | None:
         models = [load_model(options.model, source=place, pooling=options.pooling)]
         models += load_untouched(models[0], options.model)
         scored = [(model, evaluate[options.tasks](model, **settings)) for model in models]
-        return report(scored, work.folder, options.tasks, settings)
+        return report_scores(scored, work.folder, options.tasks, settings)
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,10 +7,8 @@ sentences take each step together, as one batched matrix product.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from math import ceil
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,24 +28,7 @@ SEED = 1111  # of the folds; of the first weights and order of the sentences in 
 
 TOGETHER = 32
 """Fits trained together: enough to hide the cost of a call, few enough to stay in the caches."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Accuracies in per cent, rounded as SentEval does, and the guesses behind them."""
-
-    accuracy: float  # on test sentences
-    development: float  # on those that the weight decay was chosen by
-    decays: tuple[float, ...]  # the weight decay chosen for each test fold or test set
-    guesses: np.ndarray  # class guessed for each sentence, [n]; -1 for those not tested
-
-
-class Fit(NamedTuple):
-    """A classifier to train, once for each weight decay."""
-
-    rows: np.ndarray  # of the training sentences, in order
-    held_out: np.ndarray | None  # rows that decide when to stop; None to draw them from `rows`
-    decays: tuple[float, ...]
+Folds = Sequence[tuple[np.ndarray, np.ndarray | None]]
 
 
 def evaluate(
@@ -56,8 +37,8 @@ def evaluate(
     *,
     test: np.ndarray | None = None,
     dev: np.ndarray | None = None,
-) -> Outcome:
-    """Return the accuracy of SentEval's classifier on frozen embeddings.
+) -> tuple[float, np.ndarray]:
+    """Return the accuracy of SentEval's classifier on frozen embeddings, and its guesses.
 
     Without a test set, nested cross-validation: each fold is tested once, with the weight decay
     that a cross-validation inside the other folds chose. With a test set, that cross-validation is
@@ -67,58 +48,42 @@ def evaluate(
 
     Args:
         features: embeddings, [n, d], not scaled.
-        labels: classes, [n].
+        labels: classes, numbered from 0, [n].
         test, dev: which rows are the test set and the development set, bool, [n].
 
+    Returns:
+        Per cent, rounded as SentEval does, and the class guessed for each row, [n]; -1 for those
+        not tested.
+
     Raises:
-        ValueError: too few sentences to train on.
+        ValueError: too few sentences to cross-validate.
     """
-    classes, y = np.unique(labels, return_inverse=True)
-    x = with_bias(features)
-    nothing = np.zeros(len(y), dtype=bool)
+    # The bias is the weight of a constant 1: Adam and weight decay treat it like any other.
+    x = nn.functional.pad(torch.from_numpy(np.asarray(features, np.float32)), (0, 1), value=1.0)
+    nothing = np.zeros(len(labels), dtype=bool)
     test, dev = (nothing if chosen is None else chosen for chosen in (test, dev))
     train, dev, test = map(np.flatnonzero, (~test & ~dev, dev, test))
-    if len(test) and len(dev):
-        parts, inner = [(train, test)], [(train, dev)]
-    else:
-        _check_enough(y[train])
-        parts = [(train, test)] if len(test) else _folds(y, train)
-        inner = [fold for outer, _ in parts for fold in _folds(y, outer)]
-    searched = fit_all(x, y, [Fit(*fold, DECAYS) for fold in inner])
+    parts = [(train, test)] if len(test) else _folds(labels, train)
+    nested = (
+        [(train, dev)] if len(dev) else [f for outer, _ in parts for f in _folds(labels, outer)]
+    )
+    searched = fit_all(x, labels, nested, [DECAYS] * len(nested))
     # Rounded before the choice, as in SentEval: decays that nearly agree are a tie, and the
     # smallest wins.
     accuracies = np.stack([own for own, _ in searched]).reshape(len(parts), -1, len(DECAYS))
-    scores = np.array([[round(100 * s, 2) for s in own] for own in accuracies.mean(axis=1)])
-    chosen = scores.argmax(axis=1)
-    decays = tuple(DECAYS[best] for best in chosen)
+    scores = [[round(100 * share, 2) for share in own] for own in accuracies.mean(axis=1)]
+    chosen = np.argmax(scores, axis=1)
     if len(dev):  # SentEval trains the chosen one again, from the same seed: it is this one
         weights = [searched[0][1][chosen[0]]]
     else:
-        finals = [Fit(rows, None, (d,)) for (rows, _), d in zip(parts, decays, strict=True)]
-        weights = [own[0] for _, own in fit_all(x, y, finals)]
-    guesses, right = np.full(len(y), -1), []
+        finals = [(rows, None) for rows, _ in parts]
+        fitted = fit_all(x, labels, finals, [[DECAYS[best]] for best in chosen])
+        weights = [own[0] for _, own in fitted]
+    guesses, right = np.full(len(labels), -1), []
     for (_, tested), own in zip(parts, weights, strict=True):
         guesses[tested] = (x[tested] @ own.T).argmax(dim=1)
-        right.append(round(100 * np.mean(guesses[tested] == y[tested]), 2))
-    accuracy, development = (round(float(np.mean(s)), 2) for s in (right, scores.max(axis=1)))
-    return Outcome(accuracy, development, decays, np.append(classes, -1)[guesses])
-
-
-def with_bias(features: np.ndarray) -> Tensor:
-    """Return embeddings with a constant 1 as last column, float32, [n, d + 1].
-
-    The bias is the weight of that constant: Adam and weight decay treat it like any other.
-    """
-    return nn.functional.pad(torch.from_numpy(np.asarray(features, np.float32)), (0, 1), value=1.0)
-
-
-def _check_enough(labels: np.ndarray) -> None:
-    largest, fewest = np.bincount(labels).max(initial=0), ceil(1 / HELD_OUT)
-    if largest < FOLDS + 2 or len(labels) - ceil(len(labels) / FOLDS) < fewest:
-        raise ValueError(
-            f"SentEval's classifier needs {FOLDS + 2} training sentences of one class and "
-            f"{fewest} in all folds but one, got {largest} and {len(labels)} in all folds"
-        )
+        right.append(round(100 * np.mean(guesses[tested] == labels[tested]), 2))
+    return round(float(np.mean(right)), 2), guesses
 
 
 def _folds(labels: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -127,53 +92,62 @@ def _folds(labels: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, np.nd
     return [(rows[train], rows[test]) for train, test in folds]
 
 
-def fit_all(x: Tensor, y: np.ndarray, fits: list[Fit]) -> list[tuple[np.ndarray, Tensor]]:
-    """Train classifiers; those of one size together, several such groups at a time.
+def fit_all(
+    x: Tensor, y: np.ndarray, folds: Folds, decays: Sequence[Sequence[float]]
+) -> list[tuple[np.ndarray, Tensor]]:
+    """Train a classifier on each fold with each of its weight decays, many of them together.
+
+    Args:
+        x, y: embeddings with a constant 1 as last column, [n, d + 1], and classes, [n].
+        folds: rows to train on, in order, and those that decide when to stop; None to draw them.
+        decays: as many for each fold.
 
     Returns:
-        For each fit and its decays: the best accuracies on the held-out sentences, 0 to 1,
-        [decays], and the weights that had them, [decays, classes, dimensions + 1], the bias last.
+        For each fold: the best accuracies on the held-out sentences, 0 to 1, [decays], and the
+        weights that had them, [decays, classes, d + 1].
     """
     # Each fit starts from the same seed, so fits of one size see their rows in the same order.
-    groups = defaultdict(list)
-    for number, fit in enumerate(fits):
-        groups[len(fit.rows), fit.held_out is None, len(fit.decays)].append(number)
-    parts = [n[k : k + TOGETHER] for n in groups.values() for k in range(0, len(n), TOGETHER)]
-    labels, trained, threads = torch.from_numpy(y), {}, torch.get_num_threads()
+    sizes, y = defaultdict(list), torch.from_numpy(y)
+    for number, (rows, _) in enumerate(folds):
+        sizes[len(rows)].append(number)
+    groups = [n[k : k + TOGETHER] for n in sizes.values() for k in range(0, len(n), TOGETHER)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         layer = nn.Linear(x.shape[1] - 1, int(y.max()) + 1)
     start = torch.cat([layer.weight, layer.bias[:, None]], dim=1).detach()
+
+    def fit(group: list[int]) -> list[tuple[np.ndarray, Tensor]]:
+        own = torch.tensor([decays[number] for number in group])
+        return _fit_together(x, y, start, [folds[number] for number in group], own)
+
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on so small matrices, threads mostly wait for each other
     try:
         with ThreadPoolExecutor(threads) as pool:
-            groups = [[fits[number] for number in part] for part in parts]
-            each = pool.map(lambda group: _fit_together(x, labels, start, group), groups)
-            for part, fitted in zip(parts, each, strict=True):
-                trained |= zip(part, fitted, strict=True)
+            fitted = [pair for pairs in pool.map(fit, groups) for pair in pairs]
     finally:
         torch.set_num_threads(threads)
-    return [trained[number] for number in range(len(fits))]
+    order = np.argsort(np.concatenate(groups))
+    return [fitted[place] for place in order]
 
 
 def _fit_together(
-    x: Tensor, y: Tensor, start: Tensor, fits: list[Fit]
+    x: Tensor, y: Tensor, start: Tensor, folds: Folds, decays: Tensor
 ) -> list[tuple[np.ndarray, Tensor]]:
     """Train classifiers on equally many sentences, each until its own early stopping."""
     draws = np.random.RandomState(SEED)
-    rows = torch.from_numpy(np.stack([fit.rows for fit in fits]))
-    if fits[0].held_out is None:
-        order, few = draws.permutation(rows.shape[1]), int(HELD_OUT * rows.shape[1])
-        held_out, rows = list(rows[:, order[:few]]), rows[:, order[few:]]
+    rows = torch.from_numpy(np.stack([own for own, _ in folds]))
+    if folds[0][1] is None:
+        order, few = draws.permutation(rows.shape[1]), max(1, int(HELD_OUT * rows.shape[1]))
+        held_out, rows = rows[:, order[:few]], rows[:, order[few:]]
     else:
-        held_out = [torch.from_numpy(fit.held_out) for fit in fits]
-    decays = torch.tensor([fit.decays for fit in fits])
+        held_out = [torch.from_numpy(held) for _, held in folds]
     weights = start.repeat(*decays.shape, 1, 1).requires_grad_()
-    best_weights, active = weights.detach().clone(), torch.arange(len(fits))
+    best_weights = weights.detach().clone()
     best = torch.full(decays.shape, -1.0, dtype=torch.float64)
     misses, passes = torch.zeros(decays.shape, dtype=torch.int64), 0
     adam = torch.optim.Adam([weights], lr=RATE, fused=True)
-    while len(active) and passes <= MOST_PASSES:
+    while (misses <= TENACITY).any() and passes <= MOST_PASSES:
         for _ in range(PASSES):
             order = torch.from_numpy(draws.permutation(rows.shape[1]))
             for batch in rows[:, order].split(BATCH_SIZE, dim=1):
@@ -187,19 +161,13 @@ def _fit_together(
                 )
                 adam.zero_grad()
                 (loss / batch.shape[1]).backward()
-                weights.grad.addcmul_(weights.detach(), decays[active, :, None, None])
+                weights.grad.addcmul_(weights.detach(), decays[..., None, None])
                 adam.step()
         passes += PASSES
-        for fit, now in zip(active, weights.detach(), strict=True):
+        for fit, now in enumerate(weights.detach()):
             guesses = (now @ x[held_out[fit]].T).argmax(dim=1)
             accuracy = (guesses == y[held_out[fit]]).double().mean(dim=1)
             better = (misses[fit] <= TENACITY) & (accuracy > best[fit])
             best[fit, better], best_weights[fit, better] = accuracy[better], now[better]
             misses[fit] += ~better
-        still = (misses[active] <= TENACITY).any(dim=1)
-        if not still.all():
-            active, rows, state = active[still], rows[still], adam.state.pop(weights)
-            weights = weights.detach()[still].requires_grad_()
-            adam.param_groups[0]["params"] = [weights]
-            adam.state[weights] = {k: v[still] if v.dim() else v for k, v in state.items()}
     return list(zip(best.numpy(), best_weights, strict=True))

@@ -12,7 +12,9 @@ from micse_utils.datasets.sts import YEARS, Pairs, load_sts
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
 from micse_utils.evaluation.metrics import compare_runs
 from micse_utils.evaluation.published import markdown
-from micse_utils.evaluation.reported import kept_pairs, leaked, resampled_scores
+from micse_utils.evaluation.report import label_of
+from micse_utils.evaluation.reported import leaked, resampled_scores
+from micse_utils.evaluation.senteval import kept_pairs
 from micse_utils.job import MARKER, job
 from micse_utils.models import load_model
 from micse_utils.results import json_or_none
@@ -59,10 +61,8 @@ def report_training(
         models = dict.fromkeys((untouched, start, trained))
         scores = {model: scores_of(model, sets) for model in models}
         rows = {
-            f"untouched: {untouched.provenance.name}, {untouched.provenance.pooling}": untouched,
-            "start: the same"
-            if start is untouched
-            else f"start: {start.provenance.name}, {start.provenance.pooling}": start,
+            f"untouched: {label_of(untouched)}": untouched,
+            f"start: {'the same' if start is untouched else label_of(start)}": start,
             f"trained, step {best_step}": trained,
         }
         table = markdown({

@@ -1,13 +1,13 @@
 """Confidence intervals of scores; alignment and uniformity of embeddings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, t
 
 RESAMPLES = 1_000  # of each bootstrap
-BLOCK = 200_000  # numbers that it ranks at once
 SHARED = 10  # pairs for each distinct text from which on texts are resampled, and not pairs
 
 
@@ -19,10 +19,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def interval(resampled: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the 95 % bootstrap interval (Efron & Tibshirani 1993, ch. 13).
-
-    `resampled` holds a score, or a difference of two, of each resample; NaN if all of them are.
-    """
+    """Return the ends of the 95 % bootstrap interval (Efron & Tibshirani 1993, ch. 13)."""
     low, high = np.nanquantile(resampled, [0.025, 0.975])
     return float(low), float(high)
 
@@ -33,36 +30,53 @@ def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -
     Args:
         scores: each run's scores of the same pairs, float, [runs, n].
         gold: what they are correlated with, float, [n].
-        seed: seed of the resamples.
+        seed: seed of the resamples, which all runs share.
 
     Returns:
-        Float64, [runs, 1 + resamples]; every run is scored on the same resamples. NaN for a run or
-        gold that is constant.
-
-    Raises:
-        ValueError: arrays of unequal length, of fewer than two numbers, or not finite.
+        Float64, [runs, 1 + resamples]; NaN for a run or gold that is constant.
     """
     n, rng = len(gold), np.random.default_rng(seed)
-    both = np.vstack([scores, gold])
-    if n < 2 or not np.isfinite(both).all():
-        raise ValueError("Spearman needs two or more finite numbers")
-    correlations = [_spearman(both[:, None])]
-    at_once = max(1, BLOCK // n)
-    for start in range(0, RESAMPLES, at_once):
-        drawn = rng.integers(n, size=(min(at_once, RESAMPLES - start), n))
-        correlations.append(_spearman(both[:, drawn]))
-    return 100 * np.hstack(correlations)
+    return _spearman(scores, gold, (rng.integers(n, size=n) for _ in range(RESAMPLES)))
 
 
-def _spearman(both: np.ndarray) -> np.ndarray:
-    """Correlate the ranks of all rows but the last with those of the last: [rows - 1, draws]."""
-    # The ranks are those within the resample, not those in the whole.
-    *runs, gold = (rankdata(values, axis=1) - (both.shape[2] + 1) / 2 for values in both)
-    with np.errstate(invalid="ignore"):  # 0 / 0: a constant has no correlation
-        return np.stack([
-            (run * gold).sum(axis=1) / np.sqrt((run**2).sum(axis=1) * (gold**2).sum(axis=1))
-            for run in runs
-        ])  # fmt: skip
+def resampled_sts(
+    scores: np.ndarray,
+    gold: np.ndarray,
+    first: Sequence[str],
+    second: Sequence[str],
+    *,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return what `resampled_spearman` does, but resample texts if the pairs share few of them.
+
+    Lee's 1,225 pairs are all pairs of 50 texts, and pairs of the same text are not independent. So
+    texts are drawn, and a pair counts as often as its two texts come together (Snijders & Borgatti
+    1999). If there are fewer than `SHARED` pairs for each distinct text, pairs are drawn.
+
+    Args:
+        scores, gold, seed: as for `resampled_spearman`.
+        first, second: the texts of each pair, [n] each.
+    """
+    number = {text: index for index, text in enumerate(dict.fromkeys([*first, *second]))}
+    count, n = len(number), len(gold)
+    if n < SHARED * count:
+        return resampled_spearman(scores, gold, seed=seed)
+    pairs = np.array([[number[text] for text in side] for side in (first, second)])
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    times = (np.bincount(texts, minlength=count)[pairs].prod(axis=0) for texts in drawn)
+    return _spearman(scores, gold, (np.repeat(np.arange(n), repeats) for repeats in times))
+
+
+def _spearman(scores: np.ndarray, gold: np.ndarray, draws: Iterable[np.ndarray]) -> np.ndarray:
+    """Correlate ranks of all pairs, and of each draw of them: x 100, [runs, 1 + draws]."""
+    both, found = np.vstack([scores, gold]), []
+    for rows in chain([slice(None)], draws):
+        ranks = rankdata(both[:, rows], axis=1)  # within the resample, not in the whole
+        *runs, fixed = ranks - (ranks.shape[1] + 1) / 2
+        spreads = [np.sqrt((run**2).sum() * (fixed**2).sum()) for run in runs]
+        with np.errstate(invalid="ignore"):  # 0 / 0: a constant has no correlation
+            found.append([(r * fixed).sum() / s for r, s in zip(runs, spreads, strict=True)])
+    return 100 * np.array(found).T
 
 
 def resampled_accuracy(right: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -73,10 +87,10 @@ def resampled_accuracy(right: np.ndarray, groups: np.ndarray, *, seed: int = 0) 
     Args:
         right: which items each run gets right, bool, [runs, n].
         groups: number of each item's group, int, [n].
-        seed: seed of the resamples.
+        seed: seed of the resamples, which all runs share.
 
     Returns:
-        Float64, [runs, 1 + resamples]; every run is scored on the same resamples.
+        Float64, [runs, 1 + resamples].
     """
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)
@@ -105,12 +119,11 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
     Raises:
         ValueError: the two have different tasks, seeds or resamples.
     """
-    if first.keys() != second.keys() or not first:
-        raise ValueError(f"first has the tasks {list(first)} and second {list(second)}")
+    shapes, others = ({task: s.shape for task, s in side.items()} for side in (first, second))
+    if shapes != others:
+        raise ValueError(f"both must have the same tasks and seeds, got {shapes} and {others}")
     rows = []
     for task in first:
-        if first[task].shape != second[task].shape:
-            raise ValueError(f"{task}: first and second must be of the same seeds")
         difference = first[task] - second[task]
         seeds, (mean, *resampled) = difference[:, 0], difference.mean(axis=0)
         low, high = interval(resampled) if len(seeds) == 1 else _t_interval(seeds, resampled)
@@ -125,39 +138,6 @@ def _t_interval(seeds: np.ndarray, resampled: Sequence[float]) -> tuple[float, f
     freedom = (len(seeds) - 1) * (1 + of_items / max(of_seeds, 1e-12)) ** 2
     width = t.ppf(0.975, freedom) * np.sqrt(of_seeds + of_items)
     return float(seeds.mean() - width), float(seeds.mean() + width)
-
-
-def resampled_sts(
-    scores: np.ndarray,
-    gold: np.ndarray,
-    first: Sequence[str],
-    second: Sequence[str],
-    *,
-    seed: int = 0,
-) -> np.ndarray:
-    """Return what `resampled_spearman` does, but resample texts if the pairs share few of them.
-
-    Lee's 1,225 pairs are all pairs of 50 texts, and pairs of the same text are not independent. So
-    texts are drawn, and a pair counts as often as its two texts come together (Snijders & Borgatti
-    1999). If there are fewer than `SHARED` pairs for each distinct text, pairs are drawn.
-
-    Args:
-        scores, gold, seed: as for `resampled_spearman`.
-        first, second: the texts of each pair, [n] each.
-
-    Returns:
-        Float64, [runs, 1 + resamples].
-    """
-    number = {text: index for index, text in enumerate(dict.fromkeys([*first, *second]))}
-    count, n = len(number), len(gold)
-    if n < SHARED * count:
-        return resampled_spearman(scores, gold, seed=seed)
-    pairs = np.array([[number[text] for text in side] for side in (first, second)])
-    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-    times = [np.bincount(texts, minlength=count)[pairs].prod(axis=0) for texts in drawn]
-    rows = [np.arange(n), *(np.repeat(np.arange(n), repeats) for repeats in times)]
-    both = np.vstack([scores, gold])
-    return 100 * np.hstack([_spearman(both[:, None, own]) for own in rows])
 
 
 def alignment(first: np.ndarray, second: np.ndarray) -> float:

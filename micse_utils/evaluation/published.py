@@ -7,7 +7,6 @@ import pandas as pd
 
 from micse_utils.datasets.sts import STS_TASKS
 from micse_utils.datasets.transfer import TRANSFER_TASKS
-from micse_utils.provenance import Provenance
 
 
 class Published(NamedTuple):
@@ -18,64 +17,38 @@ class Published(NamedTuple):
     source: str  # where they were published
 
 
+def _by_task(*figures: float) -> dict[str, float]:
+    return dict(zip(STS_TASKS, figures, strict=False))
+
+
 PUBLISHED = {
     "miCSE": Published(
-        dict(zip(STS_TASKS, (71.71, 83.09, 75.46, 83.13, 80.22, 79.70, 73.62), strict=True)),
-        "cls",
-        "model card of sap-ai-research/miCSE",
+        _by_task(71.71, 83.09, 75.46, 83.13, 80.22, 79.70, 73.62),
+        "cls", "model card of sap-ai-research/miCSE",
     ),
     "unsup-simcse-bert-base-uncased": Published(
-        dict(zip(STS_TASKS, (68.40, 82.41, 74.38, 80.91, 78.56, 76.85, 72.23), strict=True)),
-        "cls",
-        "Gao et al. 2021, table 5",
+        _by_task(68.40, 82.41, 74.38, 80.91, 78.56, 76.85, 72.23),
+        "cls", "Gao et al. 2021, table 5",
     ),
     "all-MiniLM-L6-v2": Published(
-        dict(zip(STS_TASKS[:6], (72.37, 80.60, 75.59, 85.39, 78.99, 82.03), strict=True)),
-        "mean",
-        "MTEB leaderboard",
+        _by_task(72.37, 80.60, 75.59, 85.39, 78.99, 82.03), "mean", "MTEB leaderboard"
     ),
-}
-OFFICIAL_PAIRS = dict(
-    zip(STS_TASKS, (3_108, 1_500, 3_750, 3_000, 1_186, 1_379, 4_927), strict=True)
-)
+}  # fmt: skip
+OFFICIAL_PAIRS = _by_task(3_108, 1_500, 3_750, 3_000, 1_186, 1_379, 4_927)
 """Rated pairs of each task in SentEval's files, from which published figures are made. SICK as a
 whole, which MTEB scores, has 9,927."""
 TOLERANCE = 0.05
 """Largest difference from a published Spearman x 100 that rounding and hardware explain."""
 
-REASONS = (
-    "a different pooling, revision, tokenisation or lower-casing, or a different protocol "
-    "(subsets averaged instead of pooled)"
-)
 
+def not_reproduced(scores: Mapping[str, float], published: Published) -> dict[str, float]:
+    """Return measured less published score, for each task on which they differ by more than that.
 
-def published_for(provenance: Provenance) -> Published | None:
-    """Return the published scores of a model, if it has the pooling of those figures."""
-    published = PUBLISHED.get(provenance.name)
-    return published if published and published.pooling == provenance.pooling else None
-
-
-def compare_published(table: pd.DataFrame, published: Published) -> pd.DataFrame:
-    """Return measured and published scores side by side, for the tasks that both have.
-
-    Args:
-        table: what `evaluate_sts` returned.
-        published: scores of the same model.
-
-    Returns:
-        Columns `task`, `published`, `measured` (Spearman x 100), `difference`, `reproduced`
-        (whether that is within `TOLERANCE`, on the official number of pairs) and `note`, which
-        names the number of pairs if it is not the official one.
+    Likely reasons are a different pooling, revision, tokenisation or lower-casing, different data
+    (see `other_data`), or a different protocol (subsets averaged instead of pooled).
     """
-    pooled = table[table["subset"] == "all"].set_index("task")
-    scores = pd.Series(published.scores, name="published").rename_axis("task")
-    measured = pooled["spearman"].rename("measured")
-    both = pd.concat([scores, measured], axis=1, join="inner").reset_index()
-    both["difference"] = both["measured"] - both["published"]
-    other = other_data(pooled.get("pairs", {}))
-    both["note"] = [other.get(task, "") for task in both["task"]]
-    both["reproduced"] = (both["difference"].abs().round(6) <= TOLERANCE) & (both["note"] == "")
-    return both
+    found = {t: scores[t] - score for t, score in published.scores.items() if t in scores}
+    return {task: apart for task, apart in found.items() if round(abs(apart), 6) > TOLERANCE}
 
 
 def other_data(sizes: Mapping[str, int] | pd.Series, limit: int | None = None) -> dict[str, str]:

@@ -9,11 +9,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.evaluation.published import (
-    REASONS,
-    compare_published,
+    PUBLISHED,
     markdown,
+    not_reproduced,
     other_data,
-    published_for,
     score_row,
 )
 from micse_utils.provenance import versions
@@ -26,11 +25,12 @@ KINDS = {
 }
 """Task and metric of a kind of tasks, as the hub names them."""
 
-Scored = tuple[SentenceTransformer, pd.DataFrame]
 
-
-def report(
-    scored: Sequence[Scored], folder: Path, name: str, settings: Mapping[str, object]
+def report_scores(
+    scored: Sequence[tuple[SentenceTransformer, pd.DataFrame]],
+    folder: Path,
+    name: str,
+    settings: Mapping[str, object],
 ) -> str:
     """Return scores as papers print them, beside the published ones; write them to a folder.
 
@@ -44,48 +44,41 @@ def report(
         settings: what decided the scores.
     """
     model, table = scored[0]
-    provenance = model.provenance
-    pooled = _pooled(table)
-    sizes = pooled.get("pairs", pooled.get("sentences", {}))
+    provenance, scores, lines = model.provenance, _scores(table), []
+    sizes = _pooled(table).filter(["pairs", "sentences"]).squeeze(axis=1)
     other = other_data(sizes, settings.get("limit"))
-    rows = {}
-    for number, (each, scores) in enumerate(scored):
-        label = (
-            f"{'untouched: ' if number else ''}{each.provenance.name}, {each.provenance.pooling}"
-        )
-        if "classifier" in settings:
-            label += f", classifier: {settings['classifier']}"
-        rows[label] = score_row(_scores(scores), other)
-    published = published_for(provenance) if name == "sts" else None
-    if published:
-        rows[f"published ({published.source})"] = score_row(published.scores)
-    text = markdown(rows)
-    lines = [text.rstrip()]
+    by = f", classifier: {settings['classifier']}" if "classifier" in settings else ""
+    rows = {
+        f"{before}{label_of(each)}{by}": score_row(_scores(own), other)
+        for before, (each, own) in zip(("", "untouched: "), scored, strict=False)
+    }
     if other:
         named = ", ".join(f"{task} ({data})" for task, data in other.items())
         lines.append(f"not on the official data, so without an average: {named}")
-    if published:
-        differing = compare_published(table, published).query("not reproduced")
-        for row in differing.itertuples():
-            note = f" ({row.note})" if row.note else ""
-            lines.append(f"{row.task}: {row.difference:+.2f} from the published score{note}")
-        if len(differing):
-            lines.append(f"likely reasons: {REASONS}")
+    published = PUBLISHED.get(provenance.name)
+    if name == "sts" and published and published.pooling == provenance.pooling:
+        rows[f"published ({published.source})"] = score_row(published.scores)
+        for task, apart in not_reproduced(scores, published).items():
+            lines.append(f"{task}: {apart:+.2f} from the published score")
+    text = markdown(rows)
     save_table(folder, name, table)
     write_text(folder / f"{name}.md", text)
-    write_text(folder / f"{name}.yaml", card_block(table, provenance.name, name))
+    write_text(folder / f"{name}.yaml", card_block(scores, provenance.name, name))
     record = {
-        "scores": records(table),
-        "model": asdict(provenance),
+        "scores": records(table), "model": asdict(provenance), "versions": versions(),
         "untouched": [{"model": asdict(m.provenance), "scores": records(t)} for m, t in scored[1:]],
         "settings": {key: str(value) for key, value in settings.items()},
-        "versions": versions(),
-    }
+    }  # fmt: skip
     write_json(folder / f"{name}.json", record)
-    return "\n".join([*lines, f"results: {folder}"])
+    return "\n".join([text.rstrip(), *lines, f"results: {folder}"])
 
 
-def card_block(table: pd.DataFrame, model_name: str, name: str) -> str:
+def label_of(model: SentenceTransformer) -> str:
+    """Return a model's name and pooling."""
+    return f"{model.provenance.name}, {model.provenance.pooling}"
+
+
+def card_block(scores: pd.Series, model_name: str, name: str) -> str:
     """Return the scores in the hub's format, YAML for the head of a model card."""
     task, metric = KINDS[name]
     results = [
@@ -93,7 +86,7 @@ def card_block(table: pd.DataFrame, model_name: str, name: str) -> str:
             task_type=task, dataset_type=of.lower(), dataset_name=of, metric_type=metric,
             metric_value=round(score, 2),
         )
-        for of, score in _scores(table).items()
+        for of, score in scores.items()
     ]  # fmt: skip
     return ModelCardData(model_name=model_name, eval_results=results).to_yaml()
 

@@ -7,16 +7,16 @@ figure leaves those out.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import torch
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.sts import STS_TASKS, YEARS, Pairs, load_sts
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
-from micse_utils.evaluation.metrics import resampled_accuracy, resampled_sts, unit
-from micse_utils.evaluation.senteval import encode_distinct
+from micse_utils.evaluation.metrics import interval, resampled_accuracy, resampled_sts, unit
+from micse_utils.evaluation.senteval import Encoder, encode_distinct, kept_pairs
 from micse_utils.sources.hub import HubError
 
 REPORTED = (*STS_TASKS, "SICK trial", "Lee", *TRIPLETS)
@@ -61,12 +61,6 @@ def _key(first: str, second: str) -> frozenset[str]:
     return frozenset(" ".join(text.split()) for text in (first, second))
 
 
-def kept_pairs(pairs: Pairs, kept: np.ndarray) -> Pairs:
-    """Return the pairs that are kept, without their subsets."""
-    first, second = (list(itertools.compress(side, kept)) for side in (pairs.first, pairs.second))
-    return replace(pairs, first=first, second=second, gold=pairs.gold[kept], subsets=())
-
-
 def with_fair(tasks: Reported, dev: Pairs) -> Reported:
     """Add to the years that share pairs with STSBenchmark's development file one without them."""
     if not dev.provenance.name.startswith("STSBenchmark"):
@@ -75,8 +69,17 @@ def with_fair(tasks: Reported, dev: Pairs) -> Reported:
     return {**tasks, **fair}
 
 
-def resampled_scores(model: SentenceTransformer, tasks: Reported) -> dict[str, np.ndarray]:
+def resampled_scores(
+    model: SentenceTransformer | Encoder,
+    tasks: Reported,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, np.ndarray]:
     """Return each task's score and its resamples, as `compare_runs` takes them of one run.
+
+    The options are those of `evaluate_sts`.
 
     Returns:
         Spearman x 100, or per cent of triplets; float64, [1 + resamples] for each task.
@@ -86,20 +89,51 @@ def resampled_scores(model: SentenceTransformer, tasks: Reported) -> dict[str, n
         for name, t in tasks.items()
     }
     texts = {name: itertools.chain(*parts) for name, parts in sides.items()}
-    vectors, row = encode_distinct(model, texts, dtype=torch.float32, progress=False)
+    vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     vectors, scores = unit(vectors), {}
     for name, task in tasks.items():
         first, second, *third = (vectors[[row[text] for text in part]] for part in sides[name])
-        # Of pairs 1 - cosine, as the cosines of a cone are all 1 but for what float32 rounds away;
-        # of triplets the lead of the positive.
-        found = (first * (second - third[0] if third else first - second)).sum(axis=1)
-        found = found.astype(np.float32)[None]
-        scores[name] = (
-            resampled_accuracy(found > 0, task.articles)
-            if third
-            else resampled_sts(-found, task.gold, task.first, task.second)
-        )[0]
+        if third:
+            right = (first * (second - third[0])).sum(axis=1) > 0
+            [scores[name]] = resampled_accuracy(right[None], task.articles, seed=seed)
+        else:
+            # 1 - cosine, as the cosines of a cone are all 1 but for what float32 rounds away.
+            apart = (first * (first - second)).sum(axis=1).astype(np.float32)[None]
+            [scores[name]] = resampled_sts(-apart, task.gold, task.first, task.second, seed=seed)
     return scores
+
+
+def evaluate_triplets(
+    model: SentenceTransformer | Encoder,
+    tasks: Sequence[str] | Mapping[str, Triplets] = TRIPLETS,
+    *,
+    progress: bool = True,
+    **options: object,
+) -> pd.DataFrame:
+    """Score an encoder on section triplets (Dor et al., ACL 2018).
+
+    A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50.
+
+    Args:
+        model, progress, options: as for `evaluate_sts`: `dtype` and `seed`.
+        tasks: names for `load_triplets`, or what it returned.
+
+    Returns:
+        Columns `task`, `triplets`, `articles`, `accuracy`, `low`, `high`: per cent, with a 95 %
+        interval by bootstrap over articles, as triplets of one article are not independent.
+
+    Raises:
+        ValueError: an unknown task, or an encoder without usable vectors.
+        FetchError: the package with the text could not be fetched.
+    """
+    if not isinstance(tasks, Mapping):
+        tasks = {task: load_triplets(task) for task in tasks}
+    scores, rows = resampled_scores(model, tasks, progress=progress, **options), []
+    for task, (accuracy, *resampled) in scores.items():
+        articles = len(np.unique(tasks[task].articles))
+        rows.append((task, len(tasks[task]), articles, accuracy, *interval(resampled)))
+    columns = ["task", "triplets", "articles", "accuracy", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def with_averages(scores: Mapping[str, float]) -> dict[str, float]:

@@ -5,7 +5,9 @@ are pooled, and one Spearman is taken of the cosines of the raw embeddings, with
 Transfer tasks with the classifier of its "test" mode.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -70,8 +72,8 @@ def evaluate_sts(
     Returns:
         Columns `task`, `subset`, `pairs`, `spearman`, `low`, `high` (its 95 % interval) and
         `pearson`, all x 100. `subset` is `all` for the pooled pairs; rows for each subset, if any,
-        and for their `mean` and `weighted mean` follow, which have no interval. A subset of one
-        pair, or of equal gold scores, has no score: a line says so, and the means leave it out.
+        and for their `mean` and `weighted mean` follow, which have no interval. If all gold scores
+        or all cosines are equal, the score is NaN: a line says so, and the means leave it out.
 
     Raises:
         ValueError: an unknown task, a damaged file, or an encoder without usable vectors.
@@ -79,51 +81,50 @@ def evaluate_sts(
     """
     pairs = tasks if isinstance(tasks, Mapping) else load_sts_tasks(tasks, source)
     texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
-    for task, p in pairs.items():
-        if np.ptp(p.gold) == 0:
-            raise ValueError(f"{task}: all gold scores are {p.gold[0]}; nothing to correlate with")
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     vectors = unit(vectors)  # in float64: cosines of a cone of vectors differ in the seventh digit
     rows = []
     for task, p in tqdm(pairs.items(), desc="score", unit="task", delay=1, disable=not progress):
         first, second = ([row[sentence] for sentence in side] for side in (p.first, p.second))
         cosines = (vectors[first] * vectors[second]).sum(axis=1)
-        if np.ptp(cosines) == 0:
-            raise ValueError(f"{task}: all cosines are {cosines[0]:.4f}; the vectors are constant")
-        rows += _scores(task, cosines, p, seed)
-    return pd.DataFrame(rows)
-
-
-def _scores(task: str, cosines: np.ndarray, pairs: Pairs, seed: int) -> list[dict[str, object]]:
-    sides, columns = (pairs.first, pairs.second), ("spearman", "low", "high", "pearson")
-
-    def score(subset: str, chosen: np.ndarray) -> dict[str, object]:
-        x, gold = cosines[chosen], pairs.gold[chosen]
-        first, second = ([side[row] for row in np.flatnonzero(chosen)] for side in sides)
-        row = {"task": task, "subset": subset, "pairs": len(gold)}
-        if np.ptp(x) == 0 or np.ptp(gold) == 0:  # one pair, for example
-            print(
-                f"{task}: subset {subset} has no score and counts in no mean: its gold scores, or "
-                "its cosines, are all the same"
-            )
-            return row | dict.fromkeys(columns, np.nan)
-        [[spearman, *drawn]] = resampled_sts(x[None], gold, first, second, seed=seed)
-        found = spearman, *interval(drawn), 100 * float(pearsonr(x, gold)[0])
-        return row | dict(zip(columns, found, strict=True))
-
-    # SimCSE's "all": one Spearman over the pooled pairs of a year. The mean over its subsets, which
-    # older papers print, differs by points.
-    rows = [score("all", np.full(len(pairs), True))]
-    subsets = np.array(pairs.subsets)
-    parts = [score(subset, subsets == subset) for subset in dict.fromkeys(pairs.subsets)]
-    if scored := [part for part in parts if not np.isnan(part["spearman"])]:
+        # SimCSE's "all": one Spearman over the pooled pairs of a year. The mean over its subsets,
+        # which older papers print, differs by points.
+        rows.append({"task": task, "subset": "all"} | _score(cosines, p, seed))
+        parts = []
+        for subset in dict.fromkeys(p.subsets):
+            own = np.array(p.subsets) == subset
+            scores = _score(cosines[own], kept_pairs(p, own), seed)
+            parts.append({"task": task, "subset": subset} | scores)
+        rows += parts
+        scored = [part for part in parts if "spearman" in part]
         sizes = [part["pairs"] for part in scored]
-        for name, weights in (("mean", None), ("weighted mean", sizes)):
+        for name, weights in (("mean", None), ("weighted mean", sizes)) if scored else ():
             mean = {"task": task, "subset": name, "pairs": sum(sizes)}
             for column in ("spearman", "pearson"):
                 mean[column] = np.average([part[column] for part in scored], weights=weights)
-            parts.append(mean)
-    return rows + parts
+            rows.append(mean)
+    columns = ["task", "subset", "pairs", "spearman", "low", "high", "pearson"]
+    table = pd.DataFrame(rows, columns=columns)
+    for row in table[table["spearman"].isna()].itertuples():
+        print(f"{row.task}, {row.subset}: no score, as its gold scores or cosines are all the same")
+    return table
+
+
+def _score(cosines: np.ndarray, pairs: Pairs, seed: int) -> dict[str, float]:
+    """Return the scores x 100 of some pairs, with an interval; none if there is nothing to rank."""
+    if np.ptp(cosines) == 0 or np.ptp(pairs.gold) == 0:  # one pair, for example
+        return {"pairs": len(pairs)}
+    texts = pairs.first, pairs.second
+    [[spearman, *drawn]] = resampled_sts(cosines[None], pairs.gold, *texts, seed=seed)
+    (low, high), pearson = interval(drawn), 100 * float(pearsonr(cosines, pairs.gold)[0])
+    scores = {"spearman": spearman, "low": low, "high": high, "pearson": pearson}
+    return {"pairs": len(pairs)} | scores
+
+
+def kept_pairs(pairs: Pairs, kept: np.ndarray) -> Pairs:
+    """Return the pairs that are kept, without their subsets."""
+    first, second = (list(itertools.compress(side, kept)) for side in (pairs.first, pairs.second))
+    return replace(pairs, first=first, second=second, gold=pairs.gold[kept], subsets=())
 
 
 def encode_distinct(
@@ -133,11 +134,7 @@ def encode_distinct(
     dtype: torch.dtype | None = None,
     progress: bool = True,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Encode each distinct text of several tasks once.
-
-    Args:
-        model, dtype, progress: as for `evaluate_sts`.
-        texts: the texts of each task.
+    """Encode each distinct text of several tasks once; the options are those of `evaluate_sts`.
 
     Returns:
         Embeddings, [n, d], and the row of each text in them.
@@ -145,27 +142,18 @@ def encode_distinct(
     Raises:
         ValueError: the embeddings have a wrong shape, NaN or infinity, or are all the same.
     """
-    task_of = {text: task for task, group in texts.items() for text in group}
-    distinct = list(task_of)
+    distinct = list(dict.fromkeys(itertools.chain(*texts.values())))
     if isinstance(model, SentenceTransformer) and isinstance(model[0], Transformer):
         limit = token_limit(model)
         vectors = encode(model, distinct, max_length=limit, dtype=dtype, progress=progress)
     else:
         vectors = np.asarray(model.encode(distinct))
-    if vectors.ndim != 2 or len(vectors) != len(distinct) or vectors.dtype.kind not in "fiu":
+    usable = vectors.ndim == 2 and len(vectors) == len(distinct) and np.isfinite(vectors).all()
+    if not usable or (len(distinct) > 1 and (vectors == vectors[0]).all()):
         raise ValueError(
-            f"the encoder gave an array of shape {vectors.shape} for {len(distinct)} sentences; "
-            f"expected ({len(distinct)}, dimensions)"
+            f"the encoder must give {len(distinct)} sentences finite vectors that differ, got an "
+            f"array of shape {vectors.shape}, with {(~np.isfinite(vectors)).sum()} NaN or infinity"
         )
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        text = distinct[int(np.argmin(finite))]
-        raise ValueError(
-            f"{task_of[text]}: the encoder gave NaN or infinity for {(~finite).sum()} of "
-            f"{len(distinct)} sentences, the first of them '{text}'"
-        )
-    if len(distinct) > 1 and (vectors == vectors[0]).all():
-        raise ValueError("the encoder gave one and the same vector for every sentence")
     return vectors, {text: index for index, text in enumerate(distinct)}
 
 
@@ -183,8 +171,7 @@ def evaluate_transfer(
 ) -> pd.DataFrame:
     """Score frozen embeddings by a logistic regression on them (Conneau & Kiela 2018).
 
-    Pairs become [|u - v|, u * v]. Accuracies of the two classifiers must not be compared with each
-    other:
+    Accuracies of the two classifiers must not be compared with each other:
 
     - `senteval` is the one behind published figures (see `evaluation.classifier`): raw embeddings,
       Adam, ten folds. A cross-validated task of 10,000 sentences takes about a minute on two cores.
@@ -195,10 +182,8 @@ def evaluate_transfer(
     Args:
         model, dtype, progress: as for `evaluate_sts`.
         tasks, source, limit: what `load_transfer_tasks` returns, or its arguments.
-        classifier: `senteval` or `logistic`.
         seed: draws the sample and the folds of `logistic`; SentEval draws its folds with 1111.
-        right: a dictionary to fill with each task's hits, bool, [tested sentences], for paired
-            comparisons of encoders.
+        right: filled with each task's hits, bool, [tested sentences], to compare encoders by.
 
     Returns:
         Columns `task`, `classifier`, `sentences`, `classes`, `accuracy`, `f1` (for MRPC) and
@@ -213,9 +198,6 @@ def evaluate_transfer(
     if not isinstance(tasks, Mapping):
         tasks = load_transfer_tasks(tasks, source, limit=limit, seed=seed)
     texts = {task: [*data.first, *data.second] for task, data in tasks.items()}
-    for task, data in tasks.items():
-        if len(np.unique(data.labels[data.train])) < 2:
-            raise ValueError(f"{task}: the training sentences must be of two classes or more")
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     rows = []
     for task, data in tqdm(tasks.items(), desc="classify", unit="task", disable=not progress):
@@ -226,10 +208,7 @@ def evaluate_transfer(
             features = np.hstack([np.abs(features - other), features * other])
         tested = data.test if data.test.any() else np.full(len(data.labels), True)
         truth = data.labels[tested]
-        try:
-            accuracy, guesses = CLASSIFIERS[classifier](features, data, seed)
-        except ValueError as error:
-            raise ValueError(f"{task}: {error}") from error
+        accuracy, guesses = CLASSIFIERS[classifier](features, data, seed)
         if right is not None:
             right[task] = guesses[tested] == truth
         two_classes_of_pairs = data.second and data.labels.max() == 1
@@ -249,10 +228,8 @@ def _senteval(features: np.ndarray, data: Classification, seed: int) -> tuple[fl
     order = np.lexsort([data.labels, *(side for side in reversed(words) if side)])
     parts = {"test": data.test, "dev": data.dev}
     parts = {name: part[order] for name, part in parts.items() if part is not None}
-    outcome = senteval_classifier.evaluate(features[order], data.labels[order], **parts)
-    guesses = np.empty_like(data.labels)
-    guesses[order] = outcome.guesses
-    return outcome.accuracy, guesses
+    accuracy, guesses = senteval_classifier.evaluate(features[order], data.labels[order], **parts)
+    return accuracy, guesses[np.argsort(order)]
 
 
 def _logistic(features: np.ndarray, data: Classification, seed: int) -> tuple[float, np.ndarray]:

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -11,6 +10,7 @@ from IPython.display import clear_output, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from micse_utils.plotting.style import sheet
 from micse_utils.settings import setting
 
 FRAMES = "application/vnd.micse.frames+json"
@@ -19,28 +19,12 @@ SIZE = 4.8, 3.6
 """Inches of a figure that moves."""
 
 
-@dataclass(frozen=True)
-class Frames:
-    """A figure of some settings side by side, and one of each setting by itself, as PNG."""
-
-    control: str
-    together: bytes = field(repr=False)
-    each: dict[str, bytes] = field(repr=False)
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Return the figure for any reader of notebooks, and the frames for web pages."""
-        # Pairs, as a notebook file sorts the keys of a dictionary.
-        frames = [[value, base64.b64encode(png).decode()] for value, png in self.each.items()]
-        together = base64.b64encode(self.together).decode()
-        return {"image/png": together, FRAMES: {"control": self.control, "frames": frames}}
-
-
 def interactive(
     draw: Callable[[Axes, object], object],
     control: ipywidgets.ValueWidget,
     settings: Sequence[object],
-) -> ipywidgets.Widget | Frames:
-    """Return a figure that follows a control, or for a static page what it shows at each value.
+) -> ipywidgets.Widget | None:
+    """Return a figure that follows a control, or on a static page show what it is at each value.
 
     The notebook runner sets `MICSE_STATIC`, as a page on GitHub or a web page has no kernel.
 
@@ -53,8 +37,7 @@ def interactive(
     """
 
     def drawn(values: Sequence[object], width: float, height: float) -> Figure:
-        size = {"figsize": (width * len(values), height), "layout": "constrained"}
-        figure, panels = plt.subplots(1, len(values), squeeze=False, **size)
+        figure, panels = sheet(width * len(values), height, 1, len(values), squeeze=False)
         try:
             for axes, value in zip(panels[0], values, strict=True):
                 draw(axes, value)
@@ -64,9 +47,15 @@ def interactive(
         return figure
 
     if setting("MICSE_STATIC"):
-        values = getattr(control, "options", settings)
-        each = {str(value): print_figure(drawn([value], *SIZE)) for value in values}
-        return Frames(control.description, print_figure(drawn(settings, 3.1, 3.6)), each)
+
+        def png(*shown: object) -> str:
+            return base64.b64encode(print_figure(drawn(*shown))).decode()
+
+        # Pairs, as a notebook file sorts the keys of a dictionary.
+        frames = [[str(v), png([v], *SIZE)] for v in getattr(control, "options", settings)]
+        together = {"image/png": png(settings, 3.1, 3.6)}
+        choice = {FRAMES: {"control": control.description, "frames": frames}}
+        return display(together | choice, raw=True)
     control.layout.width, control.style.description_width = "min(100%, 36rem)", "initial"
     if hasattr(control, "readout"):
         control.readout = False  # it would be cut; the figure's title has the value

@@ -17,8 +17,7 @@ from micse_utils.plotting.style import BLUE, DEFAULT, GREY, ORANGE, describe, fo
 def prepare_umap() -> None:
     """Silence UMAP's compiler and choose its cache folder; call this before importing UMAP.
 
-    The import fails if neither UMAP's own folder nor the home folder can be written to, as in a
-    shared environment.
+    The import fails if neither its own folder nor the home folder can be written to.
     """
     import numba
 
@@ -30,14 +29,10 @@ def prepare_umap() -> None:
 
 
 def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
-    """Draw a map of texts with the names of the clusters, or of the 40 largest clusters.
+    """Draw a map of texts, [n, 2], with the names of the clusters, or of the 40 largest.
 
-    The view fits the clusters: texts without a cluster that lie far off may be outside it.
-
-    Args:
-        points: positions, [n, 2].
-        labels: n cluster names; `noise` marks the texts of no cluster, drawn in grey.
-        noise: name of the texts without a cluster.
+    Texts whose label is `noise` have no cluster and are grey. The view fits the clusters: such
+    texts that lie far off may be outside it.
     """
     names = [name for name in dict.fromkeys(labels) if name != noise]
     if len(names) < 3:  # too few to choose colours by
@@ -79,14 +74,10 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
 def _write_names(axes: Axes, names: list[tuple[np.ndarray, str]]) -> None:
     """Write each name at its place in the axes, and push apart those that would overlap."""
     style = {"ha": "center", "va": "center", "fontsize": 13, "linespacing": 1.05}
+    style |= {"path_effects": [withStroke(linewidth=3, foreground="white")]}
     style["family"] = fonts(name for _, name in names)
-    outline = [withStroke(linewidth=3, foreground="white")]
-    texts = [
-        axes.text(
-            *place, fill(literal(name), 12, break_long_words=False), **style, path_effects=outline
-        )
-        for place, name in names
-    ]
+    lines = [fill(literal(name), 12, break_long_words=False) for _, name in names]
+    texts = [axes.text(*at, text, **style) for (at, _), text in zip(names, lines, strict=True)]
     axes.figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in texts]
     size = np.array([(box.width + 12, box.height + 4) for box in boxes])
@@ -114,13 +105,8 @@ def interactive_map(
 ) -> str:
     """Return an HTML page with a map to pan, zoom and search; the pointer shows the text.
 
-    The page carries its script, so it opens without internet.
-
-    Args:
-        points: positions, [n, 2].
-        texts: n texts, shown on hover.
-        labels: n class names; a click in the legend hides a class.
-        colours: colour of each class, as hexadecimal.
+    A click in the legend hides a class. `colours`, as hexadecimal, are by label. The page carries
+    its script, so it opens without internet.
     """
     from bokeh.embed import file_html
     from bokeh.layouts import column

@@ -18,7 +18,7 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
     """
     encoders, tasks = list(scores["encoder"].unique()), list(scores["task"].unique())
     size, shared = (2.6 + 2.8 * len(tasks), 0.32 * len(encoders) + 1.6), {"squeeze": False}
-    figure, grid = sheet(*size, 1, len(tasks), sharex=True, sharey=True, **shared)
+    figure, grid = sheet(*size, 1, len(tasks), title, sharex=True, sharey=True, **shared)
     for axes, task in zip(grid[0], tasks, strict=True):
         rows = scores[scores["task"] == task].set_index("encoder").reindex(encoders)
         intervals(axes, range(len(encoders)), rows, "spearman", fmt="o", color=BLUE)
@@ -29,7 +29,6 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
         describe(axes, task, xlabel="Spearman × 100")
     grid[0][0].invert_yaxis()
     figure.get_layout_engine().set(wspace=0.06)
-    figure.suptitle(title)
     return figure
 
 
@@ -41,7 +40,7 @@ def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
     tasks = list(scores["task"].unique())
     counts = [(scores["task"] == task).sum() for task in tasks]
     size = (8, 0.34 * sum(counts) + 0.7 * len(tasks) + 0.6)
-    figure, grid = sheet(*size, len(tasks), squeeze=False, height_ratios=counts)
+    figure, grid = sheet(*size, len(tasks), 1, title, squeeze=False, height_ratios=counts)
     whole = {"all": (BLUE, "o"), "mean": (ORANGE, "D"), "weighted mean": (ORANGE, "s")}
     for axes, task in zip(grid[:, 0], tasks, strict=True):
         rows = scores[scores["task"] == task].set_index("subset")
@@ -55,19 +54,13 @@ def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
         axes.axhline(len(rows) - len(whole) - 0.5, color=GREY, lw=1)
         describe(axes, task, grid="x", ylim=(len(rows) - 0.5, -0.5))
     grid[-1, 0].set_xlabel("Spearman × 100 (bar: 95 % interval; the means have none)")
-    figure.suptitle(title)
     return figure
 
 
 def predicted_against_gold(
     cosines: Mapping[str, np.ndarray], gold: np.ndarray, *, title: str
 ) -> Figure:
-    """Draw the cosine of each pair against its gold score, one panel per encoder.
-
-    Args:
-        cosines: [n] by encoder.
-        gold: scores, [n].
-    """
+    """Draw the cosine of each pair, [n] by encoder, against its gold score, one panel each."""
     figure, grid = panels(cosines, title)
     jittered = gold + np.random.default_rng(0).uniform(-0.1, 0.1, len(gold)) * np.ptp(gold) / 5
     for axes, values in zip(grid, cosines.values(), strict=True):
@@ -82,10 +75,8 @@ def alignment_uniformity(
 ) -> Figure:
     """Draw alignment against uniformity of encoders, with Spearman (Wang & Isola 2020, fig. 3).
 
-    Args:
-        table: columns `encoder`, `alignment`, `uniformity`, `spearman`.
-        title: title of the figure.
-        trained: encoders, each with the one it was trained from: an arrow leads from there.
+    `table` has the columns `encoder`, `alignment`, `uniformity`, `spearman`; `trained` encoders,
+    each with the one it was trained from: an arrow leads from there.
     """
     figure, axes = sheet(8, 5)
     style = {"color": BLUE, "alpha": 0.6, "markersize": 10, "mec": "black"}

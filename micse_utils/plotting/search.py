@@ -17,10 +17,8 @@ MARKERS = "osD^v"
 def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str) -> Figure:
     """Draw recall against queries per second, a line per index and a point per search effort.
 
-    Args:
-        sweep: columns `format` (one line each), `effort`, `recall` (0 to 1) and `per_second`. The
-            points of the first format are labelled with their effort.
-        exact: queries per second of exact searches, by name; they have a recall of 1.
+    `sweep`: columns `format` (a line each), `effort`, `recall` (0 to 1) and `per_second`; `exact`:
+    queries per second of exact searches, by name; they have a recall of 1.
     """
     figure, axes = sheet(8, 4.8)
     groups = sweep.groupby("format", sort=False)
@@ -30,9 +28,8 @@ def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str)
         style = {"arrowprops": {"arrowstyle": "-", "color": SERIES[0], "shrinkA": 0}}
         style |= {"textcoords": "offset points", "xytext": (-14, -20), "ha": "right"}
         axes.annotate(row.effort, (row.recall, row.per_second), color=SERIES[0], **style)
-    for inside, (name, rate) in zip(("black", "white"), exact.items(), strict=False):
-        style = {"color": "black", "markerfacecolor": inside, "markersize": 13}
-        axes.plot([1], [rate], "*", label=name, clip_on=False, zorder=3, **style)
+    for name, rate in exact.items():
+        axes.plot(1, rate, "k*", label=name, clip_on=False, zorder=3, markersize=13)
     axes.set_yscale("log")
     axes.margins(x=0.1, y=0.12)
     _numbers(axes)
@@ -62,9 +59,8 @@ def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
 def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
     """Draw milliseconds per query against the number of vectors, on logarithmic axes.
 
-    `times`: column `vectors`, and one column of milliseconds for each way to search, named such
-    as `exact, in one batch`: one colour for what stands before the comma, one style of
-    line for what stands behind.
+    `times`: column `vectors`, and one column of milliseconds for each way to search, named such as
+    `exact, in one batch`: a colour for what is before the comma, a style of line for the rest.
     """
     figure, axes = sheet(8, 4.4)
     names = times.columns.drop("vectors")
@@ -91,10 +87,7 @@ def _numbers(axes: Axes) -> None:
 def search_scores(hits: pd.DataFrame, every: np.ndarray, *, title: str) -> Figure:
     """Draw the cosines of each query's hits as dots, beside a box of those of all sentences.
 
-    Args:
-        hits: columns `query` and `cosine`, in the order of the queries.
-        every: cosine of each query and sentence, [queries, sentences].
-        title: title of the figure.
+    `hits`: columns `query` and `cosine`, in the order of `every`, [queries, sentences].
     """
     queries = list(dict.fromkeys(hits["query"]))
     figure, axes = sheet(8, 0.6 * len(queries) + 1.6)
@@ -113,14 +106,10 @@ def walk_through(
 ) -> Figure:
     """Draw a search in a graph with layers, from the top one down, a panel each.
 
-    Args:
-        points: positions, [n, 2].
-        layers: from the top: links as a mapping from each point of the layer to its neighbours,
-            and the points that the search visited, in order.
-        query: position of what is searched for, [2].
-        title: title of the figure.
+    `layers` are, from the top, links as a mapping from each point of the layer to its neighbours,
+    and the points that the search visited, in order. `points` are [n, 2], the query [2].
     """
-    figure, row = sheet(3.1 * len(layers), 3.6, 1, len(layers), sharex=True, sharey=True)
+    figure, row = sheet(3.1 * len(layers), 3.6, 1, len(layers), title, sharex=True, sharey=True)
     for axes, (number, (links, path)) in zip(row, enumerate(layers), strict=True):
         for start, ends in links.items():
             for end in ends:
@@ -134,5 +123,4 @@ def walk_through(
         describe(axes, name, grid=None, xticks=[], yticks=[])
         axes.title.set_fontsize("medium")
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    figure.suptitle(title)
     return figure

@@ -12,12 +12,9 @@ from micse_utils.plotting.style import SERIES, describe, fonts, literal, sheet
 def similarity_heatmap(
     similarity: np.ndarray, sentences: Sequence[str], groups: Sequence[str], *, title: str
 ) -> Figure:
-    """Draw the cosine similarity of each pair of sentences once, with lines between the groups.
+    """Draw the cosine of each pair of sentences, [n, n], once, with lines between the groups.
 
-    Args:
-        similarity: cosines, [n, n].
-        sentences: n labels.
-        groups: n group names; sentences of one group stand together.
+    The sentences of a group must follow each other.
     """
     n = len(sentences)
     figure, axes = sheet(11, 5.6)
@@ -44,11 +41,8 @@ def similarity_by_group(
 ) -> Figure:
     """Draw cosines of pairs as dots, a row per group and series, with a bar at the mean.
 
-    Args:
-        table: one pair per row, with the columns named by the other arguments.
-        value: column with the cosine.
-        group: column that names the kind of pair, in the order it first appears.
-        series: column that names what is compared, such as the pooling; one colour each.
+    `value`, `group` and `series` are columns of the table of pairs: the cosine, the kind of pair
+    and what is compared, such as the pooling.
     """
     groups, names = list(table[group].unique()), list(table[series].unique())
     figure, axes = sheet(8, 0.75 * len(groups) + 1.4)

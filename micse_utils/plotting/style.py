@@ -1,8 +1,8 @@
 """Shared style: colours for colour-blind readers, panels, labels, fonts, tables of text."""
 
-import hashlib
 import re
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 
 import matplotlib.pyplot as plt
@@ -24,41 +24,35 @@ SERIES = (BLUE, ORANGE, GREEN, PINK)
 def text_table(table: pd.DataFrame, **formats: str) -> Styler:
     """Return a table to read: left-aligned, without row numbers; equal tables have equal HTML.
 
-    Args:
-        table: what is shown.
-        formats: formats of its number columns, such as `cosine="{:.2f}"`.
+    `formats` are those of its number columns, such as `cosine="{:.2f}"`.
     """
-    left = {"text-align": "left"}
-    headers = {"selector": "th", "props": list(left.items())}  # pandas sets only cells by itself
     # A reader's own text may hold tags; they are text here.
-    uuid = hashlib.sha256(table.to_csv().encode(errors="replace")).hexdigest()[:8]
-    shown = table.style.set_uuid(uuid).hide(axis="index").format(formats, escape="html")
-    shown = shown.format_index(escape="html", axis="columns")
-    return shown.set_properties(**left).set_table_styles([headers])
+    shown = Styler(table, uuid="texts", cell_ids=False).hide(axis="index")
+    shown = shown.format(formats, escape="html").format_index(escape="html", axis="columns")
+    return shown.set_table_styles([{"selector": "th, td", "props": "text-align: left"}])
 
 
 def sheet(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: object
+    width: float, height: float, rows: int = 1, columns: int = 1, title: str = "", **options: object
 ) -> tuple[Figure, Axes | np.ndarray]:
     """Return a figure whose layout leaves room for all labels, and its axes."""
-    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+    size = {"figsize": (width, height), "layout": "constrained"}
+    figure, axes = plt.subplots(rows, columns, **size, **options)
+    if title:
+        figure.suptitle(title)
+    return figure, axes
 
 
 def panels(
-    names: Collection[str], title: str, *, columns: int = 2, shared: bool = True, grid: str = "both"
+    names: Collection[str], title: str, *, columns: int = 2, shared: bool = True
 ) -> tuple[Figure, Sequence[Axes]]:
     """Return a figure with a panel for each name, and the panels; `shared`: of one scale."""
-    count, rows = len(names), -(-len(names) // columns)
+    rows = -(-len(names) // columns)
     options = {"sharex": shared, "sharey": shared, "squeeze": False}
-    figure, drawn = sheet(4.4 * columns, 3.3 * rows + 0.6, rows, columns, **options)
-    for axes in drawn.flat[count:]:
-        axes.remove()
-    for axes in drawn.flat[max(0, count - columns) : count]:
-        axes.tick_params(labelbottom=True)
+    figure, drawn = sheet(4.4 * columns, 3.3 * rows + 0.6, rows, columns, title, **options)
     for axes, name in zip(drawn.flat, names, strict=False):
-        describe(axes, name, grid=grid)
-    figure.suptitle(title)
-    return figure, drawn.flat[:count]
+        describe(axes, name)
+    return figure, drawn.flat[: len(names)]
 
 
 def describe(axes: Axes, title: str, *, grid: str | None = "both", **labels: object) -> None:
@@ -85,31 +79,21 @@ def literal(text: str) -> str:
 
 
 def fonts(texts: Iterable[str]) -> list[str]:
-    """Return the font families that draw the texts: DejaVu Sans, then installed ones it needs.
-
-    A line says which packages to install if they lack characters.
-    """
+    """Return the font families that draw the texts: DejaVu Sans, then installed ones it needs."""
     characters = sorted({c for text in texts for c in repaired(text) if not c.isspace()})
-    missing = "".join(c for c in characters if not _font_of(c))
-    if missing:
-        print(
-            f"no installed font has {missing[:10]}: install fonts-noto-cjk (Chinese, Japanese, "
-            "Korean), fonts-noto-core (other scripts) or fonts-symbola (emoji), then restart"
-        )
-    found = (_font_of(c) for c in characters)
-    return list(dict.fromkeys([DEFAULT, *(family for family in found if family)]))
+    if missing := "".join(c for c in characters if not _font_of(c)):
+        packages = "fonts-noto-cjk, fonts-noto-core or fonts-symbola"
+        print(f"no installed font has {missing[:10]}: install {packages}, then restart")
+    return list(dict.fromkeys([DEFAULT, *filter(None, map(_font_of, characters))]))
 
 
 @cache
 def _font_of(character: str) -> str | None:
-    """Return the family of the first installed font that has the character."""
+    """Return the family of the first installed upright font that has the character."""
     upright = (f for f in fontManager.ttflist if (f.style, f.weight) == ("normal", 400))
-    upright = (f for f in upright if "Last Resort" not in f.name)  # matplotlib's own, of boxes
-    order = sorted(upright, key=lambda f: (f.name != DEFAULT, "Sans" not in f.name, f.name))
-    for font in order:
-        try:
-            if get_font(font.fname).get_char_index(ord(character)):
+    for font in sorted(upright, key=lambda f: (f.name != DEFAULT, "Sans" not in f.name, f.name)):
+        with suppress(OSError, RuntimeError):  # gone, or of bitmaps, as for emoji in colour
+            found = get_font(font.fname).get_char_index(ord(character))
+            if found and "Last Resort" not in font.name:  # matplotlib's own, of boxes
                 return font.name
-        except (OSError, RuntimeError):  # gone, or of bitmaps, as for emoji in colour
-            continue
     return None

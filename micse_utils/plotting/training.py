@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -56,15 +55,11 @@ def objective_diagram() -> Figure:
 def attention_views(
     first: np.ndarray, second: np.ndarray, tokens: Sequence[str], *, title: str
 ) -> Figure:
-    """Draw the attention of one head in two dropout views; crosses mark what was dropped.
+    """Draw the attention of one head, [query, key], in two dropout views.
 
-    Colours are logarithmic: most probabilities are small.
-
-    Args:
-        first, second: attention probabilities, [query, key]; 0 where dropped.
-        tokens: names of queries and keys.
+    Crosses mark what was dropped (0). Colours are logarithmic: most probabilities are small.
     """
-    figure, both = sheet(10, 5, 1, 2, sharey=True)
+    figure, both = sheet(10, 5, 1, 2, title, sharey=True)
     scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
     for axes, view, name in zip(both, (first, second), ("first", "second"), strict=True):
         image = axes.imshow(view, cmap="cividis", norm=scale)
@@ -75,26 +70,18 @@ def attention_views(
         axes.set_xlabel(f"{name} view: token attended to")
     both[0].set_ylabel("attending token")
     figure.colorbar(image, ax=both, label="attention probability", shrink=0.7)
-    figure.suptitle(title)
     return figure
 
 
 def by_hand(first: np.ndarray, second: np.ndarray, tokens: Sequence[str]) -> Figure:
-    """Draw AMI of one head: two views, the positions that both kept, and their logarithms.
-
-    Args:
-        first, second: attention probabilities of a few tokens, [query, key]; 0 where dropped.
-        tokens: names of queries and keys.
-    """
+    """Draw AMI of one head, [query, key]: two views, what both kept, and the logarithms of it."""
     figure, (left, middle, right, dots) = sheet(10, 2.9, 1, 4)
     kept = (first > 0) & (second > 0)
     for axes, view, name in ((left, first, "1: view one"), (middle, second, "1: view two")):
         axes.imshow(view, cmap="Blues", vmin=0, vmax=1)
         for (row, column), value in np.ndenumerate(view):
-            text = f"{value:.2f}" if value else "×"
-            axes.text(
-                column, row, text, ha="center", va="center", color="k" if value < 0.6 else "w"
-            )
+            style = {"ha": "center", "va": "center", "color": "k" if value < 0.6 else "w"}
+            axes.text(column, row, f"{value:.2f}" if value else "×", **style)
         axes.set_title(name)
     right.imshow(kept, cmap="Greens", vmin=0, vmax=2)
     right.set_title(f"2: kept in both, {kept.sum()} of {kept.size}")
@@ -110,13 +97,12 @@ def matrices(
     values: Mapping[str, np.ndarray], *, title: str, label: str, **scale: object
 ) -> Figure:
     """Draw square matrices in a row, in one scale of colours; `scale` is what `imshow` takes."""
-    figure, row = sheet(2.1 * len(values), 2.6, 1, len(values), squeeze=False)
+    figure, row = sheet(2.1 * len(values), 2.6, 1, len(values), title, squeeze=False)
     for axes, (name, matrix) in zip(row[0], values.items(), strict=True):
         image = axes.imshow(matrix, cmap="cividis", interpolation="nearest", **scale)
         axes.set_title(name, fontsize="medium")
         axes.set(xticks=[], yticks=[])
     figure.colorbar(image, ax=row, label=label, shrink=0.8)
-    figure.suptitle(title)
     return figure
 
 
@@ -125,10 +111,8 @@ def agreement(
 ) -> tuple[float, float]:
     """Draw each position's probability in both views; return rho and I, in nats.
 
-    Args:
-        axes: to draw on, which become logarithmic.
-        first, second: log attention probabilities of the positions kept in both, [positions].
-        apart: which positions to draw in another colour, such as attention to [CLS]; bool.
+    `first` and `second` are log attention probabilities of the positions kept in both. Those
+    `apart` (bool), such as attention to [CLS], get a different colour.
     """
     rho = np.corrcoef(first, second)[0, 1]
     information = -0.5 * np.log(max(1 - rho**2, 1e-6))
@@ -143,10 +127,7 @@ def agreement(
 
 
 def quantiles(axes: Axes, values: np.ndarray, apart: np.ndarray | None = None) -> None:
-    """Draw a Q-Q plot: sorted, standardised values against those of a normal distribution.
-
-    `apart`: which values to draw in another colour; bool.
-    """
+    """Draw a Q-Q plot: standardised values against a normal distribution; `apart` as above."""
     expected = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
     axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="normal")
     order, standard = np.argsort(values), (values - values.mean()) / values.std()
@@ -160,9 +141,8 @@ def quantiles(axes: Axes, values: np.ndarray, apart: np.ndarray | None = None) -
 def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
     """Draw where the heads lie on I(rho), and I by layer and head.
 
-    Args:
-        same: correlation of two views of one sentence, [layers, heads].
-        different: correlation of two different sentences of one length, [layers, heads].
+    `same` and `different` are correlations, [layers, heads], of two views of one sentence and of
+    two different sentences of one length.
     """
     names = ("One dot a head", "Two views of one sentence")
     figure, (left, right) = panels(names, title, shared=False)
@@ -184,26 +164,22 @@ def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
 def courses(
     histories: pd.DataFrame, columns: Mapping[str, str], *, title: str, by: str = "objective"
 ) -> Figure:
-    """Draw figures over the steps of training, one line per run; the panels' scales differ.
+    """Draw two to four columns over the steps of training, one line per run.
 
-    Args:
-        histories: one row an evaluation: `by`, `seed`, `step` and `columns`. Names
-            of objectives may begin with "your ": those lines are thick.
-        columns: two to four columns to draw, with the labels of their axes.
-        by: column that gives the colours.
+    `histories` has a row an evaluation: `seed`, `step`, `columns` (here with the labels of their
+    axes) and `by`, which gives the colours. Lines of names that begin with "your " are thick.
     """
     across = 2 + len(columns) % 2
     figure, grid = panels([""] * len(columns), title, columns=across, shared=False)
     figure.set_size_inches(9, figure.get_figheight())
     names = list(dict.fromkeys(histories[by]))
     spare = dict(zip(names, cycle((BLUE, ORANGE, GREEN, PINK, "black"))))
+    fixed = COLOURS if by == "objective" else {}
     for axes, (column, label) in zip(grid, columns.items(), strict=True):
         for (name, _), run in histories.groupby([by, "seed"], sort=False):
             run = run.dropna(subset=[column])
-            yours = str(name).startswith("your ")
-            colour = spare[name]
-            if by == "objective":
-                colour = COLOURS.get(name.removeprefix("your "), colour)
+            yours = name.startswith("your ")
+            colour = fixed.get(name.removeprefix("your "), spare[name])
             style = {"color": colour, "lw": 4 if yours else 1.2, "alpha": 1 if yours else 0.7}
             axes.plot(run["step"], run[column], label=name, **style)
         axes.set(xlabel="training step", ylabel=label)
@@ -239,8 +215,7 @@ def absolute(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
         axes.hlines(np.arange(len(tasks) - 1) + 0.5, 0, 1, color=GREY, lw=0.8, transform=across)
     grid[0].invert_yaxis()
     grid[len(names) // 2].set_xlabel(label)
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -249,19 +224,14 @@ def learning_curve(
 ) -> Figure:
     """Draw scores against the number of sentences: lines of means, seeds as dots; a panel a start.
 
-    Args:
-        runs: `start`, `objective`, `size`, `seed`, `score`; untrained encoders have no size.
-        title: title of the figure.
-        label: label of the scores.
-        published: scores to draw as dotted lines in the panel of `bert`.
+    `runs`: `start`, `objective`, `size`, `seed`, `score`; untrained encoders have no size.
+    `published` scores are dotted lines in the panel of `bert`.
     """
     trained = runs.dropna(subset="size")
     starts = list(dict.fromkeys(trained["start"]))
-    figure, panels = plt.subplots(
-        1, len(starts), figsize=(2 + 4 * len(starts), 4.2), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axes, start in zip(panels[0], starts, strict=True):
+    size, shared = (2 + 4 * len(starts), 4.2), {"sharey": True, "squeeze": False}
+    figure, [row] = sheet(*size, 1, len(starts), title, **shared)
+    for axes, start in zip(row, starts, strict=True):
         part = trained[trained["start"] == start]
         for objective, own in part.groupby("objective", sort=False):
             colour = COLOURS[objective]
@@ -278,6 +248,5 @@ def learning_curve(
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    panels[0][0].set_ylabel(label)
-    figure.suptitle(title)
+    row[0].set_ylabel(label)
     return figure

@@ -1,15 +1,11 @@
-import numpy as np
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
 from micse_utils.datasets.sts import STS_TASKS
-from micse_utils.evaluation.published import (
-    PUBLISHED,
-    compare_published,
-    other_data,
-    published_for,
-    score_row,
-)
+from micse_utils.evaluation.published import PUBLISHED, not_reproduced, other_data, score_row
+from micse_utils.evaluation.report import report_scores
 from micse_utils.provenance import Provenance
 
 
@@ -30,37 +26,29 @@ def test_an_average_needs_the_official_data():
     assert other_data({"Lee": 1225, "kit sample": 200}) == {}
 
 
-def test_published_scores_need_the_pooling_they_were_made_with():
-    mean = Provenance("all-MiniLM-L6-v2", "package", "p", sha256="0", pooling="mean")
-    cls = Provenance("all-MiniLM-L6-v2", "package", "p", sha256="0", pooling="cls")
-    assert published_for(mean) is PUBLISHED["all-MiniLM-L6-v2"]
-    assert published_for(cls) is None
-    assert published_for(Provenance("mine", "folder", "p", sha256="0", pooling="cls")) is None
+def test_published_scores_are_shown_only_with_their_pooling(tmp_path):
+    table = pd.DataFrame({
+        "task": ["STS12", "STS12", "STS16", "SICKRelatedness", "Lee"],
+        "subset": ["all", "MSRpar", "all", "all", "all"],
+        "pairs": [3108, 750, 1186, 9927, 1225],
+        "spearman": [72.32, 10.0, 79.05, 77.58, 50.0],
+    })  # fmt: skip
+
+    def said(name, pooling):
+        model = SimpleNamespace(
+            provenance=Provenance(name, "package", "p", sha256="0", pooling=pooling)
+        )
+        return report_scores(model, table, tmp_path, "sts", {})
+
+    mean = said("all-MiniLM-L6-v2", "mean")
+    assert "| published (MTEB leaderboard) | 72.37 | 78.99 |" in mean
+    assert "STS16: +0.06 from the published score" in mean and "STS12: " not in mean
+    assert "without an average: SICKRelatedness (9,927 pairs, officially 4,927)" in mean
+    for name, pooling in (("all-MiniLM-L6-v2", "cls"), ("mine", "mean")):
+        assert "published (" not in said(name, pooling)
 
 
 def test_a_difference_beyond_rounding_is_not_reproduced():
-    table = pd.DataFrame({
-        "task": ["STS12", "STS12", "STS16", "Lee"],
-        "subset": ["all", "MSRpar", "all", "all"],
-        "spearman": [72.32, 10.0, 79.05, 50.0],
-    })  # fmt: skip
-    compared = compare_published(table, PUBLISHED["all-MiniLM-L6-v2"]).set_index("task")
-    assert list(compared.index) == ["STS12", "STS16"]
-    np.testing.assert_allclose(compared["difference"], [-0.05, 0.06], atol=1e-9)
-    assert compared["reproduced"].tolist() == [True, False]
-
-
-def test_a_task_of_a_different_size_is_not_reproduced():
-    """SICK as a whole has 9,927 pairs, and is a different task from SentEval's 4,927."""
-    table = pd.DataFrame({
-        "task": ["STS12", "SICKRelatedness"],
-        "subset": "all",
-        "pairs": [3108, 9927],
-        "spearman": [71.71, 73.62],
-    })  # fmt: skip
-    compared = compare_published(table, PUBLISHED["miCSE"]).set_index("task")
-    assert compared["reproduced"].to_dict() == {"STS12": True, "SICKRelatedness": False}
-    assert compared.loc["SICKRelatedness", "note"] == "9,927 pairs, officially 4,927"
-    assert compared.loc["STS12", "note"] == ""
-    table.loc[1, "pairs"] = 4927
-    assert compare_published(table, PUBLISHED["miCSE"])["reproduced"].all()
+    scores = {"STS12": 72.32, "STS16": 79.05, "Lee": 50.0}
+    apart = not_reproduced(scores, PUBLISHED["all-MiniLM-L6-v2"])
+    assert apart == {"STS16": pytest.approx(0.06)}

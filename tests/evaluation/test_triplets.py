@@ -5,7 +5,7 @@ import pytest
 
 from micse_utils.cli import main
 from micse_utils.datasets.triplets import Triplets
-from micse_utils.evaluation.triplets import evaluate_triplets
+from micse_utils.evaluation.reported import evaluate_triplets
 from micse_utils.provenance import Provenance
 
 HERE = Provenance("made up", "memory", "this test")

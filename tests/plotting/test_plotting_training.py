@@ -43,11 +43,15 @@ def test_a_static_page_has_some_settings_side_by_side_and_a_frame_of_each(monkey
     monkeypatch.setenv("MICSE_STATIC", "1")
     slider = ipywidgets.SelectionSlider(options=[1, 2, 3], description="level")
     drawn = []
-    shown = interactive(lambda axes, level: drawn.append(level), slider, [1, 3])
+    displayed = []
+    monkeypatch.setattr(
+        "micse_utils.plotting.interactive.display", lambda data, raw: displayed.append(data)
+    )
+    interactive(lambda axes, level: drawn.append(level), slider, [1, 3])
     assert sorted(drawn) == [1, 1, 2, 3, 3]
     assert not plt.get_fignums()
 
-    data = shown._repr_mimebundle_()
+    [data] = displayed
     together = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     frames = dict(data[FRAMES]["frames"])
     assert data[FRAMES]["control"] == "level" and list(frames) == ["1", "2", "3"]
