@@ -243,7 +243,7 @@ def reproduce(options: argparse.Namespace) -> str | None:
     from micse_utils.evaluation.reported import REPORTED
     from micse_utils.job import job
     from micse_utils.results import output_folder, save_table
-    from micse_utils.training.experiment import Experiment, in_processes, run_experiment
+    from micse_utils.training.experiment import Experiment, in_processes, in_turn, run_experiment
     from micse_utils.training.inputs import shared_settings
     from micse_utils.training.report import search_table, write_report
 
@@ -261,7 +261,7 @@ def reproduce(options: argparse.Namespace) -> str | None:
     folder = output_folder(options.folder).resolve()
     settings = shared_settings(runs, options.source, tasks)
     experiment = Experiment(folder / "runs", tuple(settings["tasks"]), options.source)
-    at_a_time, each, connection = 1, None, contextlib.nullcontext()
+    at_a_time, each, connection = 1, in_turn, contextlib.nullcontext()
     if options.address:
         from micse_utils.cluster import connected, on_ray
 

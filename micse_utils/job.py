@@ -52,7 +52,7 @@ def job(
 ) -> Iterator[Job]:
     """Do work in a folder, alone; called again with the same settings, it resumes.
 
-    A folder that this call created is removed if the work leaves no file in it.
+    Folders that this call created are removed if the work leaves no file in them.
 
     Args:
         folder: a new or empty one, or one with the kit's marker.
@@ -67,7 +67,7 @@ def job(
         OSError: it cannot be created or written to, or its disk has no file locks.
     """
     folder = output_folder(folder)
-    created = not folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     _check_kits(folder)  # before the lock file, so that a refused folder gets none
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -80,6 +80,9 @@ def job(
     finally:
         if created and {path.name for path in folder.iterdir()} <= {MARKER, LOCK}:
             shutil.rmtree(folder)
+            with contextlib.suppress(OSError):  # another process has put something into it
+                for parent in created[1:]:
+                    parent.rmdir()
 
 
 @contextlib.contextmanager

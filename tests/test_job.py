@@ -32,7 +32,7 @@ def test_interrupted_work_resumes_with_what_it_left(tmp_path):
 
 def test_work_that_wrote_nothing_leaves_no_folder_of_its_own(tmp_path):
     (tmp_path / "empty").mkdir()
-    for name in ("empty", "new"):
+    for name in ("empty", "new", "one/in/another"):
         with pytest.raises(OSError, match="no model"), job(tmp_path / name, SETTINGS):
             raise OSError("no model")
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]

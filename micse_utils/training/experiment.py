@@ -9,10 +9,11 @@ import contextlib
 import io
 import multiprocessing
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
 from micse_utils.evaluation.reported import resampled_scores
+from micse_utils.evaluation.senteval import kept_pairs
 from micse_utils.provenance import versions
 from micse_utils.results import json_or_none, records, write_atomically, write_json
 from micse_utils.training.inputs import (
@@ -35,6 +37,8 @@ from micse_utils.training.run_table import STARTS, Run
 from micse_utils.training.trainer import train_low_shot
 
 Record = Mapping[str, object]
+LONG, TIMED = 500, 20
+"""Steps from which so many first ones of a run are timed before it begins."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,22 @@ class Experiment:
             mine = [key for key in arrays if key.startswith(f"{checkpoint}, ")]
             return {key.partition(", ")[2]: arrays[key] for key in mine}
 
+    def seconds_a_step(self, run: Run) -> float:
+        """Train a run's first steps in a scratch folder; return the seconds of a step."""
+        # Two development pairs will do: the time is that of training.
+        gold = load_dev().gold
+        ends = np.isin(np.arange(len(gold)), [gold.argmin(), gold.argmax()])
+        config = replace(run.config, steps=TIMED, eval_steps=TIMED)
+        with tempfile.TemporaryDirectory() as place, _silent():
+            model = load_start(run.start, self.source)
+            texts = load_sentences_of(run.start, run.size, run.seed, self.source).texts
+            began = time.perf_counter()
+            train_low_shot(
+                texts, model, config.method, output=Path(place, "run"), preset=config,
+                dev=kept_pairs(load_dev(), ends), progress=False,
+            )  # fmt: skip
+        return (time.perf_counter() - began) / TIMED
+
 
 def in_turn(function: Callable[[Run], Record], runs: Iterable[Run]) -> Iterator:
     """Yield runs with what a function returns, one after the other."""
@@ -132,11 +152,16 @@ def in_turn(function: Callable[[Run], Record], runs: Iterable[Run]) -> Iterator:
 
 
 def run_experiment(
-    experiment: Experiment, runs: Sequence[Run], each: Callable[..., Iterable] = in_turn
+    experiment: Experiment,
+    runs: Sequence[Run],
+    each: Callable[..., Iterable] = in_turn,
+    *,
+    at_a_time: int | None = 1,
 ) -> list[Record]:
     """Carry out what is missing of the runs; return the records of all, in their order.
 
-    `each` calls a function with each run, and yields runs with what it returned or raised. A run
+    It says how many runs there are and, after the first steps of a long one, how long all will
+    take, with so many `at_a_time` (None: as many as a cluster takes). `each` calls a function with each run, and yields runs with what it returned or raised. A run
     that diverges is recorded as such, and the others go on; one that fails otherwise does not stop
     those that run beside it, and its error is raised in the end.
     """
@@ -146,6 +171,11 @@ def run_experiment(
     if experiment.tasks:
         experiment.untrained_of(runs)
     missing, failed = [run for run in runs if run not in done], None
+    if missing and missing[0].length >= LONG:
+        seconds = experiment.seconds_a_step(missing[0])
+        left = seconds * sum(run.length for run in missing) / (at_a_time or 1)
+        hours, minutes = divmod(round(left / 60), 60)
+        print(f"about {hours} h {minutes} min of training, at {seconds:.2f} s a step")
     with tqdm(total=len(runs), initial=len(done), unit="run") as bar:
         for run, result in each(experiment.carry_out, missing):
             if isinstance(result, BaseException):

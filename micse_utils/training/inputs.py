@@ -68,18 +68,30 @@ def load_tasks(names: tuple[str, ...]) -> Reported:
 
 
 def shared_settings(runs: Sequence[Run], source: str, tasks: Sequence[str]) -> dict[str, object]:
-    """Return what all runs of a folder share: encoders, sentences, development pairs, tasks."""
+    """Return what all runs of a folder share: encoders, sentences, development pairs, tasks.
+
+    Raises:
+        FileNotFoundError: something of the paper is missing; it says which starts work without.
+    """
     encoders, sentences = {}, {}
     papers = [run for run in runs if run.start == "bert"]
     if own := next((run for run in runs if run.start != "bert"), None):
         encoders["packaged"] = str(load_start("shipped").provenance)
         sentences["packaged"] = str(load_sentences_of(own.start, own.size, own.seed).provenance)
     if papers:
-        encoders["bert"] = str(load_start("bert", source).provenance)
         sizes, seeds = (sorted({getattr(r, of) for r in papers}) for of in ("size", "seed"))
-        found = load_low_shot(sizes, seeds=seeds, source=source)
-        if dev_name() != "STS-B dev":
-            raise FileNotFoundError("the paper's experiment needs STS-B dev: set MICSE_SENTEVAL")
+        try:
+            encoders["bert"] = str(load_start("bert", source).provenance)
+            found = load_low_shot(sizes, seeds=seeds, source=source)
+            if dev_name() != "STS-B dev":
+                raise FileNotFoundError("no STS-B dev file")
+        except OSError as error:
+            works = " ".join(name for name in STARTS if name != "bert")
+            raise FileNotFoundError(
+                "the paper's experiment needs bert-base-uncased, its sentences and STSBenchmark's "
+                "development pairs, from the Hugging Face hub or a folder (--source, "
+                f"MICSE_SENTEVAL): {error}; without, these work here: --starts {works}"
+            ) from error
         # The commit is that of all files; of a folder there is one file.
         data = found[sizes[0], seeds[0]].provenance
         sentences["bert"] = f"{data.origin}, {data.revision or data.sha256}"

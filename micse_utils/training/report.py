@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from micse_utils.evaluation.metrics import compare_runs
-from micse_utils.evaluation.published import markdown
+from micse_utils.evaluation.published import PUBLISHED, markdown
 from micse_utils.evaluation.reported import AVERAGES, FAIR, with_averages
 from micse_utils.plotting.training import learning_curve
 from micse_utils.provenance import versions
@@ -21,6 +21,12 @@ SETTING = [field.name for field in fields(Run)]
 UNTRAINED = "untrained"
 CHECKPOINTS = ("selected", "last")
 COMPARED = (*OBJECTIVES.values(), UNTRAINED)
+*_, SEVEN = AVERAGES
+PAPER = {
+    "published miCSE, full-shot": "miCSE",
+    "published SimCSE, full-shot": "unsup-simcse-bert-base-uncased",
+}
+"""Published rows beside the paper's encoder; of the low-shot splits there is none in numbers."""
 
 
 def write_report(experiment: Experiment, done: Sequence[Record], *, command: str) -> str:
@@ -140,9 +146,13 @@ def _learning_curve(runs: pd.DataFrame) -> Figure:
     """Draw the main task's scores at the selected checkpoint against the number of sentences."""
     tasks = list(runs["task"].unique())
     main = next((name for name in AVERAGES if name in tasks), tasks[1])  # the first is of dev pairs
+    published = {}
+    if SEVEN in tasks and "bert" in set(runs["start"]):  # what the paper reports
+        main = SEVEN
+        published = {label: np.mean([*PUBLISHED[n].scores.values()]) for label, n in PAPER.items()}
     title = "Score against the number of distinct sentences, selected checkpoint"
     shown = runs[(runs["task"] == main) & (runs["checkpoint"] != "last")]
-    return learning_curve(shown, title=title, label=main)
+    return learning_curve(shown, title=title, label=main, published=published)
 
 
 def _what_was_run(untrained: Sequence[Record], done: Sequence[Record], command: str) -> str:

@@ -214,7 +214,8 @@ def test_without_a_hub_one_sentence_says_what_is_missing(tmp_path, monkeypatch, 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert main(["reproduce", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("micse reproduce: ") and "bert-base-uncased" in said
+    assert said.startswith("micse reproduce: the paper's experiment needs bert-base-uncased")
+    assert said.endswith("work here: --starts shipped whole raw centred")
     assert not (tmp_path / "out").exists()
 
 
