@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     options.typed = shlex.join(["micse", *arguments])
+    if sys.stderr.isatty():
+        print("loading PyTorch …", file=sys.stderr)  # on a busy machine, a minute of silence
     try:
         with contextlib.redirect_stdout(sys.stderr):  # only the result goes to stdout
             result = options.run(options)
@@ -57,8 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="micse", description="miCSE sentence embeddings.")
     parser.add_argument("--version", action="version", version=f"micse {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (run, add_arguments) in COMMANDS.items():
-        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+    for name, (run, add_arguments, example) in COMMANDS.items():
+        epilog = f"Example: micse {name} {example}"
+        command = commands.add_parser(
+            name, help=run.__doc__, description=run.__doc__, epilog=epilog
+        )
         command.set_defaults(run=run)
         add_arguments(command)
     return parser
@@ -318,8 +323,8 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = {
-    "train": (train, _train_arguments),
-    "score": (score, _score_arguments),
-    "encode": (encode, _encode_arguments),
-    "reproduce": (reproduce, _reproduce_arguments),
+    "train": (train, _train_arguments, "my-sentences.txt --output my-encoder --steps 100"),
+    "score": (score, _score_arguments, "all-MiniLM-L6-v2 --tasks sts"),
+    "encode": (encode, _encode_arguments, "tweets.csv embeddings/ --column text"),
+    "reproduce": (reproduce, _reproduce_arguments, "results/kit --starts whole --seeds 48-52"),
 }

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import micse_utils
-from micse_utils.cli import COMMANDS, main
+from micse_utils.cli import COMMANDS, _parser, main
 
 
 def run(*arguments, **options):
@@ -22,12 +22,14 @@ def test_the_version_is_that_of_the_package():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_fits_a_screen(command, capsys, monkeypatch):
+def test_help_fits_a_screen_and_ends_with_an_example_that_parses(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     lines = capsys.readouterr().out.rstrip().splitlines()
     assert stopped.value.code == 0 and len(lines) <= 50
+    example = lines[-1].removeprefix("Example: micse ")
+    assert _parser().parse_args(example.split()).command == command
 
 
 def test_help_loads_no_torch():

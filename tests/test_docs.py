@@ -108,7 +108,7 @@ def check_micse(arguments, whole, monkeypatch):
     assert name in COMMANDS
     check_options(rest, "micse", name)
     if whole:  # the real parser takes it all
-        monkeypatch.setitem(COMMANDS, name, (lambda options: None, COMMANDS[name][1]))
+        monkeypatch.setitem(COMMANDS, name, (lambda options: None, *COMMANDS[name][1:]))
         assert main(arguments) == 0
 
 

@@ -161,9 +161,10 @@ def run_experiment(
     """Carry out what is missing of the runs; return the records of all, in their order.
 
     It says how many runs there are and, after the first steps of a long one, how long all will
-    take, with so many `at_a_time` (None: as many as a cluster takes). `each` calls a function with each run, and yields runs with what it returned or raised. A run
-    that diverges is recorded as such, and the others go on; one that fails otherwise does not stop
-    those that run beside it, and its error is raised in the end.
+    take, with so many `at_a_time` (None: as many as a cluster takes). `each` calls a function with
+    each run, and yields runs with what it returned or raised. A run that diverges is recorded as
+    such, and the others go on; one that fails otherwise does not stop those that run beside it, and
+    its error is raised in the end.
     """
     files = {run: experiment.folder / f"{run.name}.json" for run in runs}
     done = {run: record for run, file in files.items() if (record := json_or_none(file))}
