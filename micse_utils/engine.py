@@ -102,6 +102,13 @@ class Snapshot(nn.Module):
             self.dtype, self._compiled = like.dtype, {}
         return self
 
+    def __getattr__(self, name: str) -> object:
+        """Say why a layer, or a method that would change one, is not there."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            raise AttributeError(f"{error}: {SNAPSHOT}") from None
+
     def train(self, mode: bool = True) -> "Snapshot":
         """Refuse to be trained."""
         return self._refuse() if mode else self

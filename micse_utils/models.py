@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,13 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers.utils import logging as transformers_logging
 
 from micse_utils.device import pick_device, use_threads
 from micse_utils.encoding import token_limit
-from micse_utils.engine import ENGINES, use_snapshot
+from micse_utils.engine import ENGINES, SNAPSHOT, Snapshot, use_snapshot
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import folder_at, setting, shown
 from micse_utils.sources import hub
@@ -38,6 +40,11 @@ CONFIGURATION = [
 WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]  # in order of preference
 CONFIGURED = [["config.json"], ["modules.json"]]
 PLACES = ["", "model"]  # in a folder, for a model
+DAMAGE = (
+    ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, ImportError,
+    SafetensorError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What the libraries raise of a damaged folder."""
 
 
 @torch.inference_mode(False)  # or it could not be trained, nor encode
@@ -111,13 +118,15 @@ def _start_engine(
     """Let an engine other than PyTorch run the model; return the provenance that names it."""
     if engine == "torch" or (engine == "auto" and device.type != "cpu"):
         return origin
-    if device.type != "cpu":
-        raise ValueError(f"engine='openvino' runs on a CPU, not on {device}")
     try:
+        if device.type != "cpu":
+            raise ValueError(f"it runs on a CPU, not on {device}")
         return replace(origin, engine=use_snapshot(model[0], origin.sha256))
     except ValueError as error:
         if engine == "openvino":
-            raise
+            raise ValueError(
+                f"{origin.name} cannot run with engine='openvino': {error}; use engine='torch'"
+            ) from error
         print(f"note: {origin.name} runs in PyTorch: {error}")
         return origin
 
@@ -143,10 +152,11 @@ def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransfo
     ValueError for a different architecture, a snapshot (engine="openvino"), or fewer layers.
     """
     transformer = model.transformers_model
+    if isinstance(transformer, Snapshot):
+        raise ValueError(SNAPSHOT)
     stack = getattr(transformer, "encoder", None) or getattr(transformer, "transformer", None)
     if not hasattr(stack, "layer"):
-        kind = f"{type(transformer).__name__} of a {transformer.config.model_type} model"
-        raise ValueError(f"cannot cut the {kind}: unknown layers")
+        raise ValueError(f"cannot cut a {transformer.config.model_type} model: unknown layers")
     depth = len(stack.layer)
     if not 1 <= count <= depth:
         raise ValueError(f"layers must be from 1 to {depth} for this model, got {count}")
@@ -197,7 +207,7 @@ def _read(folder: Path, name: str, pooling: str | None) -> SentenceTransformer:
         model = _modules(folder, name, pooling).float().eval()
         _check(model, folder)
         return model
-    except Exception as error:  # of a damaged folder, the libraries raise many classes
+    except DAMAGE as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{folder} cannot be loaded as a sentence encoder: {reason}") from error
 
@@ -250,6 +260,8 @@ def _check(model: SentenceTransformer, folder: Path) -> None:
     # The pooler may be random, because nothing uses it.
     if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
         raise ValueError(f"its weights lack {len(missing)} of the model, such as {min(missing)}")
+    if not all(tensor.is_floating_point() for tensor in model.parameters()):
+        raise ValueError("its weights are quantised; use it in float32 or half precision")
     words = model.tokenizer.get_vocab()
     known = model.transformers_model.get_input_embeddings().num_embeddings
     if max(words.values()) >= known or words.keys() <= set(model.tokenizer.all_special_tokens):

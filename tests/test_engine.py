@@ -102,14 +102,15 @@ def test_a_causal_model_padded_on_the_left_gives_the_vectors_of_pytorch(tiny_ber
         lambda model: model.state_dict(),
         lambda model: model.save_pretrained("unwritten"),
         lambda model: model.to("meta"),
+        lambda model: keep_first_layers(model, 1),
+        lambda model: model[0].model.encoder.layer[0],
     ],
 )
 def test_training_saving_and_moving_are_refused(tiny, use, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RuntimeError, match="snapshot without PyTorch weights: load"):
+    refusals = (RuntimeError, ValueError, AttributeError)
+    with pytest.raises(refusals, match="snapshot without PyTorch weights: load"):
         use(tiny)
-    with pytest.raises(ValueError, match="cannot cut the Snapshot"):
-        keep_first_layers(tiny, 1)
     assert not list(tiny.parameters())
     assert np.isfinite(encode(tiny, ["the cat"])).all()
 
@@ -168,7 +169,7 @@ def test_a_conversion_that_computes_something_else_is_refused(
     tiny_bert, cache, monkeypatch, capsys
 ):
     monkeypatch.setattr("micse_utils.engine.TOLERANCE", 0)
-    with pytest.raises(ValueError, match="OpenVINO cannot convert a bert model"):
+    with pytest.raises(ValueError, match=r"tiny-bert cannot run with engine='openvino': Open"):
         load_model(tiny_bert, engine="openvino")
     model = load_model(tiny_bert, engine="auto")
     assert not isinstance(model.transformers_model, Snapshot)
@@ -177,7 +178,7 @@ def test_a_conversion_that_computes_something_else_is_refused(
 
 
 def test_a_gpu_and_an_unknown_engine_are_refused(tiny_bert):
-    with pytest.raises(ValueError, match="engine='openvino' runs on a CPU, not on cuda"):
+    with pytest.raises(ValueError, match="it runs on a CPU, not on cuda; use engine='torch'"):
         load_model(tiny_bert, engine="openvino", device="cuda")
     with pytest.raises(ValueError, match='one of torch, openvino, auto, got "onnx"'):
         load_model(tiny_bert, engine="onnx")
