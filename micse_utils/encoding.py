@@ -205,12 +205,14 @@ class Tokeniser:
         texts = [text.lower() for text in window.texts] if self.lower else window.texts
         with self.lock:
             tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length)
-            cut = [bool(encoding.overflowing) for encoding in tokens.encodings or []]
+            if tokens.encodings:
+                cut = [bool(encoding.overflowing) for encoding in tokens.encodings]
+            else:  # a tokeniser without a fast version does not say
+                whole = [self.tokenizer(text, verbose=False)["input_ids"] for text in texts]
+                cut = [len(ids) > self.max_length for ids in whole]
         lengths = np.array([len(ids) for ids in tokens["input_ids"]])
         if not lengths.all():  # not with [CLS] or </s>, which most tokenisers add
             raise ValueError("a text is empty to this model; leave such texts out")
-        if not cut:  # a slow tokeniser does not say; a text of just that length counts, too
-            cut = lengths >= self.max_length
         flat = {name: np.concatenate(values) for name, values in tokens.items()}
         times = np.bincount(window.which, minlength=len(texts))
         self.cut += int(times @ cut)

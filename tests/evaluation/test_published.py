@@ -38,7 +38,7 @@ def test_published_scores_are_shown_only_with_their_pooling(tmp_path):
         model = SimpleNamespace(
             provenance=Provenance(name, "package", "p", sha256="0", pooling=pooling)
         )
-        return report_scores(model, table, tmp_path, "sts", {})
+        return report_scores([(model, table)], tmp_path, "sts", {})
 
     mean = said("all-MiniLM-L6-v2", "mean")
     assert "| published (MTEB leaderboard) | 72.37 | 78.99 |" in mean
