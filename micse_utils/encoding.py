@@ -208,8 +208,8 @@ class Tokeniser:
             if tokens.encodings:
                 cut = [bool(encoding.overflowing) for encoding in tokens.encodings]
             else:  # a tokeniser without a fast version does not say
-                whole = [self.tokenizer(text, verbose=False)["input_ids"] for text in texts]
-                cut = [len(ids) > self.max_length for ids in whole]
+                more = self.tokenizer(texts, truncation=True, max_length=self.max_length + 1)
+                cut = [len(ids) > self.max_length for ids in more["input_ids"]]
         lengths = np.array([len(ids) for ids in tokens["input_ids"]])
         if not lengths.all():  # not with [CLS] or </s>, which most tokenisers add
             raise ValueError("a text is empty to this model; leave such texts out")
