@@ -37,7 +37,8 @@ def write_report(experiment: Experiment, done: Sequence[Record], *, command: str
     folder = experiment.folder.parent
     untrained = experiment.untrained_of([_run_of(record) for record in done])
     runs, differences = runs_table(untrained, done), differences_table(experiment, done)
-    for name, table in (("runs", runs), ("means", means_table(runs)), ("differences", differences)):
+    tables = {"runs": runs, "means": means_table(runs), "courses": courses_table(done)}
+    for name, table in (tables | {"differences": differences}).items():
         save_table(folder, name, table)
     sizes = sorted({record["size"] for record in done})
     scores = "\n".join(f"### {n:,} sentences\n\n{scores_markdown(runs, n)}" for n in sizes)
@@ -104,6 +105,16 @@ def means_table(runs: pd.DataFrame) -> pd.DataFrame:
     setting = ["start", "size", "objective", "rate", "weight", "temperature", "checkpoint", "task"]
     groups = runs.groupby(setting, sort=False, dropna=False)["score"]
     return groups.agg(score="mean", seeds="count").reset_index()
+
+
+def courses_table(done: Sequence[Record]) -> pd.DataFrame:
+    """Return a row for each run and evaluation."""
+    parts = [
+        pd.DataFrame(record["history"]).assign(**{name: record[name] for name in SETTING})
+        for record in _finished(done)
+    ]
+    figures = ["step", "spearman", "info_nce", "ami", "alignment", "uniformity"]
+    return pd.concat(parts, ignore_index=True)[[*SETTING, *figures]] if parts else pd.DataFrame()
 
 
 def differences_table(experiment: Experiment, done: Sequence[Record]) -> pd.DataFrame:
