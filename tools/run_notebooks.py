@@ -162,7 +162,7 @@ def run(name: str, folder: Path, parameters: dict, *, force: bool, in_place: boo
         old = read(page) if page.exists() and not force else None
         if old and old.metadata.get("micse", {}).get("sources") != _sources(old):
             raise FileExistsError(f"{page} was edited: rename it to keep it, or use --force")
-        reason = f"changed: {', '.join(changed)}" if last else "no finished run yet"
+        reason = f"changed: {', '.join(changed)}" if last else "not run before"
         say(f"{name}: running ({reason if changed else 'forced'}), {expected_time(read(path))}")
         work.file.unlink(missing_ok=True)  # from here on the results are of different runs
         start = time.perf_counter()

@@ -80,7 +80,7 @@ run_notebooks.main(["--results", {str(tmp_path)!r}, "--force"])
     (folder / "wait").unlink()
     assert kernels and psutil.wait_procs(kernels, timeout=30)[1] == []
     assert (folder / "metrics.json").read_bytes() == metrics
-    assert "running (no finished run yet)" in run_short(tmp_path)
+    assert "running (not run before)" in run_short(tmp_path)
     assert (folder / "metrics.json").read_bytes() == metrics
 
 
@@ -88,7 +88,7 @@ def test_it_says_why_a_page_runs_again_and_keeps_what_people_wrote(run_short, sh
     """Lab's autosave changes metadata and outputs; neither makes a page old or edited."""
     folder = tmp_path / "01_short"
     said = run_short(tmp_path)
-    assert "01_short: running (no finished run yet), none" in said
+    assert "01_short: running (not run before), none" in said
     assert "value 0.844" in said and "The numbers above come from numbers." in said
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
     for page in (short / "01_short.ipynb", folder / "01_short.ipynb"):
