@@ -138,7 +138,9 @@ def _fit_together(
     draws = np.random.RandomState(SEED)
     rows = torch.from_numpy(np.stack([own for own, _ in folds]))
     if folds[0][1] is None:
-        order, few = draws.permutation(rows.shape[1]), max(1, int(HELD_OUT * rows.shape[1]))
+        order, few = draws.permutation(rows.shape[1]), int(HELD_OUT * rows.shape[1])
+        if not few:
+            raise ValueError("SentEval's classifier needs 20 training sentences in every fold")
         held_out, rows = rows[:, order[:few]], rows[:, order[few:]]
     else:
         held_out = [torch.from_numpy(held) for _, held in folds]

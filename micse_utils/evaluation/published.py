@@ -74,8 +74,8 @@ def score_row(
     was scored on `other` data (see `other_data`).
     """
     scores = dict(scores)
-    row = {task: f"{score:.2f}" for task, score in scores.items()}
-    official = scores.keys() in (set(STS_TASKS), set(TRANSFER_TASKS))
+    row = {task: f"{score:.2f}" for task, score in scores.items() if score == score}
+    official = row.keys() in (set(STS_TASKS), set(TRANSFER_TASKS))
     if official and not scores.keys() & set(other):
         row["Avg."] = f"{sum(scores.values()) / len(scores):.2f}"
     return row

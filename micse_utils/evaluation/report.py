@@ -86,7 +86,7 @@ def card_block(scores: pd.Series, model_name: str, name: str) -> str:
             task_type=task, dataset_type=of.lower(), dataset_name=of, metric_type=metric,
             metric_value=round(score, 2),
         )
-        for of, score in scores.items()
+        for of, score in scores.dropna().items()
     ]  # fmt: skip
     return ModelCardData(model_name=model_name, eval_results=results).to_yaml()
 

@@ -197,6 +197,9 @@ def evaluate_transfer(
         raise ValueError(f"classifier must be {names}, got {shown(classifier)}")
     if not isinstance(tasks, Mapping):
         tasks = load_transfer_tasks(tasks, source, limit=limit, seed=seed)
+    for task, data in tasks.items():
+        if np.ptp(data.labels[data.train]) == 0:
+            raise ValueError(f"{task}: all training sentences are of one class")
     texts = {task: [*data.first, *data.second] for task, data in tasks.items()}
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     rows = []

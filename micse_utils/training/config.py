@@ -56,12 +56,14 @@ class LowShotConfig:
         """Validate what no library would refuse in an understandable way."""
         if self.method not in METHODS:
             raise ValueError(f"method must be micse or simcse, got {shown(self.method)}")
-        for name, least in {"batch_size": 2, "epochs": 1, "steps": 1, "eval_steps": 1}.items():
+        least_of = {"batch_size": 2, "epochs": 1, "steps": 1, "eval_steps": 1, "seed": 0}
+        for name, least in least_of.items():
             if name != "steps" or self.steps is not None:
-                whole(name, getattr(self, name), least)
+                # Frozen; and a record takes no NumPy numbers.
+                object.__setattr__(self, name, whole(name, getattr(self, name), least))
         for name in ("ami_weight", "temperature", "learning_rate"):
             value, least = getattr(self, name), 0 if name == "ami_weight" else 1e-12
-            if not least <= value < float("inf"):
+            if not isinstance(value, (int, float)) or not least <= value < float("inf"):
                 raise ValueError(f"{name} must be a number from {least}, got {shown(value)}")
 
     def total_steps(self, sentences: int) -> int:

@@ -76,6 +76,11 @@ class MiCSELoss(nn.Module):
         super().__init__()
         attentions = attention_modules(model.transformers_model)
         self.min_layer, self.max_layer = _layer_range(len(attentions), min_layer, max_layer)
+        if not (ami_weight >= 0 and temperature > 0):
+            raise ValueError(
+                "ami_weight must be 0 or more and temperature above 0, got "
+                f"{ami_weight} and {temperature}"
+            )
         self.model, self.ami_weight, self.temperature = model, ami_weight, temperature
         # The head takes what the contrastive task does to a vector, so that [CLS] below it is
         # spared; it is thrown away after training.
@@ -100,7 +105,9 @@ class MiCSELoss(nn.Module):
         `torch.distributed`, InfoNCE is over the batches of all processes, which must be of one
         size, and AMI is of this process's own. `labels` are not used.
         """
-        [features] = sentence_features  # one column: the second view is made here
+        features, *more = sentence_features
+        if more:
+            raise ValueError("MiCSELoss takes one column: it makes the second view itself")
         [model] = self._encoder
         # By the modules' own flags: the model's property for it has changed its name.
         modules = model.transformers_model.modules()

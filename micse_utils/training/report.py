@@ -26,7 +26,7 @@ PAPER = {
     "published miCSE, full-shot": "miCSE",
     "published SimCSE, full-shot": "unsup-simcse-bert-base-uncased",
 }
-"""Published rows beside the paper's encoder; of the low-shot splits there is none in numbers."""
+"""Published averages drawn beside the paper's encoder; of its low-shot splits none is known."""
 
 
 def write_report(experiment: Experiment, done: Sequence[Record], *, command: str) -> str:
@@ -170,13 +170,19 @@ def _what_was_run(untrained: Sequence[Record], done: Sequence[Record], command: 
     rows = []
     for record in done:
         row = {name: record[name] for name in (*SETTING[:-1], "length")}
-        at = record["diverged"] if "diverged" in record else record["steps_of"]["selected"]
+        failed = record.get("diverged")
+        at = f"diverged: {failed}" if failed else record["steps_of"]["selected"]
         rows.append(row | {"selected at step": at})
     lines = [
         f"`{command}`, {sum(record['seconds'] for record in done) / 3600:.2f} hours of computing.",
         f"Selected on: {done[0]['dev']}. They choose the checkpoint of each run, the start being "
-        "one. STS-B dev holds some pairs of STS12 to STS16, too; tasks "
-        f'"{FAIR.strip()}" leave them out. The kit\'s own pairs are not a benchmark.',
+        "one. "
+        + (
+            f'It holds some pairs of STS12 to STS16, too; tasks "{FAIR.strip()}" leave them out.'
+            if done[0]["dev name"] == "STS-B dev"
+            else "**They are the kit's own, which are not a benchmark.**"
+        ),
+        "Runs that diverged have no score: a mean is then of fewer seeds (`means.csv`).",
         "*selected* and *last* are two checkpoints of the same run. A run selected at step 0 has "
         "none that was better than the start, and *selected* is the untrained encoder.",
         "The kit's own starts have the settings that a search chose: the table named by "
