@@ -51,6 +51,8 @@ class DevelopmentEvaluator(BaseEvaluator):
 
     def __init__(self, pairs: Pairs) -> None:
         super().__init__()
+        if np.ptp(pairs.gold) == 0:
+            raise ValueError(f"{pairs.provenance.name}: all gold scores are the same")
         self.primary_metric = "dev_spearman"
         self.pairs = pairs
         self.sentences = sorted({*pairs.first, *pairs.second})
@@ -153,7 +155,8 @@ class Monitor(TrainerCallback):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             safetensors.torch.save_file(self.loss.head.state_dict(), folder / HEAD)
             flush(folder)
-            write_json(folder / COMPLETE, {"step": state.global_step})
+            files = [f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()]
+            write_json(folder / COMPLETE, {"files": files})
 
 
 def history_of(start: dict[str, float], log: list[dict]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerState
 
 from micse_utils.datasets.sts import Pairs
 from micse_utils.job import Job, job
@@ -141,8 +141,19 @@ class Training:
                 write_json(note, start)
         monitor.to_beat = start[trainer.evaluator.primary_metric]
         with contextlib.closing(monitor.bar):
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
+            if last and int(last.name.split("-")[1]) == trainer.args.max_steps:  # only to finish
+                trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+            else:
+                self._to_the_end(trainer, last)
         return trainer, history_of(start, trainer.state.log_history)
+
+    def _to_the_end(self, trainer: SentenceTransformerTrainer, last: Path | None) -> None:
+        """Train; if that breaks off, put back the start, which the provenance still names."""
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except BaseException:
+            self._load(self.checkpoints / START)
+            raise
 
     def _build(self, progress: bool) -> tuple[SentenceTransformerTrainer, Monitor]:
         config, steps = self.config, self.config.total_steps(len(self.sentences))
@@ -170,7 +181,7 @@ class Training:
     def _arguments(self, steps: int, metric: str) -> SentenceTransformerTrainingArguments:
         config, device = self.config, self.model.device
         every = min(config.eval_steps, steps)
-        return SentenceTransformerTrainingArguments(
+        arguments = SentenceTransformerTrainingArguments(
             output_dir=str(self.checkpoints), seed=config.seed, bf16=config.bf16,
             use_cpu=device.type == "cpu", dataloader_pin_memory=device.type == "cuda",
             max_steps=steps, per_device_train_batch_size=config.batch_size // process()[1],
@@ -183,12 +194,17 @@ class Training:
             save_total_limit=2, load_best_model_at_end=True, metric_for_best_model=metric,
             logging_steps=every, disable_tqdm=True, report_to="none",
         )  # fmt: skip
+        # Of several GPUs one: the trainer would multiply the batch by their number.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
+        return arguments
 
     def _last_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint whose best one is complete, too."""
         complete = {
             int(mark.parent.name.split("-")[1]): mark.parent
             for mark in self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")
+            # A kill may have come while its files were deleted.
+            if all((mark.parent / file).is_file() for file in json_or_none(mark)["files"])
         }
         for _, folder in sorted(complete.items(), reverse=True):
             best = json_or_none(folder / "trainer_state.json")["best_global_step"]

@@ -323,6 +323,8 @@ def test_a_killed_run_resumes_past_unfinished_checkpoints_and_ends_bit_equal(
     copy = shutil.copytree(newest, newest.with_name("checkpoint-90"))
     (copy / COMPLETE).unlink()
     damage(copy / "model.safetensors")
+    half = shutil.copytree(newest, newest.with_name("checkpoint-91"))  # killed while it is deleted
+    (half / "optimizer.pt").unlink()
     steps = []
     go_on = Monitor.on_step_end
 
