@@ -78,7 +78,7 @@ class Experiment:
                 "length": run.length, "config": asdict(run.config), "model": str(model.provenance),
                 "data": str(corpus.provenance), "dev": str(load_dev().provenance),
                 "dev name": dev_name(), "versions": versions(),
-                "device": torch.cuda.get_device_name() if device == "cuda" else device,
+                "device": torch.cuda.get_device_name(model.device) if device == "cuda" else device,
             }  # fmt: skip
             try:
                 trained = train_low_shot(
@@ -161,7 +161,7 @@ def run_experiment(
     """Carry out what is missing of the runs; return the records of all, in their order.
 
     It says how many runs there are and, after the first steps of a long one, how long all will
-    take, with so many `at_a_time` (None: as many as a cluster takes). `each` calls a function with
+    take, with so many `at_a_time` (None: not known, counted as one). `each` calls a function with
     each run, and yields runs with what it returned or raised. A run that diverges is recorded as
     such, and the others go on; one that fails otherwise does not stop those that run beside it, and
     its error is raised in the end.
@@ -169,14 +169,17 @@ def run_experiment(
     files = {run: experiment.folder / f"{run.name}.json" for run in runs}
     done = {run: record for run, file in files.items() if (record := json_or_none(file))}
     print(f"{len(runs)} runs, {len(done)} of them finished")
+    for run in done:  # left by a kill
+        shutil.rmtree(experiment.folder / f".{run.name}", ignore_errors=True)
     if experiment.tasks:
         experiment.untrained_of(runs)
     missing, failed = [run for run in runs if run not in done], None
     if missing and missing[0].length >= LONG:
-        seconds = experiment.seconds_a_step(missing[0])
-        left = seconds * sum(run.length for run in missing) / (at_a_time or 1)
-        hours, minutes = divmod(round(left / 60), 60)
-        print(f"about {hours} h {minutes} min of training, at {seconds:.2f} s a step")
+        with contextlib.suppress(TrainingDivergedError):  # its turn will record that
+            seconds = experiment.seconds_a_step(missing[0])
+            left = seconds * sum(run.length for run in missing) / (at_a_time or 1)
+            hours, minutes = divmod(round(left / 60), 60)
+            print(f"about {hours} h {minutes} min of training, at {seconds:.2f} s a step")
     with tqdm(total=len(runs), initial=len(done), unit="run") as bar:
         for run, result in each(experiment.carry_out, missing):
             if isinstance(result, BaseException):
