@@ -121,7 +121,7 @@ class Worker:
     def encode_block(self, name: str, table: pa.Table) -> tuple[dict[str, int], str | None]:
         """Write a block with its embeddings; return its counts, and a warning of the encoder."""
         is_text = table[self.column].is_valid().to_numpy()
-        texts = table[self.column].drop_null().to_pylist()
+        texts = [text for text in table[self.column].to_pylist() if text is not None]
         size, length = self.model.get_embedding_dimension(), self.recipe.max_length
         vectors = np.zeros((len(table), size), np.float32)
         with warnings.catch_warnings(record=True, action="always") as caught:

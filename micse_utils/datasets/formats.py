@@ -31,8 +31,9 @@ Rows = Iterator[dict[str, str | None]]  # values by column
 
 def read_table(file: Path, column: str) -> tuple[pa.Table, str]:
     """Return the table in a file, and the file's SHA-256; `column` is the one with the texts."""
-    content, kind = file.read_bytes(), kind_of(file)
+    kind = kind_of(file)
     with readable(file):
+        content = file.read_bytes()
         if kind == ".parquet":
             parquet = pa.parquet.ParquetFile(pa.BufferReader(content))
             table = pa.Table.from_batches(parquet.iter_batches(CHUNK), parquet.schema_arrow)
@@ -84,8 +85,9 @@ def readable(place: str | Path) -> Iterator[None]:
     """Name the place in what libraries and readers raise of a damaged file."""
     try:
         yield
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise ValueError(f"{place}: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError, RecursionError, MemoryError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split()) or "it does not fit in memory; divide it"
+        raise ValueError(f"{place}: {reason}") from error
 
 
 def _as_table(rows: Rows) -> pa.Table:

@@ -6,6 +6,7 @@ Training and bulk encoding both read through `open_source`; `formats` knows each
 import glob
 import hashlib
 import math
+import os
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Source:
     def sha256(self) -> str:
         """Return the SHA-256 of a single file, or of the hex digests of several."""
         digests = [digest for _, digest in self.files.values()]
-        whole = hashlib.sha256("".join(digests).encode()).hexdigest()
+        whole = hashlib.sha256("\n".join(digests).encode()).hexdigest()
         return digests[0] if len(digests) == 1 else whole
 
     def block_names(self, size: int) -> list[str]:
@@ -107,4 +108,10 @@ def _files(place: str | Path) -> list[Path]:
     folder = folder_at(place)
     # Not Path.glob, which takes no absolute pattern.
     found = folder.iterdir() if folder else glob.glob(str(expanded(place)), recursive=True)  # noqa: PTH207
-    return sorted(path for path in map(Path, found) if not path.name.startswith((".", "_")))
+    paths = [path for path in map(Path, found) if not path.name.startswith((".", "_"))]
+    shared = len(Path(os.path.commonpath(paths)).parts) if len(paths) > 1 else 0
+    for path in paths if shared else ():
+        if any(part[0] in "._" or "=" in part for part in path.parts[shared:-1]):
+            what = "begins with a dot or an underscore, or names a column: give each by itself"
+            raise ValueError(f"a folder of {path} {what}")
+    return sorted(paths)

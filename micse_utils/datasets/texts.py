@@ -120,7 +120,7 @@ def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
     """
     source, file = open_source(file, column or TEXT), Path(file)
     tables = [table for _, table in source.blocks(source.rows)]
-    lines = [line for table in tables for line in table[source.column].drop_null().to_pylist()]
+    lines = [line for table in tables for line in table[source.column].to_pylist() if line]
     return _sentences(lines, Provenance(file.stem, "folder", file.name, sha256=source.sha256))
 
 

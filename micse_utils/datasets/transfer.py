@@ -72,7 +72,7 @@ LINES = {
     "SST2": r"(?P<first>\S.*)\t(?P<label>[01])",
     "TREC": r"(?P<label>[^ :]*):[^ ]* (?P<first>.+?)",
     "MRPC": (
-        r"(?P<label>[01])\t[^\t]*\t[^\t]*\t(?P<first>[^\t]+)\t(?P<second>[^\t]*?)|Quality\t.*"
+        r"(?P<label>[01])\t[^\t]*\t[^\t]*\t(?P<first>[^\t]+)\t(?P<second>[^\t]*\S)|Quality\t.*"
     ),
 }
 """Pattern of a line in these files; MRPC's may have a header."""
@@ -147,6 +147,8 @@ def _rows(file: Path, pattern: str) -> list[dict[str, str]]:
     """Return the lines with a sentence: the others are empty, or a header."""
     try:
         rows = read_rows(file, pattern)
-    except ValueError:  # SentEval's older sets are Latin-1
+    except ValueError as error:  # SentEval's older sets are Latin-1
+        if not isinstance(error.__cause__, UnicodeDecodeError):
+            raise
         rows = read_rows(file, pattern, "latin-1")
     return [row for row in rows if row["first"]]

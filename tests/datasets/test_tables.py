@@ -269,3 +269,12 @@ def test_files_of_a_folder_are_read_one_at_a_time_with_the_columns_of_all(tmp_pa
     assert blocks["0000002"].to_pylist() == [{"text": "w", "a": None, "b": "4"}]
     (tmp_path / "1.csv").unlink()  # a file whose blocks are done is not read again
     assert [name for name, _ in source.blocks(2, {"0000000", "0000001"})] == ["0000002"]
+
+
+@pytest.mark.parametrize("inside", ["_temporary/0", "lang=de"])
+def test_a_pattern_takes_no_unfinished_file_and_drops_no_column_of_a_folder(tmp_path, inside):
+    (tmp_path / inside).mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / inside):
+        (folder / "a.csv").write_text("text\nx\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="give each by itself"):
+        open_source(tmp_path / "**/*.csv", "text")

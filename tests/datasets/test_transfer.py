@@ -133,3 +133,12 @@ def test_packaged_texts_have_three_classes_by_their_mean_rating(task):
     np.testing.assert_array_equal(loaded.labels, expected)
     assert len(loaded.first) == len(table) > 3_000
     assert loaded.provenance.source == "package"
+
+
+def test_a_bad_line_of_utf_8_is_not_read_as_latin_1(tmp_path):
+    for name in ("train", "dev", "test"):
+        file = tmp_path / "SST" / "binary" / f"sentiment-{name}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("un café charmant\t1\nno class\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2"):
+        load_transfer("SST2", source=tmp_path)
