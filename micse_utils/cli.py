@@ -217,7 +217,7 @@ def encode(options: argparse.Namespace) -> str | None:
     lines = [
         f"model: {recipe.provenance}",
         f"{source.rows:,} rows are in {options.output}, {done['encoded']:,} of them encoded now",
-        f"of these without a text, and so without an embedding: {done['without text']:,}",
+        f"without a text, and so without an embedding: {done['without text']:,} of those",
     ]
     if warned := done["blocks with warnings"]:
         lines.append(f"{warned:,} blocks of {recipe.block_rows:,} rows had warnings, see above")
@@ -288,11 +288,12 @@ def reproduce(options: argparse.Namespace) -> str | None:
 
 
 def _seeds(text: str) -> range:
-    """Read a seed, or a range of them such as 48-52; argparse reports a ValueError."""
+    """Read a seed, or a range of them such as 48-52."""
     first, _, last = text.partition("-")
-    if not (seeds := range(int(first), int(last or first) + 1)):
-        raise ValueError
-    return seeds
+    with contextlib.suppress(ValueError):
+        if seeds := range(int(first), int(last or first) + 1):
+            return seeds
+    raise argparse.ArgumentTypeError(f"must be a seed or a range such as 48-52, got {text}")
 
 
 def _hub_or_folder(text: str) -> str:

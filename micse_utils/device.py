@@ -52,7 +52,8 @@ def pick_threads() -> int:
     omp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # then: of nested loops
     chosen = setting("MICSE_THREADS") or omp or str(allowed_cores())
     if not chosen.isdecimal() or int(chosen) < 1:
-        raise ValueError(f"MICSE_THREADS must be a whole number from 1, got {chosen!r}")
+        name = "MICSE_THREADS" if setting("MICSE_THREADS") else "OMP_NUM_THREADS"
+        raise ValueError(f"{name} must be a whole number from 1, got {chosen!r}")
     return int(chosen)
 
 

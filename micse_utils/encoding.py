@@ -67,7 +67,7 @@ def encode(
 
     Raises:
         ValueError: no texts, a text without a single token, `max_length` out of the model's range,
-            `out` of the wrong length, or a model that gives NaN or infinity.
+            `out` of the wrong shape, or a model that gives NaN or infinity.
         TypeError: a text that is not a string, or an `out` that is not of floats.
     """
     check_sequence("texts", texts)
@@ -98,8 +98,10 @@ def encode(
             seen += len(vectors)
             if out is None:
                 pieces.append((window.rows, vectors))
-            else:
+            elif seen <= len(out) and out.shape[1:] == vectors.shape[1:]:
                 out[window.rows] = vectors
+            else:
+                raise ValueError(f"out has shape {out.shape} for texts of shape {vectors.shape}")
             bar.update(len(vectors))
     if not seen:
         raise ValueError("no texts to encode")
@@ -120,7 +122,11 @@ def token_limit(model: SentenceTransformer) -> int:
     if not isinstance(model[0], Transformer):
         kind = type(model[0]).__name__
         raise TypeError(f"model must begin with a transformer, got {kind}; use its own encode()")
-    positions = getattr(model.transformers_model.config, "max_position_embeddings", None) or 512
+    transformer = model.transformers_model
+    positions = getattr(transformer.config, "max_position_embeddings", None) or 512
+    table = getattr(getattr(transformer, "embeddings", None), "position_embeddings", None)
+    if (padding := getattr(table, "padding_idx", None)) is not None:  # RoBERTa counts from there
+        positions -= padding + 1
     return min(model.get_max_seq_length() or positions, positions)
 
 

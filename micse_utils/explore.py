@@ -12,8 +12,10 @@ ROUNDING = 1e-6  # of a cosine in float32; two equal vectors may have 0.9999999
 
 # Left out: links, user names, contractions (don't), and a swear word.
 NOISE = re.compile(r"https?:\S+|@\w+|\w+['’]\w+|\w*fuck\w*")
-# Words of three letters or more, in Korean of two.
-TERM = re.compile(r"(?<!\w)(?:[\uac00-\ud7a3]{2,}|[^\W\d_]{3,})(?!\w)")
+# Words of three letters or more, in Korean of two. Scripts with vowel signs, which `re` takes for
+# no letters, have none.
+LETTER = r"[\w\u0900-\u109f\u1780-\u17ff]"
+TERM = re.compile(rf"(?<!{LETTER})(?:[\uac00-\ud7a3]{{2,}}|[^\W\d_]{{3,}})(?!{LETTER})")
 
 
 def nearest(queries: np.ndarray, vectors: np.ndarray, count: int = 10) -> np.ndarray:

@@ -185,7 +185,10 @@ def _transformer(folder: Path) -> Path:
     file = folder / "modules.json"
     if not file.is_file():
         return folder
-    return folder / json.loads(file.read_text(encoding="utf-8"))[0]["path"]
+    try:
+        return folder / json.loads(file.read_text(encoding="utf-8"))[0]["path"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: it must list the modules of the model") from error
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -80,6 +80,8 @@ def _pip_problem(arguments: list[str]) -> str | None:
     )  # fmt: skip
     if pip.returncode == 0:
         return None
+    if "connection broken" in pip.stderr:  # pip then adds that no version matches
+        return "the index could not be reached"
     lines = [line.removeprefix("ERROR: ") for line in pip.stderr.splitlines() if "ERROR: " in line]
     return lines[-1].strip() if lines else f"pip ended with {pip.returncode}"
 

@@ -33,6 +33,8 @@ def unpacked(revision: str | None = None) -> tuple[Path, str]:
     snapshot, commit = hub.snapshot(REPOSITORY, [FILE], "dataset", revision)
     archive, folder = snapshot / FILE, cache_folder() / "senteval" / commit
     if not (folder / RECORD).is_file():
+        if not archive.is_file():
+            raise _unusable(hub.hub_problem() or "the repository does not have it")
         try:
             with tarfile.open(archive, "r:") as tar, cache_job(folder, _unusable) as work:
                 if work.record is None:  # no other process was faster
