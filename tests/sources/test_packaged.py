@@ -166,7 +166,7 @@ def test_an_index_that_refuses_is_reported(shop, monkeypatch, mood):
         index.mood = mood
         monkeypatch.setenv("PIP_INDEX_URL", index.url)
         assert index_problem() == "No matching distribution found for carrier"
-    with pytest.raises(FetchError, match=r"(No matching|could not be reached).*Ways out"):
+    with pytest.raises(FetchError, match=r"index could not be reached.*Ways out"):
         fetch("thing")  # nobody listens there any more
 
 
