@@ -128,8 +128,8 @@ def _mark(folder: Path, settings: dict[str, object], deleted: Sequence[str] | No
         if deleted is None:
             names = [n for n in {**earlier, **settings} if earlier.get(n) != settings.get(n)]
             raise ValueError(
-                f"{folder} holds different work (a different {', '.join(names)}): name a different "
-                "folder, or delete this one"
+                f"{folder} holds different work (differing in {', '.join(names)}): name a "
+                "different folder or delete this one; micse train takes --overwrite"
             )
         for name in deleted:
             place = folder / name

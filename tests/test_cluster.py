@@ -75,7 +75,7 @@ def test_each_row_gets_the_vector_that_encode_gives(table, tiny_bert, tmp_path):
     assert len(list(output.glob("*.parquet"))) == 8  # 45 and 25 rows, ten or fewer each
     check_rows(output, frame, tiny_bert)
     assert not encode_all(tiny_bert, folder, output)
-    with pytest.raises(ValueError, match="a different half"):
+    with pytest.raises(ValueError, match="differing in half"):
         encode_all(tiny_bert, folder, output, half=True)
     with pytest.raises(ValueError, match="has a column 'id' already"):
         encode_all(tiny_bert, folder, tmp_path / "new", into="id")

@@ -202,4 +202,4 @@ def test_micse_encode_takes_the_engine_and_says_so(tiny_bert, tmp_path, capsys):
         tables[engine] = np.stack(pd.read_parquet(tmp_path / engine)["embedding"])
     np.testing.assert_allclose(tables["torch"], tables["auto"], atol=1e-2)
     assert main([*command, str(tmp_path / "torch")]) == 1  # the same folder, a different engine
-    assert "holds different work (a different provenance)" in capsys.readouterr().err
+    assert "holds different work (differing in provenance)" in capsys.readouterr().err

@@ -149,7 +149,7 @@ def _csv(lines: Lines, column: str, delimiter: str = ",") -> Rows:
     if column not in header or len({*header}) < len(header):
         raise ValueError(
             f"line 1 must name each column once, and {shown(column)} among them, got "
-            f"{shown(', '.join(header))}; name one of these, or add a header"
+            f"{shown(', '.join(header))}; name one of these (--column), or add a header"
         )
     for number, cells in rows:
         if not cells and len(header) > 1:

@@ -168,13 +168,14 @@ class Training:
         card = self.model.model_card_data
         card.local_files_only = True  # or it asks the hub about the base model
         card.generate_widget_examples = False  # which draws and encodes, with a bar
-        card.widget = [{"text": self.sentences[0]}]
+        card.widget = [{"text": "A man plays a guitar."}]  # the sentences may be private
         card.model_name = f"{config.method} training of {self.start.name}"
         trainer = SentenceTransformerTrainer(
             self.model, self._arguments(steps, evaluator.primary_metric), loss=loss,
             train_dataset=Dataset.from_dict({"sentence": self.sentences}), evaluator=evaluator,
             callbacks=[monitor],
         )  # fmt: skip
+        card.train_datasets = []  # the trainer has put some of the sentences there
         trainer.remove_callback(PrinterCallback)
         return trainer, monitor
 
