@@ -67,7 +67,7 @@ def test_different_work_is_refused_or_replaced(tmp_path):
     for name in ("model", "notes.txt"):
         (tmp_path / name).touch()
     changed = SETTINGS | {"seed": 8}
-    with pytest.raises(ValueError, match=r"\(a different seed\)"), job(tmp_path, changed):
+    with pytest.raises(ValueError, match=r"\(differing in seed\)"), job(tmp_path, changed):
         pytest.fail("the work began")
     with job(tmp_path, changed, replaces=["model"]) as work:
         assert work.record is None and contents(tmp_path) == {MARKER, "notes.txt"}
