@@ -6,6 +6,7 @@ Libraries are imported by the command that needs them, so that `--help` answers 
 
 import argparse
 import contextlib
+import glob
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from micse_utils import __version__
-from micse_utils.settings import process, setting, settle_console
+from micse_utils.settings import expanded, process, setting, settle_console
 from micse_utils.training import run_table
 from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
@@ -76,11 +77,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _check_exists(place: str | Path) -> None:
+    """Refuse a misspelt file before PyTorch is loaded, which takes a while."""
+    if not expanded(place).exists() and not glob.has_magic(str(place)):
+        raise FileNotFoundError(f"{place} does not exist")
+
+
 # --- train
 
 
 def train(options: argparse.Namespace) -> str | None:
     """Train an encoder on a file of unlabelled sentences."""
+    _check_exists(options.file)
     import copy
 
     from micse_utils.datasets.sts import load_stsb
@@ -193,6 +201,7 @@ SMALL = 20_000  # rows up to which starting Ray takes longer than it saves
 
 def encode(options: argparse.Namespace) -> str | None:
     """Write a table of any size with its embeddings beside it, a large one on Ray."""
+    _check_exists(options.input)
     from micse_utils.cluster import Recipe, connected, encode_files
     from micse_utils.datasets.tables import open_source
     from micse_utils.encoding import WINDOW, pick_length
