@@ -40,6 +40,7 @@ CONFIGURATION = [
 WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]  # in order of preference
 CONFIGURED = [["config.json"], ["modules.json"]]
 PLACES = ["", "model"]  # in a folder, for a model
+QUANTISED = "its weights are quantised; use it in float32 or half precision"
 DAMAGE = (
     ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, ImportError,
     SafetensorError, pickle.UnpicklingError,
@@ -222,7 +223,7 @@ def _check_configuration(folder: Path) -> None:
         if "auto_map" in config:
             raise ValueError(f"{file.name} asks to run code of the model's own; the kit never does")
         if "quantization_config" in config:
-            raise ValueError("its weights are quantised; use it in float32 or half precision")
+            raise ValueError(QUANTISED)
 
 
 def _modules(folder: Path, name: str, pooling: str | None) -> SentenceTransformer:
@@ -264,7 +265,7 @@ def _check(model: SentenceTransformer, folder: Path) -> None:
     if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
         raise ValueError(f"its weights lack {len(missing)} of the model, such as {min(missing)}")
     if not all(tensor.is_floating_point() for tensor in model.parameters()):
-        raise ValueError("its weights are quantised; use it in float32 or half precision")
+        raise ValueError(QUANTISED)
     words = model.tokenizer.get_vocab()
     known = model.transformers_model.get_input_embeddings().num_embeddings
     if max(words.values()) >= known or words.keys() <= set(model.tokenizer.all_special_tokens):
