@@ -58,7 +58,7 @@ def report_training(
         selects = f"{dev.provenance.name} (selects)"
         print(
             "scoring the untouched encoder, the start and the trained one, on "
-            f"{COUNT:,} triplets of each form (micse score takes 4,000): a minute or more"
+            f"{COUNT:,} triplets of each form (fewer than micse score takes): a minute or more"
         )
         trained = trained if best_step else start  # equal then, so scored once
         sets = {selects: {"dev": dev}, **independent_sets(dev)}
