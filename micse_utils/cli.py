@@ -6,7 +6,6 @@ Libraries are imported by the command that needs them, so that `--help` answers 
 
 import argparse
 import contextlib
-import glob
 import os
 import re
 import shlex
@@ -19,7 +18,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from micse_utils import __version__
-from micse_utils.settings import expanded, process, setting, settle_console
+from micse_utils.settings import process, setting, settle_console
 from micse_utils.training import run_table
 from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
@@ -77,32 +76,27 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _check_exists(place: str | Path) -> None:
-    """Refuse a misspelt file before PyTorch is loaded, which takes a while."""
-    if not expanded(place).exists() and not glob.has_magic(str(place)):
-        raise FileNotFoundError(f"{place} does not exist")
-
-
 # --- train
 
 
 def train(options: argparse.Namespace) -> str | None:
     """Train an encoder on a file of unlabelled sentences."""
-    _check_exists(options.file)
     import copy
 
     from micse_utils.datasets.sts import load_stsb
     from micse_utils.datasets.texts import read_sentences
-    from micse_utils.evaluation.gain import report_training
-    from micse_utils.models import keep_first_layers, load_model
     from micse_utils.results import output_folder
     from micse_utils.sources.locate import absolute
+
+    sentences = read_sentences(options.file, column=options.column).texts
+    output_folder(options.output)
+    # Only now, as PyTorch takes long to load: what is wrong with a file is said at once.
+    from micse_utils.evaluation.gain import report_training
+    from micse_utils.models import keep_first_layers, load_model
     from micse_utils.training.trainer import train_low_shot
 
     names = {field.name for field in fields(LowShotConfig)} - {"method"}
     settings = {name: value for name, value in vars(options).items() if name in names}
-    sentences = read_sentences(options.file, column=options.column).texts
-    output_folder(options.output)
     found = {"source": options.source, "engine": "torch"}
     start = untouched = load_model(options.model, **found)
     if options.pooling not in (None, untouched.provenance.pooling):
@@ -201,17 +195,17 @@ SMALL = 20_000  # rows up to which starting Ray takes longer than it saves
 
 def encode(options: argparse.Namespace) -> str | None:
     """Write a table of any size with its embeddings beside it, a large one on Ray."""
-    _check_exists(options.input)
-    from micse_utils.cluster import Recipe, connected, encode_files
     from micse_utils.datasets.tables import open_source
-    from micse_utils.encoding import WINDOW, pick_length
-    from micse_utils.models import load_model
     from micse_utils.sources.locate import absolute
 
     if "://" in options.output:
         raise ValueError(f"the output must be a folder on a disk, got {options.output}")
     options.source, options.model = absolute(options.source), absolute(options.model)
     source = open_source(options.input, options.column)
+    from micse_utils.cluster import Recipe, connected, encode_files  # after the refusals, as above
+    from micse_utils.encoding import WINDOW, pick_length
+    from micse_utils.models import load_model
+
     model = load_model(options.model, source=options.source, engine=options.engine)
     recipe = Recipe(
         options.model, options.source, model.provenance, into=options.into, half=options.half,
@@ -257,7 +251,7 @@ def reproduce(options: argparse.Namespace) -> str | None:
     from micse_utils.evaluation.reported import REPORTED
     from micse_utils.job import job
     from micse_utils.results import output_folder, save_table
-    from micse_utils.training.experiment import Experiment, in_processes, in_turn, run_experiment
+    from micse_utils.training.experiment import Experiment, in_processes, run_experiment
     from micse_utils.training.inputs import shared_settings
     from micse_utils.training.report import search_table, write_report
 
@@ -275,16 +269,18 @@ def reproduce(options: argparse.Namespace) -> str | None:
     folder = output_folder(options.folder).resolve()
     settings = shared_settings(runs, options.source, tasks)
     experiment = Experiment(folder / "runs", tuple(settings["tasks"]), options.source)
-    at_a_time, each, connection = 1, in_turn, contextlib.nullcontext()
+    several, connection = {}, contextlib.nullcontext()  # one run after the other
     if options.address:
         from micse_utils.cluster import connected, on_ray
 
-        each, at_a_time = partial(on_ray, cpus=options.cpus, gpus=options.gpus), None
+        each = partial(on_ray, cpus=options.cpus, gpus=options.gpus)
+        several = {"each": each, "at_a_time": None}
         connection = connected(options.address)
     elif options.workers > 1:
-        each, at_a_time = partial(in_processes, workers=options.workers), options.workers
+        each = partial(in_processes, workers=options.workers)
+        several = {"each": each, "at_a_time": options.workers}
     with job(folder, settings) as work, connection:
-        done = run_experiment(experiment, runs, each, at_a_time=at_a_time)
+        done = run_experiment(experiment, runs, **several)
         if options.search:
             table = search_table(done)
             save_table(folder, "search", table)
