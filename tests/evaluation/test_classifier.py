@@ -21,14 +21,14 @@ def clouds(n=203, d=7, classes=3, seed=0):
     return (rng.normal(size=(n, d)) + 0.7 * np.eye(classes, d)[labels]).astype(np.float32), labels
 
 
-def marks(n, rows):
+def marks(n, rows=()):
     return np.isin(np.arange(n), rows)
 
 
 def test_nested_cross_validation_agrees_with_plain_loops(four_folds):
     x, y = clouds(d=30, seed=3)
     expected, _, decays, guesses = reference.nested(x, y, 3, folds=4)
-    accuracy, found = evaluate(x, y)
+    accuracy, found = evaluate(x, y, test=marks(203), dev=marks(203))
     assert accuracy == expected and len(set(decays)) > 1
     np.testing.assert_array_equal(found, guesses)
 
@@ -37,7 +37,7 @@ def test_with_a_test_set_cross_validation_stays_inside_the_training_set():
     x, y = clouds(n=260, seed=2)
     test = marks(260, np.random.default_rng(0).permutation(260)[:80])
     expected, _, _, guesses = reference.with_a_test_set(x[~test], y[~test], x[test], y[test], 3)
-    accuracy, found = evaluate(x, y, test=test)
+    accuracy, found = evaluate(x, y, test=test, dev=marks(260))
     assert accuracy == expected
     np.testing.assert_array_equal(found[test], guesses)
     assert (found[~test] == -1).all()
@@ -61,10 +61,10 @@ def test_every_fit_keeps_its_best_weights(monkeypatch, most_passes):
     folds = [(own, np.setdiff1d(np.arange(len(y)), own)[:50]) for own in rows]
     monkeypatch.setattr(classifier, "MOST_PASSES", most_passes)
     padded = torch.nn.functional.pad(torch.from_numpy(x), (0, 1), value=1.0)
-    decays = [(1e-5, 1e-2)] * 3 + [(1e-4, 1e-3)] * 3
+    decays = np.array([(1e-5, 1e-2)] * 3 + [(1e-4, 1e-3)] * 3)
     fits = [*zip(folds, decays, fit_all(padded, y, folds, decays), strict=True)]
     alone = [(rows[1], None)]
-    fits += [(alone[0], [1e-3], *fit_all(padded, y, alone, [[1e-3]]))]
+    fits += [(alone[0], [1e-3], *fit_all(padded, y, alone, np.array([[1e-3]])))]
     looked = set()
     for (own, held), decays, (accuracies, weights) in fits:
         held = None if held is None else (x[held], y[held])
@@ -79,19 +79,26 @@ def test_every_fit_keeps_its_best_weights(monkeypatch, most_passes):
 
 
 def test_guesses_depend_only_on_the_seed(monkeypatch, four_folds):
-    x, y = clouds(seed=4)
+    (x, y), none = clouds(seed=4), marks(203)
     states = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
     threads = torch.get_num_threads()
-    _, first = evaluate(x, y)
+    _, first = evaluate(x, y, test=none, dev=none)
     assert torch.equal(torch.get_rng_state(), states[0])
     np.testing.assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
     assert torch.get_num_threads() == threads
 
     torch.rand(1)
     monkeypatch.setattr(classifier, "TOGETHER", 3)
-    np.testing.assert_array_equal(first, evaluate(x, y)[1])
+    np.testing.assert_array_equal(first, evaluate(x, y, test=none, dev=none)[1])
 
 
 def test_too_few_sentences_to_cross_validate_are_rejected():
+    none = marks(22)
     with pytest.raises(ValueError, match="n_splits=10 cannot be greater"):
-        evaluate(np.ones((22, 2), dtype=np.float32), np.arange(22) % 3)
+        evaluate(np.ones((22, 2), dtype=np.float32), np.arange(22) % 3, test=none, dev=none)
+
+
+def test_one_sentence_stops_the_fit_if_5_per_cent_are_none():
+    x, y = clouds(n=19)
+    [(best, _)] = fit_all(torch.from_numpy(x), y, [(np.arange(19), None)], np.array([[1e-3]]))
+    assert best.item() in (0, 1)

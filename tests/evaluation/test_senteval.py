@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 import senteval_reference as reference
 import torch
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW, StaticEmbedding
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -77,7 +76,6 @@ def test_all_pools_the_pairs_of_a_year_and_mean_averages_its_subsets(tmp_path):
     pooled = np.concatenate(list(cosines.values()))
     gold = np.concatenate([scores for _, scores in written.values()])
     assert table.loc["all", "spearman"] == pytest.approx(100 * spearmanr(pooled, gold)[0])
-    assert table.loc["all", "pearson"] == pytest.approx(100 * pearsonr(pooled, gold)[0])
     parts = {s: 100 * spearmanr(cosines[s], written[s][1])[0] for s in written}
     for subset, expected in parts.items():
         assert table.loc[subset, "spearman"] == pytest.approx(expected)
@@ -229,7 +227,9 @@ def test_senteval_scores_are_those_of_its_protocol_in_plain_loops(tmp_path):
     ]
     texts.sort(key=lambda text: (len(text[0].split()), text[1]))
     features = Letters().encode([line for line, _ in texts]).astype(np.float32)
-    accuracy, _ = classifier.evaluate(features, np.array([label for _, label in texts]))
+    none = np.zeros(len(texts), dtype=bool)
+    labels = np.array([label for _, label in texts])
+    accuracy, _ = classifier.evaluate(features, labels, test=none, dev=none)
     assert table.loc["MR", "accuracy"] == accuracy
 
     parts = []
@@ -240,9 +240,8 @@ def test_senteval_scores_are_those_of_its_protocol_in_plain_loops(tmp_path):
         rows = rows.sort_values(["first", "second", "Quality"], kind="stable")
         u, v = (Letters().encode(rows[f"#{k} String"].tolist()) for k in (1, 2))
         parts += [np.hstack([np.abs(u - v), u * v]), rows["Quality"].to_numpy()]
-    accuracy, _, _, guesses = reference.with_a_test_set(*parts, 2)
+    accuracy, *_ = reference.with_a_test_set(*parts, 2)
     assert table.loc["MRPC", "accuracy"] == accuracy
-    assert table.loc["MRPC", "f1"] == pytest.approx(100 * f1_score(parts[-1], guesses))
 
 
 def test_sst2_chooses_by_its_development_file(tmp_path):
@@ -298,7 +297,7 @@ def test_logistic_scores_are_those_of_scikit_learn(tmp_path):
         guess[test] = chosen_classifier(features[train], labels[train]).predict(features[test])
     assert table.loc["MR", "accuracy"] == pytest.approx(100 * (guess == labels).mean())
     np.testing.assert_array_equal(right["MR"], guess == labels)
-    assert np.isnan(table.loc["MR", "f1"]) and table.loc["MR", "largest_class"] == 50
+    assert table.loc["MR", "largest_class"] == 50
 
 
 # --- From a shell
