@@ -1,6 +1,6 @@
 """Confidence intervals of scores; alignment and uniformity of embeddings."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain
 
 import numpy as np
@@ -20,17 +20,15 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def interval(resampled: np.ndarray) -> tuple[float, float]:
     """Return the ends of the 95 % bootstrap interval (Efron & Tibshirani 1993, ch. 13)."""
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
-    return float(low), float(high)
+    return tuple(np.nanquantile(resampled, [0.025, 0.975]).tolist())
 
 
 def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Return Spearman x 100 of several runs, on all pairs and then on each resample of them.
 
     Args:
-        scores: each run's scores of the same pairs, float, [runs, n].
-        gold: what they are correlated with, float, [n].
-        seed: seed of the resamples, which all runs share.
+        scores, gold: each run's scores of the same pairs, [runs, n], and the gold ones, [n].
+        seed: of the resamples, which all runs share.
 
     Returns:
         Float64, [runs, 1 + resamples]; NaN for a run or gold that is constant.
@@ -40,22 +38,14 @@ def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -
 
 
 def resampled_sts(
-    scores: np.ndarray,
-    gold: np.ndarray,
-    first: Sequence[str],
-    second: Sequence[str],
-    *,
-    seed: int = 0,
+    scores: np.ndarray, gold: np.ndarray, first: list[str], second: list[str], *, seed: int = 0
 ) -> np.ndarray:
     """Return what `resampled_spearman` does, but resample texts if the pairs share few of them.
 
     Lee's 1,225 pairs are all pairs of 50 texts, and pairs of the same text are not independent. So
     texts are drawn, and a pair counts as often as its two texts come together (Snijders & Borgatti
-    1999). If there are fewer than `SHARED` pairs for each distinct text, pairs are drawn.
-
-    Args:
-        scores, gold, seed: as for `resampled_spearman`.
-        first, second: the texts of each pair, [n] each.
+    1999). `first` and `second` are the texts of each pair, [n]; if there are fewer than `SHARED`
+    pairs for each distinct text, pairs are drawn.
     """
     number = {text: index for index, text in enumerate(dict.fromkeys([*first, *second]))}
     count, n = len(number), len(gold)
@@ -80,17 +70,10 @@ def _spearman(scores: np.ndarray, gold: np.ndarray, draws: Iterable[np.ndarray])
 
 
 def resampled_accuracy(right: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Return the accuracy of several runs in per cent, on all items and on each resample.
+    """Return the accuracy of several runs in per cent, as `resampled_spearman` does their Spearman.
 
-    Whole groups are resampled, as items of one article, say, are not independent.
-
-    Args:
-        right: which items each run gets right, bool, [runs, n].
-        groups: number of each item's group, int, [n].
-        seed: seed of the resamples, which all runs share.
-
-    Returns:
-        Float64, [runs, 1 + resamples].
+    `right` says which items each run gets right, bool, [runs, n]. Whole `groups`, numbers, [n], are
+    resampled, as items of one article, say, are not independent.
     """
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)
@@ -113,11 +96,8 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
             the runs of one training, [seeds, 1 + resamples]; row n of both is the same seed.
 
     Returns:
-        A row for each task: `task`, `difference` (first minus second, mean over seeds), `low`,
-        `high`, `won` (seeds in which first is ahead) and `seeds`.
-
-    Raises:
-        ValueError: the two have different tasks, seeds or resamples.
+        Columns `task`, `difference` (first less second, mean over seeds), `low`, `high`, `won`
+        (seeds in which first is ahead) and `seeds`. ValueError if tasks or shapes differ.
     """
     shapes, others = ({task: s.shape for task, s in side.items()} for side in (first, second))
     if shapes != others:
@@ -126,32 +106,27 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
     for task in first:
         difference = first[task] - second[task]
         seeds, (mean, *resampled) = difference[:, 0], difference.mean(axis=0)
-        low, high = interval(resampled) if len(seeds) == 1 else _t_interval(seeds, resampled)
+        if len(seeds) == 1:
+            low, high = interval(resampled)
+        else:
+            of_seeds, of_items = seeds.var(ddof=1) / len(seeds), np.var(resampled)
+            freedom = (len(seeds) - 1) * (1 + of_items / max(of_seeds, 1e-12)) ** 2
+            width = t.ppf(0.975, freedom) * np.sqrt(of_seeds + of_items)
+            low, high = float(seeds.mean() - width), float(seeds.mean() + width)
         row = {"task": task, "difference": float(mean), "low": low, "high": high}
         rows.append(row | {"won": int((seeds > 0).sum()), "seeds": len(seeds)})
     return pd.DataFrame(rows)
 
 
-def _t_interval(seeds: np.ndarray, resampled: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of a mean over seeds that also varies over resamples of items."""
-    of_seeds, of_items = seeds.var(ddof=1) / len(seeds), np.var(resampled)
-    freedom = (len(seeds) - 1) * (1 + of_items / max(of_seeds, 1e-12)) ** 2
-    width = t.ppf(0.975, freedom) * np.sqrt(of_seeds + of_items)
-    return float(seeds.mean() - width), float(seeds.mean() + width)
-
-
 def alignment(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the mean squared distance of positive pairs (Wang & Isola 2020, equation 2).
-
-    `first` and `second` are unit vectors, [n, d], of one shape. Smaller is better.
-    """
+    """Return the mean squared distance of positive pairs of unit vectors (Wang & Isola 2020)."""
     return float(((first - second) ** 2).sum(axis=1).mean())
 
 
 def uniformity(vectors: np.ndarray) -> float:
-    """Return the log of the mean of exp(-2 distance^2) over all pairs (same paper, equation 3).
+    """Return the log of the mean of exp(-2 distance^2) over all pairs of unit vectors (as above).
 
-    `vectors` are at least two unit vectors, [n, d]. 0 if all are the same, about -4 at best.
+    It is 0 if all are the same, about -4 at best.
     """
     n = len(vectors)
     potentials = np.exp(4 * (vectors @ vectors.T) - 4)  # the squared distance is 2 - 2 cosine

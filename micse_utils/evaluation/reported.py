@@ -1,8 +1,7 @@
 """The tasks that trained encoders are reported on, with and without the pairs that selected them.
 
 STSBenchmark was cut from the STS tasks of 2012 to 2017, so some of their test pairs are in its
-development file, which selects checkpoints and settings. The field reports all pairs; the fair
-figure leaves those out.
+development file, which selects checkpoints and settings. The fair figure leaves those out.
 """
 
 import itertools
@@ -11,48 +10,33 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from sentence_transformers import SentenceTransformer
 
-from micse_utils.datasets.sts import STS_TASKS, YEARS, Pairs, load_sts
+from micse_utils.datasets.sts import STS_TASKS, YEARS, Pairs, load_sts, load_tasks
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
 from micse_utils.evaluation.metrics import interval, resampled_accuracy, resampled_sts, unit
 from micse_utils.evaluation.senteval import Encoder, encode_distinct, kept_pairs
-from micse_utils.sources.hub import HubError
 
-REPORTED = (*STS_TASKS, "SICK trial", "Lee", *TRIPLETS)
-"""Nothing is selected on them, but for the leaked pairs."""
-FAIR = " without dev pairs"
-"""Ends the name of a task that leaves out the pairs of the development file."""
-AVERAGES = {
+REPORTED = (*STS_TASKS, "SICK trial", "Lee", *TRIPLETS)  # they select nothing, but for leaked pairs
+FAIR = " without dev pairs"  # ends the name of a task that leaves out the leaked pairs
+AVERAGES = {  # over tasks, for whoever has all of them; the last is the one that papers print
     "STS12 to STS16" + FAIR: tuple(year + FAIR for year in YEARS),
     "STS12 to STS16": tuple(YEARS),
     "the seven STS tasks": STS_TASKS,
 }
-"""Means over tasks, for whoever has all of them; the last is the one that papers print."""
-
 Reported = Mapping[str, Pairs | Triplets]
 
 
-def load_reported(names: Sequence[str] = REPORTED, *, missing_ok: bool = False) -> Reported:
+def load_reported(names: Sequence[str], *, missing_ok: bool = False) -> Reported:
     """Load reported tasks; with `missing_ok`, print those whose files cannot be had."""
-    found, missing = {}, []
-    for name in names:
-        try:
-            found[name] = load_triplets(name) if name in TRIPLETS else load_sts(name)
-        except (FileNotFoundError, HubError):
-            if not missing_ok:
-                raise
-            missing.append(name)
-    if missing:
-        print(f"not reported, for lack of their files: {', '.join(missing)}")
-    return found
+
+    def load(name: str) -> Pairs | Triplets:
+        return load_triplets(name) if name in TRIPLETS else load_sts(name)
+
+    return load_tasks(None if missing_ok else names, "auto", load, official=names, packaged=())
 
 
 def leaked(pairs: Pairs, dev: Pairs) -> np.ndarray:
-    """Return which pairs are in the development file too, in either order; bool, [n].
-
-    Texts are compared as SentEval's files hold them, but for white space.
-    """
+    """Return which pairs are in the development file too, in either order; bool, [n]."""
     known = set(map(_key, dev.first, dev.second))
     return np.array([key in known for key in map(_key, pairs.first, pairs.second)])
 
@@ -70,19 +54,16 @@ def with_fair(tasks: Reported, dev: Pairs) -> Reported:
 
 
 def resampled_scores(
-    model: SentenceTransformer | Encoder,
+    model: Encoder,
     tasks: Reported,
     *,
     dtype: torch.dtype | None = torch.float32,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Return each task's score and its resamples, as `compare_runs` takes them of one run.
+    """Return Spearman x 100, or per cent of triplets, of each task and of its resamples.
 
-    The options are those of `evaluate_sts`.
-
-    Returns:
-        Spearman x 100, or per cent of triplets; float64, [1 + resamples] for each task.
+    Each is [1 + resamples], a row for `compare_runs`. The options are those of `evaluate_sts`.
     """
     sides = {
         name: (t.first, t.second) if isinstance(t, Pairs) else (t.anchor, t.positive, t.negative)
@@ -104,36 +85,23 @@ def resampled_scores(
 
 
 def evaluate_triplets(
-    model: SentenceTransformer | Encoder,
-    tasks: Sequence[str] | Mapping[str, Triplets] = TRIPLETS,
-    *,
-    progress: bool = True,
-    **options: object,
+    model: Encoder, tasks: Mapping[str, Triplets] | None = None, **options: object
 ) -> pd.DataFrame:
-    """Score an encoder on section triplets (Dor et al., ACL 2018).
+    """Score an encoder on section triplets (Dor et al., ACL 2018), by default on both forms.
 
-    A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50.
-
-    Args:
-        model, progress, options: as for `evaluate_sts`: `dtype` and `seed`.
-        tasks: names for `load_triplets`, or what it returned.
+    A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50. The
+    options are `dtype` and `seed`, as for `evaluate_sts`.
 
     Returns:
         Columns `task`, `triplets`, `articles`, `accuracy`, `low`, `high`: per cent, with a 95 %
         interval by bootstrap over articles, as triplets of one article are not independent.
-
-    Raises:
-        ValueError: an unknown task, or an encoder without usable vectors.
-        FetchError: the package with the text could not be fetched.
     """
-    if not isinstance(tasks, Mapping):
-        tasks = {task: load_triplets(task) for task in tasks}
-    scores, rows = resampled_scores(model, tasks, progress=progress, **options), []
+    tasks = tasks or {task: load_triplets(task) for task in TRIPLETS}
+    scores, rows = resampled_scores(model, tasks, progress=True, **options), []
     for task, (accuracy, *resampled) in scores.items():
         articles = len(np.unique(tasks[task].articles))
         rows.append((task, len(tasks[task]), articles, accuracy, *interval(resampled)))
-    columns = ["task", "triplets", "articles", "accuracy", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["task", "triplets", "articles", "accuracy", "low", "high"])
 
 
 def with_averages(scores: Mapping[str, float]) -> dict[str, float]:
