@@ -149,7 +149,7 @@ def score(options: argparse.Namespace) -> str | None:
     import torch
 
     from micse_utils.evaluation.gain import load_untouched
-    from micse_utils.evaluation.report import report_scores
+    from micse_utils.evaluation.published import report_scores
     from micse_utils.evaluation.reported import evaluate_triplets
     from micse_utils.evaluation.senteval import evaluate_sts, evaluate_transfer
     from micse_utils.job import job
@@ -168,7 +168,7 @@ def score(options: argparse.Namespace) -> str | None:
     folder = options.output or Path("results/senteval", name)
     with job(folder, {"scores of": options.model, "pooling": options.pooling}) as work:
         models = [load_model(options.model, source=place, pooling=options.pooling)]
-        models += load_untouched(models[0], options.model)
+        models += load_untouched(options.model)
         scored = [(model, evaluate[options.tasks](model, **settings)) for model in models]
         return report_scores(scored, work.folder, options.tasks, settings)
 

@@ -1,4 +1,1 @@
-"""Score embeddings on SentEval's STS and transfer tasks and on section triplets.
-
-`metrics` holds the figures and their confidence intervals, `published` the rows of others.
-"""
+"""Score embeddings on STS, transfer tasks and section triplets; metrics and published scores."""

@@ -1,12 +1,18 @@
-"""Published scores, and their comparison with measured ones."""
+"""Published scores, and the report of `micse score`, which sets measured ones beside them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
+from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.sts import STS_TASKS
 from micse_utils.datasets.transfer import TRANSFER_TASKS
+from micse_utils.provenance import versions
+from micse_utils.results import records, save_table, write_json, write_text
 
 
 class Published(NamedTuple):
@@ -34,21 +40,13 @@ PUBLISHED = {
         _by_task(72.37, 80.60, 75.59, 85.39, 78.99, 82.03), "mean", "MTEB leaderboard"
     ),
 }  # fmt: skip
+# Rated pairs of each task in SentEval's files. SICK as a whole, which MTEB scores, has 9,927.
 OFFICIAL_PAIRS = _by_task(3_108, 1_500, 3_750, 3_000, 1_186, 1_379, 4_927)
-"""Rated pairs of each task in SentEval's files, from which published figures are made. SICK as a
-whole, which MTEB scores, has 9,927."""
-TOLERANCE = 0.05
-"""Largest difference from a published Spearman x 100 that rounding and hardware explain."""
-
-
-def not_reproduced(scores: Mapping[str, float], published: Published) -> dict[str, float]:
-    """Return measured less published score, for each task on which they differ by more than that.
-
-    Likely reasons are a different pooling, revision, tokenisation or lower-casing, different data
-    (see `other_data`), or a different protocol (subsets averaged instead of pooled).
-    """
-    found = {t: scores[t] - score for t, score in published.scores.items() if t in scores}
-    return {task: apart for task, apart in found.items() if round(abs(apart), 6) > TOLERANCE}
+KINDS = {  # task and metric of a kind of tasks, as the hub names them
+    "sts": ("semantic-similarity", "spearman_cosine"),
+    "transfer": ("text-classification", "accuracy"),
+    "triplets": ("sentence-similarity", "accuracy"),
+}
 
 
 def other_data(sizes: Mapping[str, int] | pd.Series, limit: int | None = None) -> dict[str, str]:
@@ -75,8 +73,7 @@ def score_row(
     """
     scores = dict(scores)
     row = {task: f"{score:.2f}" for task, score in scores.items() if score == score}
-    official = row.keys() in (set(STS_TASKS), set(TRANSFER_TASKS))
-    if official and not scores.keys() & set(other):
+    if row.keys() in (set(STS_TASKS), set(TRANSFER_TASKS)) and not other:
         row["Avg."] = f"{sum(scores.values()) / len(scores):.2f}"
     return row
 
@@ -89,3 +86,65 @@ def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
     cells = ([" ".join(str(text).split()).replace("|", "\\|") for text in line] for line in lines)
     heading, *body = (f"| {' | '.join(line)} |\n" for line in cells)
     return "".join([heading, f"|{'---|' * len(lines[0])}\n", *body])
+
+
+def report_scores(
+    scored: Sequence[tuple[SentenceTransformer, pd.DataFrame]],
+    folder: Path,
+    name: str,
+    settings: Mapping[str, object],
+) -> str:
+    """Return scores as papers print them, beside the published ones; write them to a folder.
+
+    Args:
+        scored: the model in question and its table of scores; then perhaps the untouched model
+            that it was trained from, and its table.
+        folder: gets `name.csv`, `name.json` (with provenance), `name.md` and `name.yaml`, a block
+            for the head of a model card.
+        name, settings: one of `KINDS`, and what decided the scores.
+    """
+    (model, table), *untouched = scored
+    task, metric = KINDS[name]
+    measure = "spearman" if name == "sts" else "accuracy"
+    sizes = _pooled(table).filter(["pairs", "sentences"]).squeeze(axis=1)
+    other = other_data(sizes, settings.get("limit"))
+    by = f", classifier: {settings['classifier']}" if "classifier" in settings else ""
+    rows = {
+        f"{before}{label_of(each)}{by}": score_row(_pooled(own)[measure], other)
+        for before, (each, own) in zip(("", "untouched: "), scored, strict=False)
+    }
+    paper = PUBLISHED.get(model.provenance.name)
+    if name == "sts" and paper and paper.pooling == model.provenance.pooling:
+        rows[f"published ({paper.source})"] = score_row(paper.scores)
+    text = markdown(rows)
+    results = [
+        EvalResult(
+            task_type=task, dataset_type=of.lower(), dataset_name=of, metric_type=metric,
+            metric_value=round(score, 2),
+        )
+        for of, score in _pooled(table)[measure].dropna().items()
+    ]  # fmt: skip
+    card = ModelCardData(model_name=model.provenance.name, eval_results=results)
+    save_table(folder, name, table)
+    write_text(folder / f"{name}.md", text)
+    write_text(folder / f"{name}.yaml", card.to_yaml())
+    write_json(folder / f"{name}.json", {
+        "scores": records(table), "model": asdict(model.provenance), "versions": versions(),
+        "untouched": [{"model": asdict(m.provenance), "scores": records(t)} for m, t in untouched],
+        "settings": {key: str(value) for key, value in settings.items()},
+    })  # fmt: skip
+    if other:
+        named = ", ".join(f"{task} ({data})" for task, data in other.items())
+        text += f"not on the official data, so without an average: {named}\n"
+    return f"{text}results: {folder}"
+
+
+def label_of(model: SentenceTransformer) -> str:
+    """Return a model's name and pooling."""
+    return f"{model.provenance.name}, {model.provenance.pooling}"
+
+
+def _pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of whole tasks by name, without those of their subsets."""
+    whole = table[table["subset"] == "all"] if "subset" in table else table
+    return whole.set_index("task")
