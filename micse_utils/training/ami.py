@@ -1,14 +1,10 @@
-"""AMI, the attention mutual information of two views, in six steps (paper, section 3.2).
-
-`attention` records the maps that it starts from.
-"""
+"""AMI of the maps that `attention` records of two views, in six steps (paper, section 3.2)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS_AT_A_TIME = 128
-"""Rows whose positions are counted or drawn together: what that takes stays in the cache."""
+ROWS_AT_A_TIME = 128  # are counted or drawn together, so that what that takes stays in the cache
 
 
 def attention_rows(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -17,12 +13,9 @@ def attention_rows(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     A row is one sentence, one head and one of two chunks of layers: the first, third, … or the
     second, fourth, … of them. All tokens x tokens positions belong to it, padding included.
 
-    Args:
-        maps: log attention probabilities after dropout, [2n, heads, tokens, tokens] for each of an
-            even number of layers: the first views of n sentences, then the second ones.
-
-    Returns:
-        The rows of view one and of view two, each [n * heads * 2, layers / 2 * tokens * tokens].
+    `maps` are log attention probabilities after dropout, [2n, heads, tokens, tokens] for each of an
+    even number of layers: the first views of n sentences, then the second ones. The rows of each
+    view are [n * heads * 2, layers / 2 * tokens * tokens].
     """
     dealt = torch.stack(maps[0::2] + maps[1::2], dim=2)  # [2n, heads, layers, queries, keys]
     chunks = dealt.unflatten(2, (2, -1))  # [2n, heads, chunk, layers of the chunk, queries, keys]
@@ -43,15 +36,7 @@ def attention_mutual_information(
 
     Returns:
         Scalar tensor >= 0, in nats, differentiable in both arguments, always finite.
-
-    Raises:
-        ValueError: the two views differ in shape.
     """
-    if first.shape != second.shape or first.ndim != 2 or not first.numel():
-        raise ValueError(
-            f"the views' attention must be two equal [rows, positions], not {tuple(first.shape)} "
-            f"and {tuple(second.shape)}"
-        )
     # 2. Keep the positions that both views have: dropped ones and padding keys fall away, padding
     #    queries stay.
     kept = (first > -torch.inf) & (second > -torch.inf)
@@ -84,11 +69,8 @@ def _draw(kept: Tensor, samples: int, generator: torch.Generator | None) -> Tens
 def gaussian_mutual_information(first: Tensor, second: Tensor) -> Tensor:
     """Return I = -1/2 log(1 - rho^2) of two Gaussians with Pearson correlation rho.
 
-    Args:
-        first, second: samples of two variables, float, [rows, samples].
-
-    Returns:
-        Float, [rows], in nats; 0 for a constant row, at most 6.9 as |rho| reaches 1.
+    `first` and `second` are samples of two variables, float, [rows, samples]. The result, [rows],
+    is in nats: 0 for a constant row, at most 6.9 as |rho| reaches 1.
     """
     first, second = (view - view.mean(dim=1, keepdim=True) for view in (first, second))
     rho = F.cosine_similarity(first, second, dim=1, eps=1e-4)  # a smaller norm is only rounding

@@ -1,7 +1,7 @@
 """Record the attention maps of two dropout views in the forward pass."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,18 +29,12 @@ def attention_modules(transformer: PreTrainedModel) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def recorded_attention(modules: Iterable[nn.Module], maps: list[Tensor]) -> Iterator[None]:
+def recorded_attention(modules: Sequence[nn.Module], maps: list[Tensor]) -> Iterator[None]:
     """Append the log attention probabilities of `modules` to `maps` in each forward pass.
 
-    Args:
-        modules: self-attentions of one model; all others of it keep the fused attention.
-        maps: gets one tensor a module, float32, [n, heads, queries, keys], after attention
-            dropout: -inf where a key is padding or was dropped.
+    One tensor a module, float32, [n, heads, queries, keys], after attention dropout: -inf where a
+    key is padding or was dropped. The other layers of the model keep the fused attention.
     """
-    modules = list(modules)
-    if not modules:
-        yield
-        return
     config = modules[0].config  # one object, shared by all layers
     usual = config._attn_implementation
     for module in modules:
@@ -55,21 +49,12 @@ def recorded_attention(modules: Iterable[nn.Module], maps: list[Tensor]) -> Iter
 
 
 def _recording_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    dropout: float = 0.0,
-    **options: object,
+    module, query, key, value, attention_mask, *, scaling: float, dropout: float = 0.0, **options
 ) -> tuple[Tensor, None]:
     """Compute attention; keep its log-probabilities if the module asks for them."""
     if not hasattr(module, "recorded"):
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
-        )
+        options |= {"scaling": scaling, "dropout": dropout}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     # Log-probabilities by log-softmax of the scores: the gradient of log(p) overflows where p is
     # tiny, and a run of the plain formula ends in NaN.
     scores = (query @ key.transpose(-1, -2)).float() * scaling

@@ -1,8 +1,8 @@
-"""The miCSE objective: InfoNCE of two dropout views, less lambda times their AMI.
-
-Klein & Nabi, ACL 2023. AMI is the mutual information of their attention, in `ami`.
+"""The miCSE objective (Klein & Nabi, ACL 2023): InfoNCE of two dropout views, less lambda times the
+mutual information of their attention, which is in `ami`.
 """
 
+import contextlib
 from collections.abc import Iterable
 
 import torch
@@ -18,17 +18,10 @@ from micse_utils.training.attention import attention_modules, recorded_attention
 
 
 def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Tensor:
-    """Return InfoNCE: find each sentence's second view among those of the whole batch.
+    """Return InfoNCE, in nats: find each sentence's second view among those of the whole batch.
 
-    The mean over i of -log softmax_j(cos(first_i, second_j) / temperature) at j = i
-    (Gao et al. 2021, equation 4).
-
-    Args:
-        first, second: embeddings of the two views, float, [n, d].
-        temperature: divides the cosines.
-
-    Returns:
-        Scalar tensor >= 0, in nats.
+    The mean over i of -log softmax_j(cos(first_i, second_j) / temperature) at j = i (Gao et al.
+    2021, equation 4). `first` and `second` are the embeddings of the two views, float, [n, d].
     """
     # One direction only, as in SimCSE: the first view looks for its second one, not the reverse.
     similarity = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T
@@ -41,24 +34,17 @@ class MiCSELoss(nn.Module):
 
     A loss for `SentenceTransformerTrainer`. It makes the two views itself, by passing each
     sentence twice through the network in one batch. It puts a dense layer with tanh, the head, on
-    top of the raw embedding (Gao et al. 2021); the head belongs to the loss, so the saved model
-    does not carry it. Only the layers of the range pay for attention maps.
-
-    Inputs:
-        | Texts                | Labels |
-        |----------------------|--------|
-        | (sentence) one column | none   |
-
-    With `ami_weight=0` it is the loss of unsupervised SimCSE. Duplicates within a batch are false
-    negatives: use `BatchSamplers.NO_DUPLICATES`.
+    top of the raw embedding (Gao et al. 2021), which the saved model does not carry. The data set
+    has one column, the sentences, and no labels. Duplicates within a batch are false negatives: use
+    `BatchSamplers.NO_DUPLICATES`. With `ami_weight=0` it is the loss of unsupervised SimCSE.
 
     Args:
-        model: a `SentenceTransformer` on BERT, RoBERTa, MiniLM or DistilBERT, with the pooling to
-            be trained ([CLS] in the paper).
+        model: on BERT, RoBERTa, MiniLM or DistilBERT, with the pooling to be trained ([CLS] in the
+            paper).
         ami_weight: lambda.
         min_layer, max_layer: the layers whose attention is compared, counted from 0, the last one
             not included; an even number. By default the paper's (7 to 11 of 12) in proportion.
-        temperature: temperature of InfoNCE.
+        temperature: of InfoNCE.
 
     Example:
         >>> trainer = SentenceTransformerTrainer(model, args, data, loss=MiCSELoss(model))
@@ -76,12 +62,10 @@ class MiCSELoss(nn.Module):
         super().__init__()
         attentions = attention_modules(model.transformers_model)
         self.min_layer, self.max_layer = _layer_range(len(attentions), min_layer, max_layer)
-        if not (ami_weight >= 0 and temperature > 0):
-            raise ValueError(
-                "ami_weight must be 0 or more and temperature above 0, got "
-                f"{ami_weight} and {temperature}"
-            )
         self.model, self.ami_weight, self.temperature = model, ami_weight, temperature
+        if not (ami_weight >= 0 and temperature > 0):
+            got = f"{ami_weight} and {temperature}"
+            raise ValueError(f"ami_weight must be from 0, and temperature above it, got {got}")
         # The head takes what the contrastive task does to a vector, so that [CLS] below it is
         # spared; it is thrown away after training.
         width = model.get_embedding_dimension()
@@ -89,25 +73,20 @@ class MiCSELoss(nn.Module):
         # As BERT initialises its layers; PyTorch's default for a linear layer differs.
         nn.init.normal_(self.head[0].weight, std=0.02)
         nn.init.zeros_(self.head[0].bias)
-        # In tuples, or their parameters would be counted twice. The trainer wraps `self.model`, so
-        # the model itself is kept here.
+        # In tuples, or their parameters would be counted twice. The trainer wraps `self.model`.
         self._encoder = (model,)
         self._attentions = tuple(attentions[self.min_layer : self.max_layer])
         raw = [module for module in model if not isinstance(module, Normalize)]
         self._after_transformer = tuple(raw[1:]) if len(raw) < len(model) else ()
 
-    def forward(
-        self, sentence_features: Iterable[dict[str, Tensor]], labels=None
-    ) -> dict[str, Tensor]:
+    def forward(self, sentence_features: Iterable[dict], labels=None) -> dict[str, Tensor]:
         """Return the terms of a batch's loss, which the trainer adds up and logs.
 
         They are `info_nce` and, unless lambda is 0, `ami_term`, which is -lambda * AMI. Under
         `torch.distributed`, InfoNCE is over the batches of all processes, which must be of one
         size, and AMI is of this process's own. `labels` are not used.
         """
-        features, *more = sentence_features
-        if more:
-            raise ValueError("MiCSELoss takes one column: it makes the second view itself")
+        [features] = sentence_features  # of one column: the second view is made here
         [model] = self._encoder
         # By the modules' own flags: the model's property for it has changed its name.
         modules = model.transformers_model.modules()
@@ -115,14 +94,14 @@ class MiCSELoss(nn.Module):
             raise ValueError("gradient checkpointing must be off: it makes attention maps twice")
         # Both views in one batch: dropout is drawn for each copy, so the two differ.
         maps: list[Tensor] = []
-        with recorded_attention(self._attentions if self.ami_weight else (), maps):
+        recorder = recorded_attention(self._attentions, maps)
+        with recorder if self.ami_weight else contextlib.nullcontext():
             output = self.model(two_views(features))
         # The head reads the raw embedding: of a unit vector, its bias would make up the most. So if
         # the model has scaled it, the modules before that run again.
         for module in self._after_transformer:
             output = module(output)
         embeddings = output["sentence_embedding"]
-
         # In float32: differences of the order of bfloat16's rounding decide both terms.
         with torch.autocast(embeddings.device.type, enabled=False):
             first, second = embeddings.float().chunk(2)
@@ -132,33 +111,26 @@ class MiCSELoss(nn.Module):
             terms = {"info_nce": info_nce(first, second, temperature=self.temperature)}
             if self.ami_weight:
                 # Minus, because the loss falls and AMI is to grow.
-                terms["ami_term"] = -self.ami_weight * _ami(maps)
+                ami = attention_mutual_information(*attention_rows(maps))
+                terms["ami_term"] = -self.ami_weight * ami
         return terms
 
     @torch.no_grad()
     def measure_ami(self, sentences: list[str], *, max_length: int = 32) -> float:
         """Return the AMI of two views of some sentences, in nats, without gradients.
 
-        Dropout and positions come from a seed of its own, so that values can be compared within and
-        between trainings, and no other random state changes.
+        Dropout and positions come from a seed of its own, so values can be compared between runs.
         """
-        [model] = self._encoder
-        views = model.tokenizer(
-            sentences, truncation=True, max_length=max_length, padding=True, return_tensors="pt"
-        )
-        views = two_views({name: tensor.to(model.device) for name, tensor in views.items()})
-        maps: list[Tensor] = []
-        was_training = model.training
+        [model], maps = self._encoder, []
+        options = {"truncation": True, "max_length": max_length, "padding": True}
+        features = model.tokenizer(sentences, **options, return_tensors="pt").to(model.device)
+        views, was_training = two_views(dict(features)), model.training
         with torch.random.fork_rng(), recorded_attention(self._attentions, maps):
             torch.manual_seed(0)
             model.train()  # without dropout there is one view, not two
             model[0](views)  # in float32, whatever the trainer made of `model`
             model.train(was_training)
-            return _ami(maps).item()
-
-
-def _ami(maps: list[Tensor]) -> Tensor:
-    return attention_mutual_information(*attention_rows(maps))
+            return attention_mutual_information(*attention_rows(maps)).item()
 
 
 def _layer_range(depth: int, first: int | None, last: int | None) -> tuple[int, int]:

@@ -113,6 +113,9 @@ def test_the_default_layers_are_an_even_number_in_proportion_to_the_papers(depth
     [
         ({"min_layer": 7, "max_layer": 11}, "layers 7 to 11 .* of this model's 2 layers"),
         ({"min_layer": 1, "max_layer": 2}, "layers 1 to 2 .* an even number"),
+        ({"ami_weight": -1e-3}, "ami_weight must be from 0"),
+        ({"ami_weight": float("nan")}, "ami_weight must be from 0"),
+        ({"temperature": 0.0}, "temperature above it"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(model, settings, message):
