@@ -1,7 +1,4 @@
-"""The table of an experiment's runs: each with its start, objective and settings.
-
-It imports no PyTorch, so that the command line can list the names at once.
-"""
+"""The table of an experiment's runs; without PyTorch, as the command line lists its names."""
 
 import csv
 import itertools
@@ -11,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from micse_utils.settings import KIT_DATA
-from micse_utils.training.config import PRESETS, SPLITS, LowShotConfig
+from micse_utils.training.config import PRESETS, LowShotConfig, papers_recipe
 
 OBJECTIVES = {
     "micse": "miCSE", "simcse": "SimCSE", "matched": "SimCSE at miCSE's settings",
@@ -19,23 +16,17 @@ OBJECTIVES = {
 }  # fmt: skip
 """By short name. `matched` has the rate and temperature of miCSE: all but AMI."""
 PAPERS_SIZES = (64, 100, 500, 1_000, 5_000, 10_000, 100_000)
-QUICK_STEPS, QUICK_TASKS = 5, ("STS16", "SICK trial", "Lee")
-"""Of a look whether an experiment works here."""
-ALONE = 1_000.0
-"""Weight at which InfoNCE hardly counts; AdamW does not mind that the loss is large."""
-SEARCH_SIZE, SEARCH_SEED = 300, 7
-"""Of the sentences of a search, which are in no other run of the kit's own starts."""
+QUICK_STEPS, QUICK_TASKS = 5, ("STS16", "SICK trial", "Lee")  # does an experiment work here?
+ALONE = 1_000.0  # weight at which InfoNCE hardly counts; AdamW does not mind a large loss
+SEARCH_SIZE, SEARCH_SEED = 300, 7  # sentences of a search, in no other run of the kit's own starts
 RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
-SEARCHED = {
-    # learning rates, weights of AMI, temperatures: each combination is a setting
-    "simcse": (RATES, (0.0,), (0.05, 0.1, 0.2)),
-    "micse": (RATES, (0.03, 0.1, 1.0), (0.05,)),
-    "ami": (RATES, (ALONE,), (0.05,)),
+SEARCHED = {  # weights of AMI and temperatures: each combination at each rate is a setting
+    "simcse": ((0.0,), (0.05, 0.1, 0.2)),
+    "micse": ((0.03, 0.1, 1.0), (0.05,)),
+    "ami": ((ALONE,), (0.05,)),
 }
-CHOSEN = KIT_DATA / "recorded" / "low_shot" / "search.csv"
-"""The recorded search, whose choice the kit's own starts are trained with."""
-EVERY = 20
-"""Steps between two evaluations on the development pairs, of the kit's own starts."""
+CHOSEN = KIT_DATA / "recorded" / "low_shot" / "search.csv"  # the kit's own starts train with it
+EVERY = 20  # steps between two evaluations on the development pairs, of the kit's own starts
 
 
 @dataclass(frozen=True)
@@ -78,29 +69,20 @@ class Run:
 
     @property
     def config(self) -> LowShotConfig:
-        """Return the settings for `train_low_shot`.
-
-        The seed draws sentences, head, dropout and order; of the paper's experiment it names the
-        file of sentences, and the authors' training seed is the same for all.
-        """
-        own = {"steps": self.steps, "eval_steps": min(EVERY, self.steps or EVERY)}
-        recipe = _recipe(self.size) if self.start == "bert" else LowShotConfig(seed=self.seed)
-        first, last = STARTS[self.start].compared
+        """Return the settings for `train_low_shot`; of bert, the seed only names its sentences."""
+        papers, (first, last) = PRESETS[papers_recipe(self.size)], STARTS[self.start].compared
+        own = {"steps": self.steps, "eval_steps": min(EVERY, self.steps)} if self.steps else {}
         return replace(
-            recipe, method="micse" if self.weight else "simcse", ami_weight=self.weight,
+            papers if self.start == "bert" else LowShotConfig(seed=self.seed),
+            method="micse" if self.weight else "simcse", ami_weight=self.weight,
             learning_rate=self.rate, temperature=self.temperature, min_layer=first, max_layer=last,
-            **(own if self.steps else {}),
+            **own,
         )  # fmt: skip
 
     @property
     def length(self) -> int:
         """Return the number of steps."""
         return self.config.total_steps(self.size)
-
-
-def _recipe(size: int) -> LowShotConfig:
-    """Return the paper's recipe for a nominal number of sentences."""
-    return PRESETS[next((name for least, name in SPLITS.items() if size >= least), "0.01%")]
 
 
 def chosen_runs(
@@ -116,34 +98,27 @@ def chosen_runs(
 
     The authors' for bert, and for the other starts that of a search's table, `chosen`. Objectives
     that have none, such as AMI alone from the shipped encoder, are left out with a note.
-
-    Raises:
-        ValueError: no run is left, or the table chooses two settings of one objective.
     """
-    runs, missing, searched = {}, {}, _chosen_settings(chosen)
+    runs, missing, searched = [], {}, _chosen_settings(chosen)
     for start, size, seed, short in itertools.product(starts, sizes, seeds, objectives):
         if start == "bert" and short == "matched" and "simcse" in objectives:
             continue  # the paper's SimCSE already has the settings of its miCSE
-        own = "miCSE" if short == "matched" else OBJECTIVES[short]
-        setting = _papers_setting(own, size) if start == "bert" else searched.get((start, own))
-        if setting is None:
-            missing[f"{OBJECTIVES[short]} from {start}"] = None
-            continue
-        rate, weight, temperature = setting
-        weight = 0.0 if short == "matched" else weight
-        setting = rate, weight, temperature, size, seed, steps or STARTS[start].steps
-        runs[Run(start, OBJECTIVES[short], *setting)] = None
+        name = OBJECTIVES[short]
+        setting = searched.get((start, OBJECTIVES["micse"] if short == "matched" else name))
+        if start == "bert":
+            papers = PRESETS[papers_recipe(size)]
+            weight = ALONE if short == "ami" else papers.ami_weight
+            setting = papers.learning_rate, weight, papers.temperature
+        if setting:
+            rate, weight, temperature = setting
+            weight = weight if short in ("micse", "ami") else 0.0
+            place = size, seed, steps or STARTS[start].steps
+            runs.append(Run(start, name, rate, weight, temperature, *place))
+        else:
+            missing[f"{name} from {start}"] = None
     if missing:
         print(f"left out, as {chosen} chooses no setting: {', '.join(missing)}")
-    if not runs:
-        raise ValueError("there is nothing to run: name other --objectives or --settings")
-    return list(runs)
-
-
-def _papers_setting(objective: str, size: int) -> tuple[float, float, float]:
-    """Return the authors' rate, weight and temperature."""
-    weight = {"miCSE": _recipe(size).ami_weight, "AMI alone": ALONE}.get(objective, 0.0)
-    return LowShotConfig.learning_rate, weight, LowShotConfig.temperature
+    return list(dict.fromkeys(runs))
 
 
 def _chosen_settings(table: Path) -> dict[tuple[str, str], tuple[float, ...]]:
@@ -159,17 +134,11 @@ def _chosen_settings(table: Path) -> dict[tuple[str, str], tuple[float, ...]]:
     return found
 
 
-def search_runs(starts: Sequence[str], objectives: Sequence[str] = tuple(SEARCHED)) -> list[Run]:
+def search_runs(starts: Sequence[str], objectives: Sequence[str]) -> list[Run]:
     """Return the runs of a search: every setting, on sentences that no other run uses."""
-    runs = [
+    return [
         Run(start, OBJECTIVES[short], *setting, SEARCH_SIZE, SEARCH_SEED, STARTS[start].steps)
         for start, short in itertools.product(starts, objectives)
         if start != "bert" and short in SEARCHED
-        for setting in itertools.product(*SEARCHED[short])
+        for setting in itertools.product(RATES, *SEARCHED[short])
     ]
-    if not runs:
-        raise ValueError(
-            "a search needs --starts other than bert, which has the authors' settings, and "
-            f"--objectives of {', '.join(SEARCHED)}"
-        )
-    return runs

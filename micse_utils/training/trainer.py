@@ -1,7 +1,5 @@
-"""Low-shot training: `train_low_shot`.
-
-Runs unchanged under `torchrun` and `accelerate launch`: batch, InfoNCE and gradients are those of
-all processes together, AMI is the mean of each process's own.
+"""Low-shot training. Under `torchrun` or `accelerate launch`, the batch, InfoNCE and gradients are
+those of all processes together, AMI is the mean of each process's own.
 """
 
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ from micse_utils.datasets.sts import Pairs, load_stsb
 from micse_utils.encoding import UNKNOWN, Tokeniser, pick_length, windows_of
 from micse_utils.models import load_model
 from micse_utils.settings import check_texts, expanded, process
-from micse_utils.training.config import LowShotConfig, configure, default_preset
+from micse_utils.training.config import LowShotConfig, configure, papers_recipe
 from micse_utils.training.run import Trained, Training
 
 
@@ -38,8 +36,7 @@ def train_low_shot(
     Args:
         sentences: n sentences. Blank ones and duplicates after tokenising (false negatives) are
             dropped; a line says how many, and how many are cut.
-        base_model: what to start from: a model, which is changed in place, or a name or folder
-            for `load_model`.
+        base_model: a model, which is changed in place, or a name or folder for `load_model`.
         method: `micse` or `simcse`.
         output: folder of the run: checkpoints while it goes, `model/` and `training.json` after.
         preset: one of `PRESETS`, or a configuration; by default `default_preset`.
@@ -47,15 +44,11 @@ def train_low_shot(
             counts as a checkpoint: if training only does harm, the start is kept.
         overwrite: if `output` holds a different run, delete that run instead of refusing.
         keep_last: also keep the encoder of the last step, in `last/`.
-        progress: show a bar with loss, AMI and development figures.
         settings: fields of `LowShotConfig` to override those of the preset.
 
-    Returns:
-        The trained model and how it went.
-
     Raises:
-        ValueError: fewer than two sentences, or most of them unknown to the tokeniser; an invalid
-            setting; an `output` that holds a different run or a damaged model.
+        ValueError: too few sentences, or most of them unknown to the tokeniser; an invalid setting;
+            an `output` that holds a different run or a damaged model.
         FileExistsError: `output` holds files and no run, or another process writes there.
         TrainingDivergedError: the loss became NaN or infinite.
     """
@@ -67,17 +60,24 @@ def train_low_shot(
     pick_length(base_model, config.max_length)  # refuse what the model cannot read
     sentences = _distinct(sentences, base_model, config.max_length)
     _, processes = process()
-    if config.batch_size % processes or config.batch_size < 2 * processes:
+    least = 2 if processes == 1 else config.batch_size  # each process needs some in each step
+    if len(sentences) < least or config.batch_size % processes:
         raise ValueError(
-            f"batch_size={config.batch_size} must be a multiple of the number of processes, "
-            f"{processes}, with two sentences or more for each"
+            f"sentences must be {least} different ones or more, got {len(sentences)}, and "
+            f"batch_size a multiple of the number of processes, {processes}"
         )
-    least = 2 if processes == 1 else config.batch_size
-    if len(sentences) < least:
-        raise ValueError(f"sentences must be {least} different ones or more, got {len(sentences)}")
     dev = load_stsb("dev") if dev is None else dev
-    run = Training(expanded(output), base_model, sentences, config, dev, keep_last)
-    return run.carry_out(overwrite, progress)
+    run = Training(expanded(output), base_model, sentences, config, dev, keep_last, progress)
+    return run.carry_out(overwrite)
+
+
+def default_preset(model: SentenceTransformer, sentences: int) -> str:
+    """Return the kit's preset for encoders of six or four layers, and otherwise the paper's."""
+    layers = model.transformers_model.config.num_hidden_layers
+    if layers in (4, 6):
+        cls = any(getattr(module, "pooling_mode", None) == "cls" for module in model)
+        return "packaged-raw" if layers == 4 else "packaged-cls" if cls else "packaged"
+    return papers_recipe(sentences)
 
 
 def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int) -> list[str]:
@@ -87,12 +87,12 @@ def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int)
         for sentence, ids in zip(window.texts, features["input_ids"], strict=True):
             if len(ids) > tokenise.added:
                 of_tokens.setdefault(tuple(ids.tolist()), sentence.strip())
-    blank, total = tokenise.empty, len(sentences)
+    total, empty = len(sentences), tokenise.empty
     if 2 * tokenise.unknown > total:
         raise ValueError(f"{tokenise.unknown} of {total} sentences {UNKNOWN}")
     # In one batch they would be false negatives.
-    same = {"are, once cut, the same as others and are dropped": total - blank - len(of_tokens)}
-    lines = tokenise.reports("sentences", total, {"are blank and are dropped": blank, **same})
-    if process()[0] == 0:
-        print(*lines, sep="\n", end="\n" * bool(lines))
+    same = {"are, once cut, the same as others and are dropped": total - empty - len(of_tokens)}
+    lines = tokenise.reports("sentences", total, {"are blank and are dropped": empty, **same})
+    if lines and process()[0] == 0:
+        print(*lines, sep="\n")
     return list(of_tokens.values())

@@ -3,8 +3,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from micse_utils.training.config import PRESETS, LowShotConfig, configure, default_preset
+from micse_utils.training.config import PRESETS, LowShotConfig, configure, papers_recipe
 from micse_utils.training.losses import MiCSELoss
+from micse_utils.training.trainer import default_preset
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,12 @@ def test_the_packaged_encoder_has_presets_of_its_own(model_of_depth):
         model = model_of_depth(layers, pooling)
         assert default_preset(model, 1_000) == name
         MiCSELoss(model, min_layer=PRESETS[name].min_layer, max_layer=PRESETS[name].max_layer)
+    assert default_preset(model_of_depth(2), 1_000) == "0.1%"
+
+
+def test_a_recipe_belongs_to_the_nominal_size_of_a_split():
+    sizes = {64: "0.01%", 500: "0.01%", 999: "0.1%", 5_000: "0.1%", 9_990: "1%", 100_000: "10%"}
+    assert {size: papers_recipe(size) for size in sizes} == sizes
 
 
 def test_settings_replace_those_of_a_preset():
@@ -74,14 +81,14 @@ def test_settings_replace_those_of_a_preset():
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"preset": "2%"}, ValueError),
+        ({"preset": "2%"}, KeyError),
         ({"method": "simsce"}, ValueError),
         ({"learning_rat": 1}, TypeError),
         ({"steps": 2.5}, ValueError),
         ({"eval_steps": True}, ValueError),
-        ({"learning_rate": float("nan")}, ValueError),
     ],
 )
 def test_invalid_settings_are_rejected_by_name(settings, error):
-    with pytest.raises(error, match=next(iter(settings))):
+    [(name, value)] = settings.items()
+    with pytest.raises(error, match=value if name == "preset" else name):
         configure(**{"preset": "packaged", **settings})

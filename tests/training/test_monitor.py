@@ -38,14 +38,3 @@ def test_vectors_that_all_but_coincide_are_still_told_apart(pairs):
     assert distances.max() < 1e-4
     expected = 100 * spearmanr(-distances, pairs.gold)[0]
     assert DevelopmentEvaluator(pairs)(raw)["dev_spearman"] == pytest.approx(expected, abs=0.05)
-
-
-def test_pairs_are_read_whole_while_training_cuts_sentences(encoder, pairs):
-    evaluator = DevelopmentEvaluator(pairs)
-    whole, usual = evaluator(encoder), encoder.max_seq_length
-    encoder.max_seq_length = 5
-    try:
-        assert evaluator(encoder) == whole
-        assert encoder.max_seq_length == 5
-    finally:
-        encoder.max_seq_length = usual

@@ -99,7 +99,7 @@ class Scripted(BaseEvaluator):
 
 def test_the_start_is_kept_where_training_only_does_harm(tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "micse_utils.training.run.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 40)
+        "micse_utils.training.monitor.DevelopmentEvaluator", lambda _: Scripted(60, 50, 55, 40)
     )
     trained = train(tiny_bert, tmp_path / "run")
     assert (trained.best_step, trained.before, trained.best) == (0, 60, 60)
@@ -110,16 +110,20 @@ def test_the_start_is_kept_where_training_only_does_harm(tiny_bert, tmp_path, mo
     assert difference(start, weights(kept)) == 0
 
 
-def test_the_last_partial_batch_of_an_epoch_is_used(tiny_bert, tmp_path, monkeypatch):
-    sizes, plain = [], losses.two_views
+def test_the_last_partial_batch_is_used_and_only_training_cuts(tiny_bert, tmp_path, monkeypatch):
+    shapes, plain = [], losses.two_views
 
     def counted(features):
-        sizes.append(len(features["input_ids"]))
+        shapes.append(tuple(features["input_ids"].shape))
         return plain(features)
 
     monkeypatch.setattr(losses, "two_views", counted)
-    train(tiny_bert, tmp_path / "run", sentences=SENTENCES[:20], epochs=2)
-    assert [size for size in sizes if size < 20] == 2 * [8, 8, 4]  # 20: where AMI is measured
+    sentences = [f"{sentence} and on" for sentence in SENTENCES[:20]]  # of 10 tokens
+    trained = train(tiny_bert, tmp_path / "run", sentences=sentences, epochs=2, max_length=8)
+    # Where AMI is measured, all are one batch.
+    assert [shape for shape in shapes if shape[0] < 20] == 2 * [(8, 8), (8, 8), (4, 8)]
+    whole = DevelopmentEvaluator(DEV)(model_of(tiny_bert))
+    assert trained.history["uniformity"].iloc[0] == pytest.approx(whole["dev_uniformity"])
 
 
 def test_the_optimiser_is_that_of_the_authors(tiny_bert, tmp_path, monkeypatch):
@@ -298,7 +302,7 @@ def damage(file):
 def test_a_finished_model_with_damaged_weights_is_refused(whole, tiny_bert, tmp_path):
     run = shutil.copytree(whole[1], tmp_path / "run")
     damage(run / "model" / "model.safetensors")
-    with pytest.raises(ValueError, match="model is damaged, or was changed after training"):
+    with pytest.raises(ValueError, match="model was damaged or changed after training"):
         train(tiny_bert, run)
 
 
@@ -340,6 +344,20 @@ def test_a_killed_run_resumes_past_unfinished_checkpoints_and_ends_bit_equal(
     assert sorted(path.name for path in run.iterdir() if path.name[0] != ".") == [
         "model", "training.json",
     ]  # fmt: skip
+
+
+def test_a_run_stopped_before_it_is_saved_repeats_its_last_steps(
+    whole, tiny_bert, tmp_path, monkeypatch
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("micse_utils.training.run.Training._finish", stop)
+        train(tiny_bert, tmp_path)
+    again, (trained, _) = train(tiny_bert, tmp_path), whole
+    assert difference(weights(again.model), weights(trained.model)) == 0
+    pd.testing.assert_frame_equal(again.history, trained.history)
 
 
 # --- From a shell
@@ -405,7 +423,7 @@ def test_the_untouched_encoder_is_kept_if_nothing_is_better(
 ):
     """The untouched one alone has vectors that rank the pairs."""
     monkeypatch.setattr(
-        "micse_utils.training.run.DevelopmentEvaluator", lambda _: Scripted(60, 50, 40, 30)
+        "micse_utils.training.monitor.DevelopmentEvaluator", lambda _: Scripted(60, 50, 40, 30)
     )
     scores = iter([90.0, 60.0, 50.0])
     monkeypatch.setattr(
