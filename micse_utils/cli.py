@@ -251,8 +251,7 @@ def reproduce(options: argparse.Namespace) -> str | None:
     from micse_utils.evaluation.reported import REPORTED
     from micse_utils.job import job
     from micse_utils.results import output_folder, save_table
-    from micse_utils.training.experiment import Experiment, in_processes, run_experiment
-    from micse_utils.training.inputs import shared_settings
+    from micse_utils.training.experiment import Experiment, in_processes, shared_settings
     from micse_utils.training.report import search_table, write_report
 
     quick, seeds = options.quick, options.seeds
@@ -280,7 +279,7 @@ def reproduce(options: argparse.Namespace) -> str | None:
         each = partial(in_processes, workers=options.workers)
         several = {"each": each, "at_a_time": options.workers}
     with job(folder, settings) as work, connection:
-        done = run_experiment(experiment, runs, **several)
+        done = experiment.run_all(runs, **several)
         if options.search:
             table = search_table(done)
             save_table(folder, "search", table)

@@ -1,11 +1,5 @@
-"""Carry out the runs of a table: train and score what is missing, several at a time.
+"""Carry out runs: `NAME.json` is the record of one, `NAME.npz` its scores on resampled items."""
 
-The untrained encoders are scored first. Each run leaves `NAME.json`, its record, and `NAME.npz`
-with its scores on resampled items, for paired intervals. A finished run is only read; one that was
-interrupted resumes.
-"""
-
-import contextlib
 import io
 import multiprocessing
 import shutil
@@ -13,7 +7,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +17,101 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
-from micse_utils.evaluation.reported import resampled_scores
+from micse_utils.datasets.sts import load_stsb
+from micse_utils.datasets.texts import Corpus, drawn_rows, load_low_shot
+from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
+from micse_utils.encoding import encode
+from micse_utils.evaluation.reported import Reported, load_reported, resampled_scores, with_fair
 from micse_utils.evaluation.senteval import kept_pairs
+from micse_utils.models import BERT, keep_first_layers, load_model
 from micse_utils.provenance import versions
 from micse_utils.results import json_or_none, records, write_atomically, write_json
-from micse_utils.training.inputs import (
-    dev_name,
-    load_dev,
-    load_sentences_of,
-    load_start,
-    load_tasks,
-)
 from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
-from micse_utils.training.run_table import STARTS, Run
+from micse_utils.training.run_table import SEARCH_SEED, SEARCH_SIZE, STARTS, Run
 from micse_utils.training.trainer import train_low_shot
 
 Record = Mapping[str, object]
-LONG, TIMED = 500, 20
-"""Steps from which so many first ones of a run are timed before it begins."""
+LONG, TIMED = 500, 20  # steps from which so many first ones of a run are timed before it begins
+
+
+def load_start(name: str, source: str = "hub") -> SentenceTransformer:
+    """Load a start; `source` is that of bert-base-uncased, the others are made from the package."""
+    start = STARTS[name]
+    if name == "bert":
+        return load_model(BERT, source=source, pooling=start.pooling, engine="torch")
+    model = load_model(source="package", pooling=start.pooling, engine="torch")
+    model = keep_first_layers(model, start.layers)
+    if name == "centred":
+        # The last thing the encoder does is to add a bias, so that is where its mean can go.
+        unscaled = SentenceTransformer(modules=list(model)[:2], device=str(model.device))
+        texts = load_sentences_of("raw", SEARCH_SIZE, SEARCH_SEED).texts
+        mean = encode(unscaled, texts, dtype=torch.float32, progress=False).mean(axis=0)
+        bias = model.transformers_model.encoder.layer[-1].output.LayerNorm.bias
+        bias.data -= torch.as_tensor(mean, device=bias.device)
+        model.provenance = replace(model.provenance, name=f"{model.provenance.name}, centred")
+    return model
+
+
+@cache
+def load_sentences_of(start: str, size: int, seed: int, source: str = "hub") -> Corpus:
+    """Load the sentences of a run: the paper's splits, or from the package without the search's."""
+    if start == "bert":
+        return load_low_shot([size], seeds=[seed], source=source)[size, seed]
+    place = SEARCH_SIZE, SEARCH_SEED
+    searched = load_low_shot([SEARCH_SIZE], seeds=[SEARCH_SEED], source="package")[place]
+    if (size, seed) == place:
+        return searched
+    texts, used = distinct_sentences(packaged_articles("training")), set(searched.texts)
+    others = [text for text in texts if text not in used]
+    return replace(searched, texts=[others[row] for row in drawn_rows(len(others), size, seed)])
+
+
+load_dev = cache(load_stsb)  # the development pairs, loaded once in each process
+
+
+def dev_name() -> str:
+    """Return what the scores on the development pairs are called."""
+    official = load_dev().provenance.name.startswith("STSBenchmark")
+    return "STS-B dev" if official else "kit's own dev pairs"
+
+
+@cache
+def load_tasks(names: tuple[str, ...]) -> Reported:
+    """Load reported tasks, and beside them those without the pairs of the development file."""
+    return with_fair(load_reported(names), load_dev())
+
+
+def shared_settings(runs: Sequence[Run], source: str, tasks: Sequence[str]) -> dict[str, object]:
+    """Return what all runs of a folder share: encoders, sentences, development pairs, tasks.
+
+    If something of the paper is missing, a FileNotFoundError says which starts work without.
+    """
+    if not runs:
+        raise ValueError("there is nothing to run: name other --starts, --objectives or --settings")
+    encoders, sentences = {}, {}
+    papers = [run for run in runs if run.start == "bert"]
+    if own := next((run for run in runs if run.start != "bert"), None):
+        encoders["packaged"] = str(load_start("shipped").provenance)
+        sentences["packaged"] = str(load_sentences_of(own.start, own.size, own.seed).provenance)
+    if papers:
+        sizes, seeds = ({getattr(run, name) for run in papers} for name in ("size", "seed"))
+        try:
+            encoders["bert"] = str(load_start("bert", source).provenance)
+            found = load_low_shot(sorted(sizes), seeds=sorted(seeds), source=source)
+            if dev_name() != "STS-B dev":
+                raise FileNotFoundError("no STS-B dev file")
+        except OSError as error:
+            works = " ".join(name for name in STARTS if name != "bert")
+            raise FileNotFoundError(
+                f"the paper's experiment needs {BERT}, its sentences and STS-B dev, of the Hub or "
+                f"a folder (--source, MICSE_SENTEVAL): {error}; these work here: --starts {works}"
+            ) from error
+        data = found[min(sizes), min(seeds)].provenance  # the commit is that of all files
+        sentences["bert"] = f"{data.origin}, {data.revision or data.sha256}"
+    reported = load_reported(tasks, missing_ok=True)
+    tasks = {name: str(task.provenance) for name, task in reported.items()}
+    dev = str(load_dev().provenance)
+    return {"encoders": encoders, "sentences": sentences, "dev": dev, "tasks": tasks}
 
 
 @dataclass(frozen=True)
@@ -59,7 +132,7 @@ class Experiment:
         file = self.folder / f"untrained-{start}.json"
         if record := json_or_none(file):
             return record
-        with _silent():
+        with redirect_stdout(io.StringIO()):
             model = load_start(start, self.source)
             scores = {dev_name(): DevelopmentEvaluator(load_dev())(model)["dev_spearman"]}
             scores |= self._scored(file.stem, {"untrained": model})["untrained"]
@@ -70,57 +143,49 @@ class Experiment:
     def carry_out(self, run: Run) -> Record:
         """Train a run and score it; return its record."""
         began, work = time.perf_counter(), self.folder / f".{run.name}"
-        with _silent():  # each run would say the same
-            model = load_start(run.start, self.source)
+        with redirect_stdout(io.StringIO()):  # each run would say the same
+            dev, model = load_dev(), load_start(run.start, self.source)
             corpus = load_sentences_of(run.start, run.size, run.seed, self.source)
             device = model.device.type
             record = asdict(run) | {
                 "length": run.length, "config": asdict(run.config), "model": str(model.provenance),
-                "data": str(corpus.provenance), "dev": str(load_dev().provenance),
+                "data": str(corpus.provenance), "dev": str(dev.provenance),
                 "dev name": dev_name(), "versions": versions(),
                 "device": torch.cuda.get_device_name(model.device) if device == "cuda" else device,
             }  # fmt: skip
             try:
                 trained = train_low_shot(
                     corpus.texts, model, run.config.method, output=work, preset=run.config,
-                    dev=load_dev(), keep_last=bool(self.tasks), progress=False,
+                    dev=dev, keep_last=bool(self.tasks), progress=False,
                 )  # fmt: skip
             except TrainingDivergedError as error:
                 record["diverged"] = str(error)
             else:
-                step = int(trained.history["step"].iloc[-1])
-                models = {"selected": trained.model, "last": trained.model}
+                step, last = int(trained.history["step"].iloc[-1]), trained.model
                 if self.tasks and trained.best_step != step:
-                    models["last"] = SentenceTransformer(
-                        str(work / "last"), device=str(trained.model.device)
-                    )
+                    last = SentenceTransformer(str(work / "last"), device=str(last.device))
                 record |= {
                     "sentences": trained.sentences,
                     "steps_of": {"selected": trained.best_step, "last": step},
                     "history": records(trained.history),
-                    "scores": self._scored(run.name, models),
+                    "scores": self._scored(run.name, {"selected": trained.model, "last": last}),
                 }
         record["seconds"] = time.perf_counter() - began
         write_json(self.folder / f"{run.name}.json", record)
         shutil.rmtree(work, ignore_errors=True)
         return record
 
-    def _scored(
-        self, name: str, models: Mapping[str, SentenceTransformer]
-    ) -> dict[str, dict[str, float]]:
+    def _scored(self, name: str, models: dict[str, SentenceTransformer]) -> dict[str, dict]:
         """Score some checkpoints on the reported tasks, and keep what intervals need."""
         if not self.tasks:
             return {}
-        tasks = load_tasks(self.tasks)
-        distinct = dict.fromkeys(models.values())  # the last checkpoint may be the selected one
-        of_model = {model: resampled_scores(model, tasks) for model in distinct}
+        score = cache(partial(resampled_scores, tasks=load_tasks(self.tasks)))  # each model once
         arrays, scores = {}, {}
         for checkpoint, model in models.items():
-            found = of_model[model]  # by task: the score of all items, then of each resample
+            found = score(model)  # by task: the score of all items, then of each resample
             arrays |= {f"{checkpoint}, {task}": values for task, values in found.items()}
             scores[checkpoint] = {task: float(values[0]) for task, values in found.items()}
-        file = self.folder / f"{name}.npz"
-        write_atomically(file, lambda path: np.savez_compressed(path, **arrays))
+        write_atomically(self.folder / f"{name}.npz", lambda p: np.savez_compressed(p, **arrays))
         return scores
 
     def resampled(self, name: str, checkpoint: str) -> dict[str, np.ndarray]:
@@ -131,65 +196,47 @@ class Experiment:
 
     def seconds_a_step(self, run: Run) -> float:
         """Train a run's first steps in a scratch folder; return the seconds of a step."""
-        # Two development pairs will do: the time is that of training.
-        gold = load_dev().gold
-        ends = np.isin(np.arange(len(gold)), [gold.argmin(), gold.argmax()])
         config = replace(run.config, steps=TIMED, eval_steps=TIMED)
-        with tempfile.TemporaryDirectory() as place, _silent():
-            model = load_start(run.start, self.source)
+        with tempfile.TemporaryDirectory() as place, redirect_stdout(io.StringIO()):
+            dev, model = load_dev(), load_start(run.start, self.source)
+            # Two development pairs will do: the time is that of training.
+            few = kept_pairs(dev, np.isin(np.arange(len(dev)), dev.gold.argsort()[[0, -1]]))
             texts = load_sentences_of(run.start, run.size, run.seed, self.source).texts
-            began = time.perf_counter()
-            train_low_shot(
-                texts, model, config.method, output=Path(place, "run"), preset=config,
-                dev=kept_pairs(load_dev(), ends), progress=False,
-            )  # fmt: skip
-        return (time.perf_counter() - began) / TIMED
+            began, options = time.perf_counter(), {"preset": config, "progress": False}
+            train_low_shot(texts, model, config.method, output=f"{place}/run", dev=few, **options)
+            return (time.perf_counter() - began) / TIMED
 
+    def run_all(
+        self, runs: Sequence[Run], each: Callable | None = None, *, at_a_time: int | None = 1
+    ) -> list[Record]:
+        """Carry out what is missing of the runs; return the records of all, in their order.
 
-def in_turn(function: Callable[[Run], Record], runs: Iterable[Run]) -> Iterator:
-    """Yield runs with what a function returns, one after the other."""
-    return ((run, function(run)) for run in runs)
-
-
-def run_experiment(
-    experiment: Experiment,
-    runs: Sequence[Run],
-    each: Callable[..., Iterable] = in_turn,
-    *,
-    at_a_time: int | None = 1,
-) -> list[Record]:
-    """Carry out what is missing of the runs; return the records of all, in their order.
-
-    It says how many runs there are and, after the first steps of a long one, how long all will
-    take, with so many `at_a_time` (None: not known, counted as one). `each` calls a function with
-    each run, and yields runs with what it returned or raised. A run that diverges is recorded as
-    such, and the others go on; one that fails otherwise does not stop those that run beside it, and
-    its error is raised in the end.
-    """
-    files = {run: experiment.folder / f"{run.name}.json" for run in runs}
-    done = {run: record for run, file in files.items() if (record := json_or_none(file))}
-    print(f"{len(runs)} runs, {len(done)} of them finished")
-    for run in done:  # left by a kill
-        shutil.rmtree(experiment.folder / f".{run.name}", ignore_errors=True)
-    if experiment.tasks:
-        experiment.untrained_of(runs)
-    missing, failed = [run for run in runs if run not in done], None
-    if missing and missing[0].length >= LONG:
-        with contextlib.suppress(TrainingDivergedError):  # its turn will record that
-            seconds = experiment.seconds_a_step(missing[0])
-            left = seconds * sum(run.length for run in missing) / (at_a_time or 1)
-            hours, minutes = divmod(round(left / 60), 60)
-            print(f"about {hours} h {minutes} min of training, at {seconds:.2f} s a step")
-    with tqdm(total=len(runs), initial=len(done), unit="run") as bar:
-        for run, result in each(experiment.carry_out, missing):
-            if isinstance(result, BaseException):
-                failed = result
-            else:
-                done[run] = result
-                bar.update()
-    if failed:
-        raise failed
-    return [done[run] for run in runs]
+        `each` calls a function with each run, `at_a_time` of them (None: not known), and yields
+        runs with what it returned or raised; by default one after the other. A run that diverges is
+        recorded as such. An error is raised in the end: it does not stop the runs beside it.
+        """
+        files = {run: self.folder / f"{run.name}.json" for run in runs}
+        done = {run: record for run, file in files.items() if (record := json_or_none(file))}
+        print(f"{len(runs)} runs, {len(done)} of them finished")
+        if self.tasks:
+            self.untrained_of(runs)
+        missing, failed = [run for run in runs if run not in done], None
+        if missing and missing[0].length >= LONG:
+            with suppress(TrainingDivergedError):  # its turn will record that
+                seconds = self.seconds_a_step(missing[0])
+                hours = seconds * sum(run.length for run in missing) / (at_a_time or 1) / 3600
+                print(f"about {hours:.1f} hours of training, at {seconds:.2f} s a step")
+        in_turn = ((run, self.carry_out(run)) for run in missing)
+        with tqdm(total=len(runs), initial=len(done), unit="run") as bar:
+            for run, result in each(self.carry_out, missing) if each else in_turn:
+                if isinstance(result, BaseException):
+                    failed = result
+                else:
+                    done[run] = result
+                    bar.update()
+        if failed:
+            raise failed
+        return [done[run] for run in runs]
 
 
 def in_processes(
@@ -198,9 +245,7 @@ def in_processes(
     """Yield runs with what a function returns or raises, from processes that share the threads."""
     threads = max(1, torch.get_num_threads() // workers)
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        workers, spawn, initializer=torch.set_num_threads, initargs=(threads,)
-    )
+    pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (threads,))
     try:
         pending = {pool.submit(function, run): run for run in runs}
         for future in as_completed(pending):
@@ -211,7 +256,3 @@ def in_processes(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _silent() -> contextlib.AbstractContextManager:
-    return contextlib.redirect_stdout(io.StringIO())

@@ -1,12 +1,11 @@
 """Tables and report of an experiment: absolute scores, untrained encoders first; differences."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from micse_utils.evaluation.metrics import compare_runs
 from micse_utils.evaluation.published import PUBLISHED, markdown
@@ -19,27 +18,23 @@ from micse_utils.training.run_table import OBJECTIVES, STARTS, Run
 
 SETTING = [field.name for field in fields(Run)]
 UNTRAINED = "untrained"
-CHECKPOINTS = ("selected", "last")
-COMPARED = (*OBJECTIVES.values(), UNTRAINED)
 *_, SEVEN = AVERAGES
-PAPER = {
-    "published miCSE, full-shot": "miCSE",
-    "published SimCSE, full-shot": "unsup-simcse-bert-base-uncased",
-}
-"""Published averages drawn beside the paper's encoder; of its low-shot splits none is known."""
 
 
 def write_report(experiment: Experiment, done: Sequence[Record], *, command: str) -> str:
-    """Write tables, learning curve and report beside the runs; return the scores, in Markdown.
-
-    `done` are the records of the runs, and `command` is what to type to repeat them.
-    """
-    folder = experiment.folder.parent
+    """Write tables, learning curve and report beside the runs; return the scores, in Markdown."""
+    folder, finished = experiment.folder.parent, [r for r in done if "diverged" not in r]
     untrained = experiment.untrained_of([_run_of(record) for record in done])
-    runs, differences = runs_table(untrained, done), differences_table(experiment, done)
-    tables = {"runs": runs, "means": means_table(runs), "courses": courses_table(done)}
-    for name, table in (tables | {"differences": differences}).items():
-        save_table(folder, name, table)
+    runs, differences = runs_table(untrained, finished), differences_table(experiment, finished)
+    save_table(folder, "runs", runs)
+    save_table(folder, "differences", differences)
+    setting = ["start", "size", "objective", "rate", "weight", "temperature", "checkpoint", "task"]
+    over_seeds = runs.groupby(setting, sort=False, dropna=False)["score"]
+    means = over_seeds.agg(score="mean", seeds="count").reset_index()
+    save_table(folder, "means", means)
+    courses = [record | figures for record in finished for figures in record["history"]]
+    figures = ["step", "spearman", "info_nce", "ami", "alignment", "uniformity"]
+    save_table(folder, "courses", pd.DataFrame(courses, columns=[*SETTING, *figures]))
     sizes = sorted({record["size"] for record in done})
     scores = "\n".join(f"### {n:,} sentences\n\n{scores_markdown(runs, n)}" for n in sizes)
     parts = {
@@ -59,72 +54,52 @@ def write_report(experiment: Experiment, done: Sequence[Record], *, command: str
 def search_table(done: Sequence[Record]) -> pd.DataFrame:
     """Return the settings of a search, a row each; `chosen` marks the best of each objective.
 
-    Spearman of the development pairs at the best checkpoint chooses, the start being one; of
-    equals, such as settings that improve nothing, the one with the better last step.
+    Spearman of the development pairs at the best checkpoint chooses, the start being one, and of
+    equals the last step. A run that diverged has no figures, and is never chosen.
     """
     rows = []
     for record in done:
         row = {name: record[name] for name in SETTING}
-        if "diverged" not in record:  # a row without figures is never chosen
+        if "diverged" not in record:
             history = {figures["step"]: figures for figures in record["history"]}
             best, last = (history[step] for step in record["steps_of"].values())
-            row |= {"before": history[0]["spearman"], "best": best["spearman"]}
-            row |= {"best_step": best["step"], "last": last["spearman"]}
-            row |= {name: last[name] for name in ("info_nce", "ami", "uniformity", "alignment")}
+            row |= last | {"before": history[0]["spearman"], "last": last["spearman"]}
+            row |= {"best": best["spearman"], "best_step": best["step"]}
         rows.append(row)
-    table = pd.DataFrame(rows)
-    if "best" not in table:
-        raise ValueError("every run of the search diverged: none can be chosen")
+    figures = ["before", "best", "best_step", "last", "info_nce", "ami", "uniformity", "alignment"]
+    table = pd.DataFrame(rows, columns=[*SETTING, *figures])
     ranked = table.dropna(subset="best").sort_values(["best", "last"])
     chosen = ranked.groupby(["start", "objective"]).tail(1).index
     return table.assign(chosen=table.index.isin(chosen))
 
 
-def runs_table(untrained: Sequence[Record], done: Sequence[Record]) -> pd.DataFrame:
+def runs_table(untrained: Sequence[Record], finished: Sequence[Record]) -> pd.DataFrame:
     """Return a row for each run, checkpoint and task, those of untrained encoders first."""
     rows = []
     for record in untrained:
         row = {"start": record["start"], "objective": "none", "checkpoint": UNTRAINED, "step": 0}
-        scores = with_averages(record["scores"])
-        rows += [row | {"task": task, "score": score} for task, score in scores.items()]
-    for record in _finished(done):
+        rows += [row | {"task": t, "score": s} for t, s in with_averages(record["scores"]).items()]
+    for record in finished:
         history = {figures["step"]: figures for figures in record["history"]}
         for checkpoint, step in record["steps_of"].items():
-            row = {name: record[name] for name in SETTING} | {"checkpoint": checkpoint}
-            row |= {name: history[step][name] for name in ("step", "info_nce", "ami")}
-            row["passes"] = step * record["config"]["batch_size"] / record["sentences"]
-            scores = {record["dev name"]: history[step]["spearman"]} | record["scores"][checkpoint]
-            scores = with_averages(scores)
-            rows += [row | {"task": task, "score": score} for task, score in scores.items()]
+            passes = step * record["config"]["batch_size"] / record["sentences"]
+            row = history[step] | {name: record[name] for name in SETTING}
+            row |= {"checkpoint": checkpoint, "passes": passes}
+            scores = {record["dev name"]: row["spearman"]} | record["scores"][checkpoint]
+            rows += [row | {"task": t, "score": s} for t, s in with_averages(scores).items()]
     columns = ["start", "objective", "checkpoint", "step", "task", "score", *SETTING[2:]]
     return pd.DataFrame(rows, columns=[*columns, "info_nce", "ami", "passes"])
 
 
-def means_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over seeds of each checkpoint's score, and the number of seeds."""
-    setting = ["start", "size", "objective", "rate", "weight", "temperature", "checkpoint", "task"]
-    groups = runs.groupby(setting, sort=False, dropna=False)["score"]
-    return groups.agg(score="mean", seeds="count").reset_index()
-
-
-def courses_table(done: Sequence[Record]) -> pd.DataFrame:
-    """Return a row for each run and evaluation."""
-    parts = [
-        pd.DataFrame(record["history"]).assign(**{name: record[name] for name in SETTING})
-        for record in _finished(done)
-    ]
-    figures = ["step", "spearman", "info_nce", "ami", "alignment", "uniformity"]
-    return pd.concat(parts, ignore_index=True)[[*SETTING, *figures]] if parts else pd.DataFrame()
-
-
-def differences_table(experiment: Experiment, done: Sequence[Record]) -> pd.DataFrame:
+def differences_table(experiment: Experiment, finished: Sequence[Record]) -> pd.DataFrame:
     """Return each objective less each other, and less the untrained start, paired over seeds.
 
     For each start, size and checkpoint: what `compare_runs` gives, over the seeds that both have.
     """
     places = {}  # by start, size and checkpoint: of each objective, the scores of each seed
-    for run, checkpoint in itertools.product(map(_run_of, _finished(done)), CHECKPOINTS):
-        place = places.setdefault((run.start, run.size, checkpoint), {n: {} for n in COMPARED})
+    names = [*OBJECTIVES.values(), UNTRAINED]
+    for run, checkpoint in itertools.product(map(_run_of, finished), ("selected", "last")):
+        place = places.setdefault((run.start, run.size, checkpoint), {name: {} for name in names})
         files = {run.objective: (run.name, checkpoint)}
         files[UNTRAINED] = f"{UNTRAINED}-{run.start}", UNTRAINED
         for name, file in files.items():
@@ -134,71 +109,54 @@ def differences_table(experiment: Experiment, done: Sequence[Record]) -> pd.Data
         place = {"start": start, "size": size, "checkpoint": checkpoint}
         for (first, mine), (second, other) in itertools.combinations(of.items(), 2):
             if seeds := sorted(mine.keys() & other.keys()):
-                sides = (
-                    {
-                        task: np.stack([side[seed][task] for seed in seeds])
-                        for task in mine[seeds[0]]
-                    }
-                    for side in (mine, other)
-                )
-                rows.append(compare_runs(*sides).assign(**place, objective=first, less=second))
+                table = compare_runs(_stacked(mine, seeds), _stacked(other, seeds))
+                rows.append(table.assign(**place, objective=first, less=second))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
-def _finished(done: Iterable[Record]) -> list[Record]:
-    return [record for record in done if "diverged" not in record]
+def _stacked(scores: dict[int, dict[str, np.ndarray]], seeds: list[int]) -> dict[str, np.ndarray]:
+    tasks = scores[seeds[0]]
+    return {task: np.stack([scores[seed][task] for seed in seeds]) for task in tasks}
 
 
 def _run_of(record: Record) -> Run:
     return Run(**{name: record[name] for name in SETTING})
 
 
-def _learning_curve(runs: pd.DataFrame) -> Figure:
+def _learning_curve(runs: pd.DataFrame):
     """Draw the main task's scores at the selected checkpoint against the number of sentences."""
-    tasks = list(runs["task"].unique())
+    tasks, published = list(runs["task"].unique()), {}
     main = next((name for name in AVERAGES if name in tasks), tasks[1])  # the first is of dev pairs
-    published = {}
-    if SEVEN in tasks and "bert" in set(runs["start"]):  # what the paper reports
+    if SEVEN in tasks and "bert" in set(runs["start"]):  # what the paper reports, not by split
         main = SEVEN
-        published = {label: np.mean([*PUBLISHED[n].scores.values()]) for label, n in PAPER.items()}
+        for name in ("miCSE", "unsup-simcse-bert-base-uncased"):
+            published[f"{name}, full-shot"] = np.mean([*PUBLISHED[name].scores.values()])
     title = "Score against the number of distinct sentences, selected checkpoint"
     shown = runs[(runs["task"] == main) & (runs["checkpoint"] != "last")]
     return learning_curve(shown, title=title, label=main, published=published)
 
 
 def _what_was_run(untrained: Sequence[Record], done: Sequence[Record], command: str) -> str:
-    rows = []
-    for record in done:
-        row = {name: record[name] for name in (*SETTING[:-1], "length")}
-        failed = record.get("diverged")
-        at = f"diverged: {failed}" if failed else record["steps_of"]["selected"]
-        rows.append(row | {"selected at step": at})
+    warning = "**They are the kit's own, which are not a benchmark.**"
+    if done[0]["dev name"] == "STS-B dev":
+        warning = f'Some of them are in STS12 to STS16; tasks "{FAIR.strip()}" leave those out.'
     lines = [
         f"`{command}`, {sum(record['seconds'] for record in done) / 3600:.2f} hours of computing.",
-        f"Selected on: {done[0]['dev']}. They choose the checkpoint of each run, the start being "
-        "one. "
-        + (
-            f'It holds some pairs of STS12 to STS16, too; tasks "{FAIR.strip()}" leave them out.'
-            if done[0]["dev name"] == "STS-B dev"
-            else "**They are the kit's own, which are not a benchmark.**"
-        ),
-        "Runs that diverged have no score: a mean is then of fewer seeds (`means.csv`).",
+        f"{done[0]['dev']} choose the checkpoint of each run, the start being one. {warning}",
         "*selected* and *last* are two checkpoints of the same run. A run selected at step 0 has "
         "none that was better than the start, and *selected* is the untrained encoder.",
-        "The kit's own starts have the settings that a search chose: the table named by "
-        "`--settings`, by default data/recorded/low_shot/search.csv. bert has the authors' recipe "
-        "by nominal size; its seeds name files of sentences, and the training seed is 42. What "
-        "differs from theirs: the start and the last step may be selected, too; the gradient of "
-        "log p and 1 − ρ² are kept finite.",
+        "bert has the authors' recipe by nominal size and the training seed 42, but the start and "
+        "the last step may be selected, too. Other starts have what a search chose (`--settings`).",
     ]
     if any(record["steps"] != STARTS[record["start"]].steps for record in done):
         lines.append("**Cut short: this shows that the experiment works, not what it finds.**")
+    failed = [record for record in done if "diverged" in record]
+    lines += [f"**diverged, no score**: {_run_of(r).name}, {r['diverged']}" for r in failed]
     lines += [f"{record['start']}, untrained: {record['model']}" for record in untrained]
     for name in ("data", "device"):
         lines.append(f"{name}: {', '.join(dict.fromkeys(record[name] for record in done))}")
     lines.append(", ".join(f"{name} {version}" for name, version in versions().items()))
-    listed = "".join(f"- {line}\n" for line in lines)
-    return f"{listed}\n```\n{pd.DataFrame(rows).to_string(index=False)}\n```\n"
+    return "".join(f"- {line}\n" for line in lines)
 
 
 def scores_markdown(runs: pd.DataFrame, size: int) -> str:
@@ -223,8 +181,6 @@ def _differences(differences: pd.DataFrame) -> str:
     main &= (differences["objective"] == "miCSE") | (differences["less"] == UNTRAINED)
     shown = differences[main].to_string(index=False, float_format="{:+.2f}".format)
     return (
-        "Points, with a 95 % interval over seeds and test items, and the seeds won. It is a t "
-        "interval over seeds, widened by the variance over resampled items (over items only for "
-        "one seed). All tasks and pairs are in `differences.csv`.\n\n"
-        f"```\n{shown}\n```\n"
+        "Points, with a 95 % interval over seeds and test items (for one seed, over items), and "
+        f"the seeds won. All tasks and pairs are in `differences.csv`.\n\n```\n{shown}\n```\n"
     )

@@ -13,7 +13,7 @@ from micse_utils.cli import main
 from micse_utils.datasets.sts import YEARS, load_sts, load_stsb
 from micse_utils.evaluation.reported import leaked
 from micse_utils.results import json_or_none
-from micse_utils.training import experiment, inputs, run_table
+from micse_utils.training import experiment, run_table
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.monitor import TrainingDivergedError
 from micse_utils.training.report import search_table
@@ -74,7 +74,7 @@ def here(senteval, monkeypatch):
 
 
 def forget():
-    for cached in (inputs.load_dev, inputs.load_tasks, inputs.load_sentences_of):
+    for cached in (experiment.load_dev, experiment.load_tasks, experiment.load_sentences_of):
         cached.cache_clear()
 
 
@@ -247,8 +247,12 @@ def test_an_objective_that_no_search_chose_a_setting_for_is_left_out(tmp_path, c
     found = {run.objective: (run.rate, run.weight, run.temperature) for run in runs}
     assert found == {"miCSE": (1e-5, 0.03, 0.05), "SimCSE": (3e-5, 0, 0.1)}
     assert "AMI alone from shipped" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="nothing to run"):
-        run_table.chosen_runs(["shipped"], ["ami"], [64], [48])
+    for option in ([], ["--search"]):
+        call = ["reproduce", str(tmp_path / "out"), "--objectives", "matched", *option]
+        starts = ["raw", "--settings", os.devnull] if not option else ["bert"]
+        assert main([*call, "--starts", *starts]) == 1
+        assert "there is nothing to run" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
     twice = run_table.CHOSEN.read_text(encoding="utf-8").replace("False\n", "True\n")
     (tmp_path / "search.csv").write_text(twice, encoding="utf-8")
     with pytest.raises(ValueError, match="two settings of one objective"):
@@ -271,6 +275,7 @@ def test_a_search_chooses_by_the_best_checkpoint_and_never_a_diverged_run():
         records.append(vars(run) | {"history": history, "steps_of": steps})
     records[2] = vars(run_table.search_runs(["raw"], ["simcse"])[2]) | {"diverged": "nan"}
     assert search_table(records)["chosen"].tolist() == [False, True, False]
+    assert search_table(records[2:])["chosen"].tolist() == [False]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="set MICSE_SENTEVAL to SentEval's folder")
