@@ -11,7 +11,6 @@ from accelerate import PartialState
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from micse_utils.datasets.sts import Pairs
@@ -39,6 +38,8 @@ class DevelopmentEvaluator(BaseEvaluator):
 
     def __init__(self, pairs: Pairs) -> None:
         super().__init__()
+        if len({*pairs.gold}) == 1:
+            raise ValueError(f"{pairs.provenance.name}: all gold scores are the same")
         self.primary_metric, self.pairs = "dev_spearman", pairs
 
     def __call__(self, model: SentenceTransformer, *_: object, **__: object) -> dict[str, float]:
@@ -70,8 +71,7 @@ def flush(folder: Path) -> None:
 class Monitor(TrainerCallback):
     """Clip the gradients, stop at NaN, show a bar, keep the head beside each checkpoint."""
 
-    to_beat: float  # the score of the start
-    bar: tqdm
+    to_beat = bar = None  # the score of the start, and what shows the steps; set before training
 
     def __init__(self, loss: MiCSELoss, sentences: list[str], max_length: int) -> None:
         self.loss = loss

@@ -38,3 +38,8 @@ def test_vectors_that_all_but_coincide_are_still_told_apart(pairs):
     assert distances.max() < 1e-4
     expected = 100 * spearmanr(-distances, pairs.gold)[0]
     assert DevelopmentEvaluator(pairs)(raw)["dev_spearman"] == pytest.approx(expected, abs=0.05)
+
+
+def test_pairs_of_equal_gold_are_refused_as_they_select_nothing(pairs):
+    with pytest.raises(ValueError, match="all gold scores are the same"):
+        DevelopmentEvaluator(replace(pairs, gold=np.full(len(pairs), 3.0)))
