@@ -1,65 +1,58 @@
-"""Figures of scores: intervals, predictions, alignment; titled, legible at half width."""
-
-from collections.abc import Mapping
+"""Figures of scores: intervals, predictions, alignment."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from micse_utils.plotting.style import BLUE, GREY, ORANGE, describe, intervals, panels, sheet
+from micse_utils.plotting.style import BLUE, GREY, ORANGE, describe, panels, sheet
 
 
 def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Draw Spearman of each encoder on each task with its 95 % interval; numbers at the right.
-
-    All panels have the same scale, so that intervals can be compared.
-
-    `scores`: columns `encoder`, `task`, `spearman`, `low`, `high`, all x 100.
-    """
-    encoders, tasks = list(scores["encoder"].unique()), list(scores["task"].unique())
-    size, shared = (2.6 + 2.8 * len(tasks), 0.32 * len(encoders) + 1.6), {"squeeze": False}
-    figure, grid = sheet(*size, 1, len(tasks), title, sharex=True, sharey=True, **shared)
-    for axes, task in zip(grid[0], tasks, strict=True):
+    """Draw `spearman` of each `encoder` on each `task`, with the interval from `low` to `high`."""
+    encoders, tasks = scores["encoder"].unique(), scores["task"].unique()
+    figure, grid = panels(tasks, title, columns=len(tasks))
+    figure.set_size_inches(2.6 + 2.8 * len(tasks), 0.32 * len(encoders) + 1.6)
+    for axes, task in zip(grid, tasks, strict=True):
         rows = scores[scores["task"] == task].set_index("encoder").reindex(encoders)
-        intervals(axes, range(len(encoders)), rows, "spearman", fmt="o", color=BLUE)
+        _intervals(axes, range(len(encoders)), rows, fmt="o", color=BLUE)
         for place, value in enumerate(rows["spearman"]):
-            beside, shown = axes.get_yaxis_transform(), "" if np.isnan(value) else f"{value:.1f}"
+            shown, beside = "" if np.isnan(value) else f"{value:.1f}", axes.get_yaxis_transform()
             axes.text(1.02, place, shown, transform=beside, va="center")
         axes.set_yticks(range(len(encoders)), encoders)
-        describe(axes, task, xlabel="Spearman × 100")
-    grid[0][0].invert_yaxis()
+        axes.set_xlabel("Spearman × 100")
+    grid[0].invert_yaxis()
     figure.get_layout_engine().set(wspace=0.06)
     return figure
 
 
 def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Draw Spearman of each subset, of all pairs pooled, and the means, one panel per task.
-
-    `scores`: what `evaluate_sts` returned for tasks that have subsets.
-    """
-    tasks = list(scores["task"].unique())
-    counts = [(scores["task"] == task).sum() for task in tasks]
-    size = (8, 0.34 * sum(counts) + 0.7 * len(tasks) + 0.6)
-    figure, grid = sheet(*size, len(tasks), 1, title, squeeze=False, height_ratios=counts)
+    """Draw what `evaluate_sts` returned: scores of subsets, of all pairs pooled, and means."""
+    counts = scores["task"].value_counts(sort=False)
+    size = (8, 0.34 * len(scores) + 0.7 * len(counts) + 0.6)
+    figure, grid = sheet(*size, len(counts), 1, title, squeeze=False, height_ratios=counts)
     whole = {"all": (BLUE, "o"), "mean": (ORANGE, "D"), "weighted mean": (ORANGE, "s")}
-    for axes, task in zip(grid[:, 0], tasks, strict=True):
+    for axes, task in zip(grid[:, 0], counts.index, strict=True):
         rows = scores[scores["task"] == task].set_index("subset")
         rows = rows.loc[[*rows.index.drop(list(whole)), *whole]]  # the parts first
         for place, name in enumerate(rows.index):  # low and high are NaN for the means
             colour, marker = whole.get(name, (GREY, "o"))
-            intervals(axes, [place], rows.iloc[[place]], "spearman", fmt=marker, color=colour)
-        names = rows.index.str.replace("^all$", "all pairs pooled", regex=True)
-        ticks = [f"{n}: {v:.2f}" for n, v in zip(names, rows["spearman"], strict=True)]
-        axes.set_yticks(range(len(rows)), ticks)
+            _intervals(axes, [place], rows.iloc[[place]], fmt=marker, color=colour)
+        shown = rows["spearman"].rename({"all": "all pairs pooled"})
+        axes.set_yticks(range(len(rows)), [f"{n}: {v:.2f}" for n, v in shown.items()])
         axes.axhline(len(rows) - len(whole) - 0.5, color=GREY, lw=1)
         describe(axes, task, grid="x", ylim=(len(rows) - 0.5, -0.5))
     grid[-1, 0].set_xlabel("Spearman × 100 (bar: 95 % interval; the means have none)")
     return figure
 
 
-def predicted_against_gold(
-    cosines: Mapping[str, np.ndarray], gold: np.ndarray, *, title: str
-) -> Figure:
+def _intervals(axes: Axes, places: object, rows: pd.DataFrame, **style: object) -> None:
+    """Draw Spearman as dots, with bars from `low` to `high`."""
+    reach = np.array([rows["spearman"] - rows["low"], rows["high"] - rows["spearman"]])
+    axes.errorbar(rows["spearman"].to_numpy(), places, xerr=reach, capsize=3, **style)
+
+
+def predicted_against_gold(cosines: dict, gold: np.ndarray, *, title: str) -> Figure:
     """Draw the cosine of each pair, [n] by encoder, against its gold score, one panel each."""
     figure, grid = panels(cosines, title)
     jittered = gold + np.random.default_rng(0).uniform(-0.1, 0.1, len(gold)) * np.ptp(gold) / 5
@@ -70,30 +63,26 @@ def predicted_against_gold(
     return figure
 
 
-def alignment_uniformity(
-    table: pd.DataFrame, *, title: str, trained: Mapping[str, str] | None = None
-) -> Figure:
-    """Draw alignment against uniformity of encoders, with Spearman (Wang & Isola 2020, fig. 3).
+def alignment_uniformity(table: pd.DataFrame, *, title: str, trained: dict) -> Figure:
+    """Draw `alignment` and `uniformity` of encoders, as in Wang & Isola 2020, with `spearman`.
 
-    `table` has the columns `encoder`, `alignment`, `uniformity`, `spearman`; `trained` encoders,
-    each with the one it was trained from: an arrow leads from there.
+    `trained` names the encoder that each trained one began as; an arrow leads from there.
     """
     figure, axes = sheet(8, 5)
     style = {"color": BLUE, "alpha": 0.6, "markersize": 10, "mec": "black"}
     axes.plot(table["uniformity"], table["alignment"], "o", **style)
     places = table.set_index("encoder")[["uniformity", "alignment"]]
-    for after, before in (trained or {}).items():
-        arrow = {"arrowstyle": "-|>", "color": ORANGE, "lw": 2, "shrinkA": 7, "shrinkB": 7}
+    arrow = {"arrowstyle": "-|>", "color": ORANGE, "lw": 2, "shrinkA": 7, "shrinkB": 7}
+    for after, before in trained.items():
         axes.annotate("", places.loc[after], places.loc[before], arrowprops=arrow)
     middle = (table["uniformity"].min() + table["uniformity"].max()) / 2
     for row in table.itertuples():
-        left = row.uniformity > middle  # names run towards the middle
+        # Names run towards the middle.
+        side, x = ("right", -8) if row.uniformity > middle else ("left", 8)
         above = table["alignment"] - row.alignment
         crowded = above.between(0, 0.15 * np.ptp(table["alignment"]), inclusive="right").any()
-        beside = {"xytext": (-8 if left else 8, -14 if crowded else 6)}
-        beside |= {"textcoords": "offset points", "ha": "right" if left else "left"}
-        text = f"{row.encoder}: {row.spearman:.1f}"
-        axes.annotate(text, (row.uniformity, row.alignment), **beside)
+        text, at = f"{row.encoder}: {row.spearman:.1f}", (row.uniformity, row.alignment)
+        axes.annotate(text, at, (x, -14 if crowded else 6), textcoords="offset points", ha=side)
     axes.margins(x=0.2, y=0.12)
     describe(axes, f"{title}\n(numbers: Spearman × 100)")
     axes.set_xlabel("uniformity (smaller: vectors spread more evenly)")

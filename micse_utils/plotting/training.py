@@ -1,21 +1,16 @@
-"""Figures of training: the idea, attention in two views, courses, scores from different starts."""
-
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+"""Figures of training: the idea, attention in two views, courses, scores."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from scipy.stats import norm
 
-from micse_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK, describe, panels, sheet
+from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, describe, panels, sheet
 
-COLOURS = {
-    "miCSE": BLUE, "SimCSE": ORANGE, "SimCSE at miCSE's settings": PINK, "AMI alone": GREEN,
-}  # fmt: skip
+OBJECTIVES = "miCSE", "SimCSE", "AMI alone", "SimCSE at miCSE's settings"
+COLOURS = dict(zip(OBJECTIVES, SERIES, strict=True))
 
 
 def objective_diagram() -> Figure:
@@ -24,11 +19,11 @@ def objective_diagram() -> Figure:
     axes.set(xlim=(0, 10), ylim=(0, 4))
     axes.axis("off")
 
-    def box(x: float, y: float, text: str, colour: str = GREY) -> Text:
+    def box(x, y, text, colour=GREY):
         style = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": colour, "lw": 2}
         return axes.text(x, y, text, ha="center", va="center", fontsize=12, bbox=style)
 
-    def arrow(start: Text, end: Text, colour: str = GREY) -> None:
+    def arrow(start, end, colour=GREY):
         ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch()}
         style = {"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", end.get_position(), start.get_position(), arrowprops=style | ends)
@@ -39,41 +34,33 @@ def objective_diagram() -> Figure:
     vectors = box(7.4, 1, "InfoNCE:\nsame sentence?", ORANGE)
     for y, view in ((3, "first"), (1, "second")):
         encoder = box(2.7, y, f"encoder,\n{view} dropout")
-        arrow(sentence, encoder)
-        for top, output, term, colour in (
-            (y / 2 + 2, "attention", attention, BLUE),
-            (y / 2, "[CLS]", vectors, ORANGE),
-        ):
-            middle = box(5.2, top, f"{output}, {view}")
+        maps, cls = box(5.2, y / 2 + 2, f"attention, {view}"), box(5.2, y / 2, f"[CLS], {view}")
+        for middle in (maps, cls):
             arrow(encoder, middle)
-            arrow(middle, term, colour)
+        arrow(sentence, encoder)
+        arrow(maps, attention, BLUE)
+        arrow(cls, vectors, ORANGE)
     arrow(attention, loss, BLUE)
     arrow(vectors, loss, ORANGE)
     return figure
 
 
-def attention_views(
-    first: np.ndarray, second: np.ndarray, tokens: Sequence[str], *, title: str
-) -> Figure:
-    """Draw the attention of one head, [query, key], in two dropout views.
-
-    Crosses mark what was dropped (0). Colours are logarithmic: most probabilities are small.
-    """
+def attention_views(first: np.ndarray, second: np.ndarray, tokens: list, *, title: str) -> Figure:
+    """Draw one head's attention, [query, key], in two dropout views; crosses are what they lost."""
     figure, both = sheet(10, 5, 1, 2, title, sharey=True)
-    scale = LogNorm(vmin=1e-4, vmax=1, clip=True)
+    places, scale = range(len(tokens)), LogNorm(vmin=1e-4, vmax=1, clip=True)
     for axes, view, name in zip(both, (first, second), ("first", "second"), strict=True):
         image = axes.imshow(view, cmap="cividis", norm=scale)
         rows, columns = np.nonzero(view == 0)
         axes.plot(columns, rows, "x", color="white", markersize=7, markeredgewidth=2)
-        axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right")
-        axes.set_yticks(range(len(tokens)), tokens)
-        axes.set_xlabel(f"{name} view: token attended to")
+        axes.set_xticks(places, tokens, rotation=60, ha="right")
+        axes.set(yticks=places, yticklabels=tokens, xlabel=f"{name} view: token attended to")
     both[0].set_ylabel("attending token")
     figure.colorbar(image, ax=both, label="attention probability", shrink=0.7)
     return figure
 
 
-def by_hand(first: np.ndarray, second: np.ndarray, tokens: Sequence[str]) -> Figure:
+def by_hand(first: np.ndarray, second: np.ndarray, tokens: list) -> Figure:
     """Draw AMI of one head, [query, key]: two views, what both kept, and the logarithms of it."""
     figure, (left, middle, right, dots) = sheet(10, 2.9, 1, 4)
     kept = (first > 0) & (second > 0)
@@ -93,9 +80,7 @@ def by_hand(first: np.ndarray, second: np.ndarray, tokens: Sequence[str]) -> Fig
     return figure
 
 
-def matrices(
-    values: Mapping[str, np.ndarray], *, title: str, label: str, **scale: object
-) -> Figure:
+def matrices(values: dict, *, title: str, label: str, **scale: object) -> Figure:
     """Draw square matrices in a row, in one scale of colours; `scale` is what `imshow` takes."""
     figure, row = sheet(2.1 * len(values), 2.6, 1, len(values), title, squeeze=False)
     for axes, (name, matrix) in zip(row[0], values.items(), strict=True):
@@ -109,15 +94,14 @@ def matrices(
 def agreement(
     axes: Axes, first: np.ndarray, second: np.ndarray, apart: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Draw each position's probability in both views; return rho and I, in nats.
+    """Draw log-probabilities of the positions that two views kept; return rho and I, in nats.
 
-    `first` and `second` are log attention probabilities of the positions kept in both. Those
-    `apart` (bool), such as attention to [CLS], get a different colour.
+    Positions `apart` (bool), such as attention to [CLS], get a different colour.
     """
     rho = np.corrcoef(first, second)[0, 1]
     information = -0.5 * np.log(max(1 - rho**2, 1e-6))
     ends = np.exp([min(first.min(), second.min()) - 0.4, 0.4])
-    axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="the same in both views")
+    axes.plot(ends, ends, color=GREY, linestyle="--", lw=1)  # the same in both views
     axes.loglog(np.exp(first), np.exp(second), "o", color=BLUE, alpha=0.5, markersize=5)
     if apart is not None:
         axes.loglog(np.exp(first[apart]), np.exp(second[apart]), "o", color=ORANGE, markersize=5)
@@ -126,24 +110,19 @@ def agreement(
     return rho, information
 
 
-def quantiles(axes: Axes, values: np.ndarray, apart: np.ndarray | None = None) -> None:
+def quantiles(axes: Axes, values: np.ndarray, apart: np.ndarray) -> None:
     """Draw a Q-Q plot: standardised values against a normal distribution; `apart` as above."""
     expected = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
     axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="normal")
     order, standard = np.argsort(values), (values - values.mean()) / values.std()
-    colours = BLUE if apart is None else np.where(apart[order], ORANGE, BLUE)
-    axes.scatter(expected, standard[order], 20, colours)
-    labels = {"xlabel": "quantile of a normal distribution"}
-    describe(axes, "Are they Gaussian?", ylabel="log-probability, standardised", **labels)
+    axes.scatter(expected, standard[order], 20, np.where(apart[order], ORANGE, BLUE))
+    describe(axes, "Are they Gaussian?", xlabel="quantile of a normal distribution")
+    axes.set_ylabel("log-probability, standardised")
     axes.legend()
 
 
 def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
-    """Draw where the heads lie on I(rho), and I by layer and head.
-
-    `same` and `different` are correlations, [layers, heads], of two views of one sentence and of
-    two different sentences of one length.
-    """
+    """Draw correlations of two views, [layers, heads], of one sentence and of different ones."""
     names = ("One dot a head", "Two views of one sentence")
     figure, (left, right) = panels(names, title, shared=False)
     line = np.linspace(0, 0.995, 200)
@@ -155,32 +134,25 @@ def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
     left.legend()
     image = right.imshow(-0.5 * np.log(1 - same**2), cmap="cividis", aspect="auto")
     right.grid(visible=False)
-    layers, heads = map(range, same.shape)
-    right.set(xlabel="head", ylabel="layer", xticks=heads, yticks=layers)
+    right.set(xlabel="head", ylabel="layer", xticks=range(same.shape[1]), yticks=range(len(same)))
     figure.colorbar(image, ax=right, label="I, nats")
     return figure
 
 
-def courses(
-    histories: pd.DataFrame, columns: Mapping[str, str], *, title: str, by: str = "objective"
-) -> Figure:
-    """Draw two to four columns over the steps of training, one line per run.
+def courses(runs: pd.DataFrame, columns: dict, *, title: str, by: str = "objective") -> Figure:
+    """Draw two to four columns (with the labels of their axes) by `step`, a line a run.
 
-    `histories` has a row an evaluation: `seed`, `step`, `columns` (here with the labels of their
-    axes) and `by`, which gives the colours. Lines of names that begin with "your " are thick.
+    Runs differ in `seed` and `by`: up to five names, or objectives. "your " ones are thick.
     """
-    across = 2 + len(columns) % 2
-    figure, grid = panels([""] * len(columns), title, columns=across, shared=False)
+    figure, grid = panels([""] * len(columns), title, columns=2 + len(columns) % 2, shared=False)
     figure.set_size_inches(9, figure.get_figheight())
-    names = list(dict.fromkeys(histories[by]))
-    spare = dict(zip(names, cycle((BLUE, ORANGE, GREEN, PINK, "black"))))
-    fixed = COLOURS if by == "objective" else {}
+    spare = dict(zip(runs[by].unique(), (*SERIES, "black"), strict=False))
+    colours = COLOURS if by == "objective" else spare
     for axes, (column, label) in zip(grid, columns.items(), strict=True):
-        for (name, _), run in histories.groupby([by, "seed"], sort=False):
-            run = run.dropna(subset=[column])
-            yours = name.startswith("your ")
-            colour = fixed.get(name.removeprefix("your "), spare[name])
-            style = {"color": colour, "lw": 4 if yours else 1.2, "alpha": 1 if yours else 0.7}
+        for (name, _), run in runs.groupby([by, "seed"], sort=False):
+            run = run.dropna(subset=column)
+            width, alpha = (4, 1) if name.startswith("your ") else (1.2, 0.7)
+            style = {"color": colours[name.removeprefix("your ")], "lw": width, "alpha": alpha}
             axes.plot(run["step"], run[column], label=name, **style)
         axes.set(xlabel="training step", ylabel=label)
     handles, labels = grid[0].get_legend_handles_labels()
@@ -190,63 +162,49 @@ def courses(
 
 
 def absolute(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
-    """Draw scores of encoders, a panel a start, a line a task: a dot a seed, a bar for the mean.
-
-    `scores`: `start`, `task`, `encoder` and `score`, a row a seed; encoders without a colour of
-    their own are untrained ones.
-    """
-    names, tasks = (list(dict.fromkeys(scores[column])) for column in ("start", "task"))
-    figure, grid = panels(names, title, columns=len(names))
-    figure.set_size_inches(3.1 * len(names), 1.6 + 0.9 * len(tasks))
-    spare = {"untrained": GREY, "as shipped": "black"}
-    for axes, start in zip(grid, names, strict=True):
-        part = scores[scores["start"] == start]
-        encoders = list(dict.fromkeys(part["encoder"]))
-        for number, encoder in enumerate(encoders):
-            own = part[part["encoder"] == encoder]
-            colour = (COLOURS | spare)[encoder]
-            at = np.array([tasks.index(task) for task in own["task"]])
-            at = at + 0.14 * (number - len(encoders) / 2)
-            axes.plot(own["score"], at, ".", color=colour, alpha=0.4)
-            means = own.assign(at=at).groupby("at")["score"].mean()
-            axes.plot(means, means.index, "|", color=colour, ms=9, mew=2.5, label=encoder)
+    """Draw each `score` as a dot, means as bars: a panel a `start`, a colour an `encoder`."""
+    starts, tasks = scores["start"].unique(), list(scores["task"].unique())
+    figure, grid = panels(starts, title, columns=len(starts))
+    figure.set_size_inches(3.1 * len(starts), 1.6 + 0.9 * len(tasks))
+    colours = COLOURS | {"untrained": GREY, "as shipped": "black"}
+    for axes, (_, part) in zip(grid, scores.groupby("start", sort=False), strict=True):
+        encoders = part.groupby("encoder", sort=False)
+        for number, (encoder, own) in enumerate(encoders):
+            at = own["task"].map(tasks.index) + 0.14 * (number - len(encoders) / 2)
+            axes.plot(own["score"], at, ".", color=colours[encoder], alpha=0.4)
+            means = own.groupby(at)["score"].mean()
+            style = {"color": colours[encoder], "ms": 9, "mew": 2.5, "label": encoder}
+            axes.plot(means, means.index, "|", **style)
         axes.set_yticks(range(len(tasks)), tasks)
         across = axes.get_yaxis_transform()
         axes.hlines(np.arange(len(tasks) - 1) + 0.5, 0, 1, color=GREY, lw=0.8, transform=across)
     grid[0].invert_yaxis()
-    grid[len(names) // 2].set_xlabel(label)
+    grid[len(starts) // 2].set_xlabel(label)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
-def learning_curve(
-    runs: pd.DataFrame, *, title: str, label: str, published: Mapping[str, float] | None = None
-) -> Figure:
-    """Draw scores against the number of sentences: lines of means, seeds as dots; a panel a start.
+def learning_curve(runs: pd.DataFrame, *, title: str, label: str, published: dict) -> Figure:
+    """Draw each `score` by `size` as a dot, means as lines: a panel a `start`.
 
-    `runs`: `start`, `objective`, `size`, `seed`, `score`; untrained encoders have no size.
-    `published` scores are dotted lines in the panel of `bert`.
+    Untrained encoders have no size. `published` scores are dotted lines in the panel of `bert`.
     """
     trained = runs.dropna(subset="size")
-    starts = list(dict.fromkeys(trained["start"]))
-    size, shared = (2 + 4 * len(starts), 4.2), {"sharey": True, "squeeze": False}
-    figure, [row] = sheet(*size, 1, len(starts), title, **shared)
+    starts, sizes = trained["start"].unique(), sorted(trained["size"].unique())
+    figure, row = panels(starts, title, columns=len(starts))
+    figure.set_size_inches(2 + 4 * len(starts), 4.2)
     for axes, start in zip(row, starts, strict=True):
-        part = trained[trained["start"] == start]
-        for objective, own in part.groupby("objective", sort=False):
-            colour = COLOURS[objective]
-            means = own.groupby("size")["score"].mean()
+        for objective, own in trained[trained["start"] == start].groupby("objective", sort=False):
+            means, colour = own.groupby("size")["score"].mean(), COLOURS[objective]
             axes.plot(means.index, means, "-", color=colour, label=objective)
             axes.plot(own["size"], own["score"], "o", color=colour, alpha=0.4, markersize=4)
         for value in runs.loc[(runs["start"] == start) & runs["size"].isna(), "score"]:
             axes.axhline(value, color=GREY, linestyle="--", label="untrained")
-        for name, value in (published or {}).items() if start == "bert" else ():
+        for name, value in published.items() if start == "bert" else ():
             axes.axhline(value, color=GREY, linestyle=":", label=name)
-        sizes = sorted(part["size"].unique())
-        axes.set(xscale="log", xlabel="distinct sentences", title=start)
+        axes.set(xscale="log", xlabel="distinct sentences")
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
         axes.minorticks_off()
-        axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     row[0].set_ylabel(label)
     return figure
