@@ -59,9 +59,7 @@ def write_site(folder: Path, results: Path) -> list[str]:
     """Write the index, a page for each notebook, and the notes for teachers.
 
     A notebook's last run in `results` goes before the committed one, if its cells are the same.
-
-    Returns:
-        Names of the notebooks whose run was taken.
+    Return the names of these.
 
     Raises:
         ValueError: a notebook is damaged, or a formula is not TeX that `formula` knows.
@@ -116,11 +114,8 @@ def cleaned(path: Path) -> nbformat.NotebookNode:
                 output.data = {"text/html": choice(data[FRAMES]["control"], frames)}
             elif "image/png" in data:
                 data["image/png"], (width, height) = smaller(data["image/png"])
-                image = {
-                    "alt": f"Figure of the section: {heading}",
-                    "unconfined": width > 2 * height,
-                }
-                output.metadata["image/png"] = image
+                alt = f"Figure of the section: {heading}"
+                output.metadata["image/png"] = {"alt": alt, "unconfined": width > 2 * height}
     clean(notebook, largest=math.inf)
     return notebook
 
@@ -135,9 +130,7 @@ def smaller(png: str) -> tuple[str, tuple[int, int]]:
 def choice(control: str, frames: list[tuple[str, str]]) -> str:
     """Return a figure that moves without a script: buttons, each of which shows a frame.
 
-    Args:
-        control: what is chosen, such as a rate.
-        frames: each value and its PNG in base64.
+    `frames`: each value of the control and its PNG in base64.
     """
     group, parts = hashlib.sha256(repr(frames).encode()).hexdigest()[:8], []
     for number, (value, png) in enumerate(frames):
