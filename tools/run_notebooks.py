@@ -17,7 +17,6 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 
 import nbformat
 import papermill
@@ -33,11 +32,9 @@ from tools.clean_notebooks import clean, plain_widgets
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-REPORT_SECONDS = 60
 QUICK = {"limit": 500, "triplet_count": 100, "held_out": 50, "same_from": 0.7, "quick": True}
 QUICK |= {"tasks": ["kit sample"], "train_sentences": 64, "transfer_limit": 400}
-PAPERMILL = {"kernel_name": "python3", "progress_bar": False, "log_output": False}
-PAPERMILL |= {"start_timeout": 180}  # seconds, for a busy machine
+PAPERMILL = {"kernel_name": "python3", "start_timeout": 180}  # seconds, for a busy machine
 PAPERMILL |= {"extra_arguments": ["--log-level=CRITICAL"]}  # kernels' chatter; errors still raise
 
 say = partial(print, flush=True)
@@ -142,9 +139,8 @@ def run(name: str, folder: Path, parameters: dict, *, force: bool, in_place: boo
     Args:
         name: the notebook's file name without suffix.
         folder: gets the executed notebook beside what its cells write.
-        parameters: values for its cell tagged `parameters`.
-        force: execute it also if it is up to date, or if the executed page was edited.
-        in_place: execute it in any case, and write outputs and figures into `notebooks/`, too.
+        force: also if it is up to date, or if the executed page was edited.
+        in_place: in any case, and write outputs and figures into `notebooks/`, too.
 
     Raises:
         PapermillExecutionError: a cell failed; the notebook as far as it ran is kept.
@@ -166,7 +162,10 @@ def run(name: str, folder: Path, parameters: dict, *, force: bool, in_place: boo
         say(f"{name}: running ({reason if changed else 'forced'}), {expected_time(read(path))}")
         work.file.unlink(missing_ok=True)  # from here on the results are of different runs
         start = time.perf_counter()
-        _execute(path, unfinished, {**parameters, "results": str(folder)})
+        # Else papermill replaces {name} in a path by that parameter.
+        files = (str(place).replace("{", "{{").replace("}", "}}") for place in (path, unfinished))
+        given = {**parameters, "results": str(folder)}
+        papermill.execute_notebook(*files, given, cwd=NOTEBOOKS, **PAPERMILL)
         seconds = time.perf_counter() - start
         notebook = read(unfinished)
         plain_widgets(notebook)
@@ -181,31 +180,6 @@ def run(name: str, folder: Path, parameters: dict, *, force: bool, in_place: boo
         headline = (json_or_none(folder / "metrics.json") or {}).get("headline", "no metrics.json")
         work.finish({"inputs": inputs, "headline": headline})
     return f"{name}: {seconds:.0f} s: {headline}"
-
-
-def _execute(path: Path, page: Path, parameters: dict) -> None:
-    """Let papermill execute a notebook; print a line a minute."""
-    # Else it replaces {name} in a path by that parameter.
-    source, target = (str(place).replace("{", "{{").replace("}", "}}") for place in (path, page))
-    ended = Event()
-    Thread(target=_report, args=(page, ended), daemon=True).start()
-    try:
-        papermill.execute_notebook(source, target, parameters, cwd=NOTEBOOKS, **PAPERMILL)
-    finally:
-        ended.set()
-
-
-def _report(page: Path, ended: Event) -> None:
-    """Print minutes and section of a running notebook until it ends."""
-    start = time.monotonic()
-    while not ended.wait(REPORT_SECONDS):
-        heading = ""
-        for cell in (json_or_none(page) or {}).get("cells", []):
-            if cell["cell_type"] == "markdown":
-                heading = (re.findall(r"(?m)^#+ (.*)", "".join(cell["source"])) or [heading])[-1]
-            if cell["metadata"].get("papermill", {}).get("status") == "running":
-                break
-        say(f"{page.parent.name}: {(time.monotonic() - start) / 60:.0f} min, in {heading!r}")
 
 
 def expected_time(notebook: nbformat.NotebookNode) -> str:
