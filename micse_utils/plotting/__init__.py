@@ -1,4 +1,1 @@
-"""The figures of the notebooks.
-
-Colour-blind safe, titled, legible at half width; a module for each kind of page.
-"""
+"""The figures of the notebooks: colour-blind safe, titled, legible at half width."""

@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from textwrap import fill
 
 import numpy as np
@@ -11,19 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from micse_utils.plotting.style import BLUE, DEFAULT, GREY, ORANGE, describe, fonts, literal, sheet
+from micse_utils.plotting.style import FONTS, literal
 
 
 def prepare_umap() -> None:
-    """Silence UMAP's compiler and choose its cache folder; call this before importing UMAP.
-
-    The import fails if neither its own folder nor the home folder can be written to.
-    """
+    """Silence UMAP's compiler, and find a cache folder for it; call this before importing UMAP."""
     import numba
 
     warnings.filterwarnings("ignore", module="numba|umap")  # nothing a reader can act on
-    try:
-        numba.njit(cache=True)(numba.set_num_threads)  # looks for a folder, and compiles nothing
+    try:  # this looks for a folder, and compiles nothing; without one the import would fail
+        numba.njit(cache=True)(numba.set_num_threads)
     except RuntimeError:
         numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
 
@@ -31,19 +28,8 @@ def prepare_umap() -> None:
 def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
     """Draw a map of texts, [n, 2], with the names of the clusters, or of the 40 largest.
 
-    Texts whose label is `noise` have no cluster and are grey. The view fits the clusters: such
-    texts that lie far off may be outside it.
+    Texts labelled `noise` are grey; as the view fits the clusters, some may be outside it.
     """
-    names = [name for name in dict.fromkeys(labels) if name != noise]
-    if len(names) < 3:  # too few to choose colours by
-        figure, axes = sheet(10, 8)
-        for colour, name in zip((GREY, BLUE, ORANGE), [noise, *names], strict=False):
-            chosen = points[np.asarray(labels) == name]
-            axes.scatter(*chosen.T, s=8, color=colour, label=literal(name))
-        describe(axes, title, grid=None, frame_on=False, xticks=[], yticks=[])
-        axes.legend(prop={"family": fonts(names)})
-        return figure
-
     import datamapplot  # here, because it takes ten seconds that the other figures do not need
 
     labels = np.asarray(labels)
@@ -53,8 +39,8 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         noise_label=noise,
         noise_color="#C8C8C8",
         title=literal(title),
-        title_keywords={"fontsize": 17, "fontweight": "bold", "fontfamily": fonts([title])},
-        font_family=DEFAULT,
+        title_keywords={"fontsize": 17, "fontweight": "bold", "fontfamily": FONTS},
+        font_family=FONTS[0],
         use_system_fonts=True,  # the default asks a font server in the internet
         show_labels=False,  # it would set them far around the map
         palette_hue_radius_dependence=0.4,  # less pale in the middle than the default
@@ -62,26 +48,26 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         glow_keywords={"kernel": "gaussian", "kernel_bandwidth": 0.15},
         figsize=(10, 8),
     )
-    shown = points[labels != noise]
-    low, high = shown.min(axis=0), shown.max(axis=0)
-    (left, bottom), (right, top) = low - 0.08 * (high - low), high + 0.08 * (high - low)
-    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="auto")
     largest = pd.Series(labels[labels != noise]).value_counts().index[:40]
-    _write_names(axes, [(np.median(points[labels == name], axis=0), name) for name in largest])
+    if len(largest):
+        shown = points[labels != noise]
+        low, high = shown.min(axis=0), shown.max(axis=0)
+        (left, bottom), (right, top) = low - 0.08 * (high - low), high + 0.08 * (high - low)
+        axes.set(xlim=(left, right), ylim=(bottom, top), aspect="auto")
+        _write_names(axes, {name: np.median(points[labels == name], axis=0) for name in largest})
     return figure
 
 
-def _write_names(axes: Axes, names: list[tuple[np.ndarray, str]]) -> None:
+def _write_names(axes: Axes, places: dict[str, np.ndarray]) -> None:
     """Write each name at its place in the axes, and push apart those that would overlap."""
-    style = {"ha": "center", "va": "center", "fontsize": 13, "linespacing": 1.05}
+    style = {"ha": "center", "va": "center", "fontsize": 13, "linespacing": 1.05, "family": FONTS}
     style |= {"path_effects": [withStroke(linewidth=3, foreground="white")]}
-    style["family"] = fonts(name for _, name in names)
-    lines = [fill(literal(name), 12, break_long_words=False) for _, name in names]
-    texts = [axes.text(*at, text, **style) for (at, _), text in zip(names, lines, strict=True)]
+    lines = [fill(literal(name), 12, break_long_words=False) for name in places]
+    texts = [axes.text(*at, line, **style) for at, line in zip(places.values(), lines, strict=True)]
     axes.figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in texts]
-    size = np.array([(box.width + 12, box.height + 4) for box in boxes])
-    centre = np.array([(box.x0 + box.x1, box.y0 + box.y1) for box in boxes]) / 2
+    size = np.array([box.size for box in boxes]) + np.array([12, 4])
+    centre = np.array([box.min + box.max for box in boxes]) / 2
     low, high = axes.bbox.min + size / 2, axes.bbox.max - size / 2
     for _ in range(500):
         centre = np.clip(centre, low, high)
@@ -96,17 +82,11 @@ def _write_names(axes: Axes, names: list[tuple[np.ndarray, str]]) -> None:
 
 
 def interactive_map(
-    points: np.ndarray,
-    texts: Sequence[str],
-    labels: Sequence[str],
-    *,
-    colours: Mapping[str, str],
-    title: str,
+    points: np.ndarray, texts: Sequence[str], labels: Sequence[str], *, colours: dict, title: str
 ) -> str:
     """Return an HTML page with a map to pan, zoom and search; the pointer shows the text.
 
-    A click in the legend hides a class. `colours`, as hexadecimal, are by label. The page carries
-    its script, so it opens without internet.
+    A click in the legend hides a class. The page carries its script, so it needs no internet.
     """
     from bokeh.embed import file_html
     from bokeh.layouts import column
@@ -115,23 +95,18 @@ def interactive_map(
     from bokeh.resources import INLINE
 
     tooltips = '<div style="max-width:24em"><b>@label</b><br>@text</div>'
-    page = figure(
-        title=title, tools="pan,wheel_zoom,box_zoom,reset,hover", active_scroll="wheel_zoom",
-        tooltips=tooltips, sizing_mode="stretch_width", height=550, toolbar_location="above",
-    )  # fmt: skip
+    tools = {"tools": "pan,wheel_zoom,box_zoom,reset", "active_scroll": "wheel_zoom"}
+    page = figure(title=title, tooltips=tooltips, height=550, sizing_mode="stretch_width", **tools)
     table = pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "text": texts, "label": labels})
     sources = []
-    for name, rows in table.assign(alpha=0.6).groupby("label", sort=True):
+    for name, rows in table.assign(alpha=0.6).groupby("label"):
         sources.append(ColumnDataSource(rows))
-        page.scatter(
-            "x", "y", source=sources[-1], color=colours[name], alpha="alpha", size=5,
-            legend_label=name,
-        )  # fmt: skip
+        style = {"color": colours[name], "alpha": "alpha", "size": 5, "legend_label": name}
+        page.scatter("x", "y", source=sources[-1], **style)
     fade = """const sought = cb_obj.value_input.toLowerCase()
-        for (const source of sources) {
-            const texts = Array.from(source.data.text, text => text.toLowerCase())
-            source.data = {...source.data, alpha: texts.map(t => t.includes(sought) ? 0.6 : 0.04)}
-        }"""
+        const shade = text => text.toLowerCase().includes(sought) ? 0.6 : 0.04
+        for (const source of sources)
+            source.data = {...source.data, alpha: Array.from(source.data.text, shade)}"""
     box = TextInput(title="Search the texts", placeholder="a word")
     box.js_on_change("value_input", CustomJS(args={"sources": sources}, code=fade))
     page.axis.visible = page.grid.visible = False

@@ -1,49 +1,41 @@
-"""Figures of search with an index: colour-blind safe, titled, legible at half width."""
+"""Figures of search: hits, and what an index gives up, needs and saves."""
 
-from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import LogLocator
 
-from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, describe, fonts, literal, sheet
-
-MARKERS = "osD^v"
+from micse_utils.plotting.style import BLUE, FONTS, GREY, ORANGE, SERIES, describe, literal, sheet
 
 
-def recall_speed(sweep: pd.DataFrame, *, exact: Mapping[str, float], title: str) -> Figure:
-    """Draw recall against queries per second, a line per index and a point per search effort.
+def recall_speed(sweep: pd.DataFrame, *, exact: dict[str, float], title: str) -> Figure:
+    """Draw `recall` against queries `per_second`, a line per `format` and a point per `effort`.
 
-    `sweep`: columns `format` (a line each), `effort`, `recall` (0 to 1) and `per_second`; `exact`:
-    queries per second of exact searches, by name; they have a recall of 1.
+    `exact`: queries per second of exact searches, by name; they have a recall of 1.
     """
     figure, axes = sheet(8, 4.8)
     groups = sweep.groupby("format", sort=False)
-    for colour, marker, (name, rows) in zip(SERIES, MARKERS, groups, strict=False):
+    for colour, marker, (name, rows) in zip(SERIES, "osD^", groups, strict=False):
         axes.plot(rows["recall"], rows["per_second"], color=colour, marker=marker, label=name)
+    style = {"arrowprops": {"arrowstyle": "-", "color": BLUE, "shrinkA": 0}, "color": BLUE}
+    style |= {"textcoords": "offset points", "xytext": (-14, -20), "ha": "right"}
     for row in sweep[sweep["format"] == sweep["format"].iloc[0]].itertuples():
-        style = {"arrowprops": {"arrowstyle": "-", "color": SERIES[0], "shrinkA": 0}}
-        style |= {"textcoords": "offset points", "xytext": (-14, -20), "ha": "right"}
-        axes.annotate(row.effort, (row.recall, row.per_second), color=SERIES[0], **style)
+        axes.annotate(row.effort, (row.recall, row.per_second), **style)
     for name, rate in exact.items():
         axes.plot(1, rate, "k*", label=name, clip_on=False, zorder=3, markersize=13)
-    axes.set_yscale("log")
     axes.margins(x=0.1, y=0.12)
+    describe(axes, title, yscale="log", ylabel="queries per second, one at a time")
     _numbers(axes)
-    describe(axes, title, ylabel="queries per second, one at a time")
     axes.set_xlabel("recall@10 (numbers at the points: candidates kept)")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
-    """Draw bytes per vector of each index as stacked bars: the vector itself and its links.
-
-    `sizes`: columns `format`, `vector` and `links` (bytes), and `recall` (0 to 1).
-    """
+    """Draw bytes of each index (`format`) as stacked bars, `vector` and `links`, with `recall`."""
     figure, axes = sheet(8, 0.6 * len(sizes) + 1.6)
     names, vector, links = sizes["format"], sizes["vector"], sizes["links"]
     axes.barh(names, vector, color=BLUE, label="vector")
@@ -57,18 +49,12 @@ def index_bytes(sizes: pd.DataFrame, *, title: str) -> Figure:
 
 
 def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
-    """Draw milliseconds per query against the number of vectors, on logarithmic axes.
-
-    `times`: column `vectors`, and one column of milliseconds for each way to search, named such as
-    `exact, in one batch`: a colour for what is before the comma, a style of line for the rest.
-    """
+    """Draw milliseconds a query, a column for each way to search, by the number of `vectors`."""
     figure, axes = sheet(8, 4.4)
-    names = times.columns.drop("vectors")
-    parts = names.str.split(", ", expand=True)
-    numbers, dashes = (pd.factorize(parts.get_level_values(level))[0] for level in (0, 1))
-    for name, number, dash in zip(names, numbers, dashes, strict=True):
-        style = {"color": SERIES[number], "marker": MARKERS[number], "linestyle": ("-", "--")[dash]}
-        axes.loglog(times["vectors"], times[name], label=name, **style)
+    for name in times.columns.drop("vectors"):
+        colour, marker = (BLUE, "o") if name.startswith("exact") else (ORANGE, "s")
+        line = "--" if name.endswith("batch") else "-"
+        axes.loglog(times["vectors"], times[name], line, color=colour, marker=marker, label=name)
     axes.set_xticks(times["vectors"], [f"{count:,}" for count in times["vectors"]])
     axes.minorticks_off()
     _numbers(axes)
@@ -80,37 +66,31 @@ def search_growth(times: pd.DataFrame, *, title: str) -> Figure:
 def _numbers(axes: Axes) -> None:
     """Label a logarithmic axis at 1, 2 and 5 of each power of ten, in plain numbers."""
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    axes.yaxis.set_major_formatter("{x:,.10g}")
+    axes.yaxis.set_minor_formatter("")
 
 
 def search_scores(hits: pd.DataFrame, every: np.ndarray, *, title: str) -> Figure:
-    """Draw the cosines of each query's hits as dots, beside a box of those of all sentences.
-
-    `hits`: columns `query` and `cosine`, in the order of `every`, [queries, sentences].
-    """
-    queries = list(dict.fromkeys(hits["query"]))
+    """Draw the `cosine` of hits of each `query`, and boxes of `every` one, [queries, sentences]."""
+    queries = list(hits["query"].unique())
     figure, axes = sheet(8, 0.6 * len(queries) + 1.6)
     style = {"whis": (0, 100), "widths": 0.3, "medianprops": {"color": GREY}}
     axes.boxplot(list(every), positions=range(len(queries)), orientation="horizontal", **style)
     axes.plot(hits["cosine"], hits["query"].map(queries.index), "o", color=BLUE, alpha=0.7)
-    labels = [fill(literal(query), 30) for query in queries]
-    axes.set_yticks(range(len(queries)), labels, family=fonts(queries))
+    axes.set_yticks(range(len(queries)), [fill(literal(q), 30) for q in queries], family=FONTS)
     axes.invert_yaxis()
     describe(axes, title, xlabel="cosine similarity")
     return figure
 
 
-def walk_through(
-    points: np.ndarray, layers: Sequence[tuple], query: np.ndarray, *, title: str
-) -> Figure:
+def walk_through(points: np.ndarray, layers: list, query: np.ndarray, *, title: str) -> Figure:
     """Draw a search in a graph with layers, from the top one down, a panel each.
 
-    `layers` are, from the top, links as a mapping from each point of the layer to its neighbours,
-    and the points that the search visited, in order. `points` are [n, 2], the query [2].
+    `points` are [n, 2], the query [2]; a layer is a mapping from each of its points to the points
+    it is linked with, and the points that the search visited, in order.
     """
     figure, row = sheet(3.1 * len(layers), 3.6, 1, len(layers), title, sharex=True, sharey=True)
-    for axes, (number, (links, path)) in zip(row, enumerate(layers), strict=True):
+    for number, (axes, (links, path)) in enumerate(zip(row, layers, strict=True), start=1):
         for start, ends in links.items():
             for end in ends:
                 axes.plot(*points[[start, end]].T, color="#CCCCCC", lw=1, zorder=1)
@@ -119,7 +99,7 @@ def walk_through(
         axes.plot(*points[path[0]], "s", color=BLUE, markersize=10, label="start")
         axes.plot(*query, "*", color=ORANGE, markersize=15, label="query")
         steps = f"{len(path) - 1} step{'s' * (len(path) != 2)}"
-        name = f"layer {len(layers) - 1 - number}: {len(links)} vectors, {steps}"
+        name = f"layer {len(layers) - number}: {len(links)} vectors, {steps}"
         describe(axes, name, grid=None, xticks=[], yticks=[])
         axes.title.set_fontsize("medium")
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -1,4 +1,4 @@
-"""Figures of cosine similarities: heat map, groups, distributions; legible at half width."""
+"""Figures of cosine similarities: heat map, groups, distributions."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from micse_utils.plotting.style import SERIES, describe, fonts, literal, sheet
+from micse_utils.plotting.style import FONTS, SERIES, describe, literal, sheet
 
 
 def similarity_heatmap(
     similarity: np.ndarray, sentences: Sequence[str], groups: Sequence[str], *, title: str
 ) -> Figure:
-    """Draw the cosine of each pair of sentences, [n, n], once, with lines between the groups.
-
-    The sentences of a group must follow each other.
-    """
+    """Draw the cosine of each pair, [n, n], once, with lines between groups of neighbours."""
     n = len(sentences)
     figure, axes = sheet(11, 5.6)
     once = np.tril(np.ones((n, n), dtype=bool))
@@ -27,8 +24,8 @@ def similarity_heatmap(
     for border in (i for i in range(1, n) if groups[i] != groups[i - 1]):
         axes.axhline(border - 0.5, color="white", linewidth=3)
         axes.axvline(border - 0.5, color="white", linewidth=3)
-    labels = [f"{literal(sentence)}  {i + 1}" for i, sentence in enumerate(sentences)]
-    axes.set_yticks(range(n), labels, family=fonts(sentences))
+    labels = [f"{literal(sentence)}  {i}" for i, sentence in enumerate(sentences, start=1)]
+    axes.set_yticks(range(n), labels, family=FONTS)
     axes.set_xticks(range(n), range(1, n + 1))
     describe(axes, title, grid=None, xlabel="sentence number (in the cells: cosine × 100)")
     axes.tick_params(length=0)
@@ -39,22 +36,17 @@ def similarity_heatmap(
 def similarity_by_group(
     table: pd.DataFrame, *, value: str, group: str, series: str, title: str
 ) -> Figure:
-    """Draw cosines of pairs as dots, a row per group and series, with a bar at the mean.
-
-    `value`, `group` and `series` are columns of the table of pairs: the cosine, the kind of pair
-    and what is compared, such as the pooling.
-    """
-    groups, names = list(table[group].unique()), list(table[series].unique())
+    """Draw cosines, the column `value`, as dots in rows by two more columns; bars are means."""
+    groups, names = table[group].unique(), table[series].unique()
     figure, axes = sheet(8, 0.75 * len(groups) + 1.4)
     for index, name in enumerate(names):
-        offset = (index - (len(names) - 1) / 2) * 0.28
-        chosen = table[table[series] == name]
+        colour, offset = SERIES[index], (index - (len(names) - 1) / 2) * 0.28
         for row, kind in enumerate(groups):
-            values, place = chosen.loc[chosen[group] == kind, value], row + offset
-            style = {"color": SERIES[index], "label": None if row else name}
-            axes.plot(values, [place] * len(values), "o", alpha=0.6, markersize=7, **style)
-            bar = [place - 0.12, place + 0.12]
-            axes.plot([values.mean()] * 2, bar, color=SERIES[index], lw=3)
+            values = table.loc[(table[series] == name) & (table[group] == kind), value]
+            place, label = row + offset, None if row else name
+            dots = {"color": colour, "alpha": 0.6, "markersize": 7, "label": label}
+            axes.plot(values, [place] * len(values), "o", **dots)
+            axes.plot([values.mean()] * 2, [place - 0.12, place + 0.12], color=colour, lw=3)
     axes.set_yticks(range(len(groups)), groups)
     axes.invert_yaxis()
     describe(axes, title, grid="x", xlabel="cosine similarity (bar: mean)")
