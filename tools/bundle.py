@@ -48,7 +48,7 @@ def check(kit: Path) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise RuntimeError(f"{LIST} is damaged or missing: unpack the bundle again") from error
     if machine != (here := _machine()):
-        raise RuntimeError(f"bundle/ is for {machine}, this is {here}: make one on such a machine")
+        raise RuntimeError(f"this bundle is for {machine}, not {here}: make one on such a machine")
     if files.get("requirements.lock") != sha256_of([ROOT / "requirements.lock"]):
         raise RuntimeError(
             "this bundle was made for a different requirements.lock: use the kit it holds, or "

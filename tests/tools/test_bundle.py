@@ -117,7 +117,7 @@ def test_a_bundle_that_does_not_fit_or_is_damaged_is_refused_in_one_sentence(unp
     listed = unpacked / "bundle" / "bundle.json"
     record = json.loads(listed.read_text(encoding="utf-8"))
     for changes, reason in (
-        ({"machine": "plan9-vax-python3.99"}, "for plan9-vax-python3.99, this is"),
+        ({"machine": "plan9-vax-python3.99"}, "for plan9-vax-python3.99, not"),
         ({"files": {"requirements.lock": "0"}}, "different requirements.lock"),
     ):
         listed.write_text(json.dumps(record | changes), encoding="utf-8")
