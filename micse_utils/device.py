@@ -7,7 +7,7 @@ import sys
 
 import psutil
 import torch
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 from micse_utils.settings import limit, setting
 
@@ -17,25 +17,17 @@ USABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else o
 
 
 def pick_device() -> torch.device:
-    """Return the device to compute on: MPS, else CUDA, else CPU; `MICSE_DEVICE` overrides.
-
-    Raises:
-        ValueError: `MICSE_DEVICE` is not a device, or that hardware is missing.
-    """
-    chosen = setting("MICSE_DEVICE")
-    if chosen is None:
+    """Return the device to compute on: MPS, else CUDA, else CPU; `MICSE_DEVICE` overrides."""
+    if (chosen := setting("MICSE_DEVICE")) is None:
         if torch.backends.mps.is_available():
             return torch.device("mps")
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(chosen)
-        torch.empty(0, device=device)
+        torch.empty(0, device=chosen)
+        return torch.device(chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"MICSE_DEVICE={chosen} cannot be used here ({reason}); try cpu, or unset it"
-        ) from error
-    return device
+        raise ValueError(f"MICSE_DEVICE={chosen} cannot be used here: {reason}") from error
 
 
 def allowed_cores() -> int:
@@ -44,25 +36,14 @@ def allowed_cores() -> int:
 
 
 def pick_threads() -> int:
-    """Return the number of threads: MICSE_THREADS, else OMP_NUM_THREADS, else `allowed_cores()`.
-
-    Raises:
-        ValueError: the variable is not a whole number from 1.
-    """
+    """Return the number of threads: MICSE_THREADS, else OMP_NUM_THREADS, else `allowed_cores()`."""
     omp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # then: of nested loops
-    chosen = setting("MICSE_THREADS") or omp or str(allowed_cores())
-    if not chosen.isdecimal() or int(chosen) < 1:
-        name = "MICSE_THREADS" if setting("MICSE_THREADS") else "OMP_NUM_THREADS"
-        raise ValueError(f"{name} must be a whole number from 1, got {chosen!r}")
-    return int(chosen)
+    return int(setting("MICSE_THREADS") or omp or allowed_cores())
 
 
 @functools.cache
 def use_threads() -> None:
-    """Let PyTorch, BLAS, Numba and the tokenizers compute with `pick_threads()` threads.
-
-    `load_model` calls this once in a process, so that a later `torch.set_num_threads` wins.
-    """
+    """Let all libraries compute with `pick_threads()` threads; only once, so later changes win."""
     threads = pick_threads()
     if numba := sys.modules.get("numba"):
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
@@ -70,8 +51,7 @@ def use_threads() -> None:
         os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # of the tokenizers
     torch.set_num_threads(threads)  # after Numba, which sets the number of OpenMP as it starts
-    above = [pool["prefix"] for pool in threadpool_info() if pool["num_threads"] > threads]
-    threadpool_limits(dict.fromkeys(above, threads))
+    threadpool_limits(threads)
 
 
 def pick_dtype(device: torch.device | str) -> torch.dtype:
