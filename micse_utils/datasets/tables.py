@@ -1,12 +1,7 @@
-"""Find a table in files and read it exactly, or refuse it with file and line.
+"""Read a user's own tables block by block, for training and for bulk encoding."""
 
-Training and bulk encoding both read through `open_source`; `formats` knows each kind of file.
-"""
-
-import glob
 import hashlib
 import math
-import os
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +38,7 @@ class Source:
         return [f"{number:07d}" for number in range(count)]
 
     def blocks(self, size: int, done: Container[str] = ()) -> Iterator[tuple[str, pa.Table]]:
-        """Yield the name and the table of each block that is not `done`, one file after the other.
-
-        Raises:
-            ValueError: a file has changed since the source was opened.
-        """
+        """Yield name and table of each block that is not `done`; refuse a file that has changed."""
         names = iter(self.block_names(size))
         for file, (rows, sha256) in self.files.items():
             own = dict(zip(range(0, rows, size), names, strict=False))
@@ -63,17 +54,15 @@ class Source:
 def open_source(place: str | Path, column: str) -> Source:
     """Read the files of a table once, each of which must fit in memory, and look at its columns.
 
-    Only Parquet has types: all else is text. An empty cell of CSV is null; NA is a word.
-
     Args:
-        place: a file, a folder, or a pattern such as `folder/*.csv`, if nothing has that name.
+        place: a file, a folder, or a pattern for the names in a folder, such as `folder/*.csv`.
             Names that begin with a dot or an underscore are left out.
         column: the one with the texts.
 
     Raises:
         FileNotFoundError: no such place, or it is empty.
-        ValueError: not all there are files of one kind; no rows, no such column, or no text in it;
-            a file that cannot be read, or can be read in two ways.
+        ValueError: files of several kinds, no texts in that column, or a file that cannot be read,
+            or can be read in two ways.
     """
     if not (files := _files(place)):
         raise FileNotFoundError(f"{shown(str(place))} does not exist, or holds nothing")
@@ -90,28 +79,21 @@ def open_source(place: str | Path, column: str) -> Source:
         schemas.append(table.schema.empty_table())
         counts[file] = (len(table), digest)
     with readable(place):
-        schema = joined(schemas).schema
-    if column not in schema.names or not any(rows for rows, _ in counts.values()):
-        has = ", ".join(schema.names)
-        raise ValueError(f"{place} has no rows or no column {shown(column)}; it has {has}")
-    kind = schema.field(column).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
-        raise ValueError(f"column '{column}' of {place} must hold text, got {kind}")
-    return Source(counts, column, schema)
+        source = Source(counts, column, joined(schemas).schema)
+    texts = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+    types = {field.name: field.type for field in source.schema}
+    if not source.rows or types.get(column) not in texts:
+        has = ", ".join(f"{name} ({kind})" for name, kind in types.items())
+        what = f"rows, and text in the column {shown(column)}"
+        raise ValueError(f"{place} must have {what}; it has {has}")
+    return source
 
 
 def _files(place: str | Path) -> list[Path]:
-    """Return the files of a place, in order."""
+    """Return the files of a place, in order; a pattern takes those of one folder."""
     if file := file_at(place):
         return [file]
-    folder = folder_at(place)
-    # Not Path.glob, which takes no absolute pattern.
-    found = folder.iterdir() if folder else glob.glob(str(expanded(place)), recursive=True)  # noqa: PTH207
-    paths = [path for path in map(Path, found) if not path.name.startswith((".", "_"))]
-    shared = len(Path(os.path.commonpath(paths)).parts) if len(paths) > 1 else 0
-    for path in paths if shared else ():
-        if any(part[0] in "._" or "=" in part for part in path.parts[shared:-1]):
-            what = "begins with a dot or an underscore, or names a column: give each by itself"
-            raise ValueError(f"a folder of {path} {what}")
-    return sorted(paths)
+    folder, pattern = folder_at(place), "*"
+    if folder is None:
+        folder, pattern = expanded(place).parent, expanded(place).name
+    return sorted(p for p in folder.glob(pattern) if not p.name.startswith((".", "_")))
