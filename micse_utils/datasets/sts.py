@@ -5,38 +5,32 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from micse_utils.datasets.formats import parallel_rows, read_rows
 from micse_utils.provenance import Provenance
-from micse_utils.settings import KIT_DATA, check_sequence, shown
+from micse_utils.settings import KIT_DATA
 from micse_utils.sources.hub import HubError
-from micse_utils.sources.locate import Need, locate
+from micse_utils.sources.locate import Need, check_choice, locate, senteval_need
 from micse_utils.sources.packaged import fetch, package_provenance
-from micse_utils.sources.senteval_archive import senteval_need
 
-Task = TypeVar("Task")
 KIND = "rated pairs"
-YEARS = {
+YEARS = {  # subsets of each year's task, as SentEval names their files
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
     "STS13": ("FNWN", "headlines", "OnWN"),  # the fourth, SMT, is not free; nobody scores it
     "STS14": ("deft-forum", "deft-news", "headlines", "images", "OnWN", "tweet-news"),
     "STS15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
     "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
 }
-"""Subsets of each year's task, as SentEval names their files."""
 STS_TASKS = (*YEARS, "STSBenchmark", "SICKRelatedness")
-SICK = {"SICKRelatedness": "test_annotated", "SICK trial": "trial"}
-"""SICK's splits that can be scored, as SentEval names their files."""
+SICK = {"SICKRelatedness": "SICK_test_annotated.txt", "SICK trial": "SICK_trial.txt"}
 PAIR = r"(?P<first>[^\t]*)\t(?P<second>[^\t]*)"
 GOLD = r"(?P<gold>[0-4](\.\d*)?|5(\.0*)?)"
 STSB_LINE = rf"([^\t]*\t){{4}}{GOLD}\t{PAIR}(\t.*)?"  # after genre, file, year and number
 SICK_LINE = rf"pair_ID\t.*|[^\t]*\t{PAIR}\t{GOLD}(\t.*)?"
-PACKAGED_STS = ("Lee", "kit sample")
-"""Stand-ins under their own names, from a package and from the kit itself."""
+PACKAGED_STS = ("Lee", "kit sample")  # stand-ins under their own names
 
 
 @dataclass(frozen=True)
@@ -51,11 +45,11 @@ class Pairs:
 
     def __post_init__(self) -> None:
         """Validate the pairs."""
-        name, n = self.provenance.name, np.size(self.gold)
-        lengths = [len(self.first), len(self.second), len(self.subsets) or n]
-        if n == 0 or lengths != [n] * 3 or not all(0 <= score < np.inf for score in self.gold):
-            what = f"{n} gold scores for {lengths} sentences and subsets"
-            raise ValueError(f"{name}: each pair must have a gold score from 0, got {what}")
+        sides = self.first, self.second, self.gold, self.subsets or self.gold
+        lengths = {len(side) for side in sides}
+        if len(lengths) > 1 or 0 in lengths or not all(0 <= score < np.inf for score in self.gold):
+            name = self.provenance.name
+            raise ValueError(f"{name}: there must be pairs, each with a gold score from 0")
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -66,54 +60,51 @@ def load_sts(task: str, *, source: str | Path = "auto") -> Pairs:
     """Load the test pairs of one STS task, all subsets pooled.
 
     Args:
-        task: one of `STS_TASKS`, `PACKAGED_STS`, which have only one source, or `SICK trial`.
-        source: `auto` (folder MICSE_SENTEVAL, then hub), `hub` (SentEval's folder as SimCSE
-            published it), or SentEval's folder.
+        task: one of `STS_TASKS`, `SICK trial`, or `PACKAGED_STS`, which have only one source.
+        source: `auto` (folder MICSE_SENTEVAL, then hub), `hub`, or SentEval's folder.
 
     Raises:
         ValueError: an unknown task or source, or a damaged file.
         FileNotFoundError, HubError, FetchError: the source does not have it.
     """
+    check_choice("task", task, (*STS_TASKS, "SICK trial", *PACKAGED_STS))
     if task in PACKAGED_STS:
         return load_lee() if task == "Lee" else load_sample()
     if task == "STSBenchmark":
-        return _load(_stsb("test"), source, STSB_LINE)
+        return load_stsb("test", source=source)
     if task in SICK:
-        return _load(senteval_need(KIND, task, f"SICK/SICK_{SICK[task]}.txt"), source, SICK_LINE)
-    if task not in YEARS:
-        known = ", ".join((*STS_TASKS, *PACKAGED_STS))
-        raise ValueError(f"task must be one of {known}, got {shown(task)}")
+        return _load(senteval_need(KIND, task, f"SICK/{SICK[task]}"), source, SICK_LINE)
     parts = itertools.product(YEARS[task], ("input", "gs"))
     files = [f"STS/{task}-en-test/STS.{kind}.{subset}.txt" for subset, kind in parts]
     return _load(senteval_need(KIND, task, *files), source)
 
 
-def load_sts_tasks(
-    tasks: Sequence[str] | None = None, source: str | Path = "auto"
-) -> dict[str, Pairs]:
-    """Load the pairs of several STS tasks.
+def load_stsb(split: str = "dev", *, source: str | Path = "auto") -> Pairs:
+    """Load a split of STSBenchmark (Cer et al. 2017): `train`, `dev` or `test`.
 
-    Args:
-        tasks: names from `STS_TASKS` and `PACKAGED_STS`; by default all that the source has.
-            Missing ones are printed.
-        source: as for `load_sts`, as is what is refused; `package`, and `auto` if there is nothing
-            else, take `PACKAGED_STS`.
+    The stand-in for `dev`, as `package` or if there is nothing else, is the kit's own sample of
+    plain pairs. The source, and what is refused, is as for `load_sts`.
     """
-    load = partial(load_sts, source=source)
-    return load_tasks(tasks, source, load, official=STS_TASKS, packaged=PACKAGED_STS)
+    check_choice("split", split, ("train", "dev", "test"))
+    name, file = f"STSBenchmark, {split}", f"STS/STSBenchmark/sts-{split}.csv"
+    need = senteval_need(KIND, name, file, stand_in="sts_sample.csv" if split == "dev" else None)
+    return _load(need, source, STSB_LINE)
+
+
+def load_sts_tasks(tasks: Sequence[str] | None = None, source: str | Path = "auto") -> dict:
+    """Load the pairs of tasks by their names, as `load_sts`; by default of all that there are.
+
+    The source `package`, and `auto` if there is nothing else, has `PACKAGED_STS`.
+    """
+    return load_tasks(tasks, source, partial(load_sts, source=source), STS_TASKS, PACKAGED_STS)
 
 
 def load_tasks(
-    tasks: Sequence[str] | None,
-    source: str | Path,
-    load: Callable[[str], Task],
-    *,
-    official: Sequence[str],
-    packaged: Sequence[str],
-) -> dict[str, Task]:
-    """Load the given tasks; by default all that the source has, and print the missing ones."""
+    tasks: Sequence[str] | None, source: str | Path, load: Callable, *known: Sequence[str]
+) -> dict:
+    """Load tasks, by default all official ones that the source has, and print the missing ones."""
+    official, packaged = known
     if tasks is not None:
-        check_sequence("tasks", tasks)
         return {task: load(task) for task in tasks}
     found, missing = {}, {}
     for task in official if source != "package" else ():
@@ -128,38 +119,17 @@ def load_tasks(
     return found or {task: load(task) for task in packaged}
 
 
-def load_stsb(split: str = "dev", *, source: str | Path = "auto") -> Pairs:
-    """Load STSBenchmark (Cer et al. 2017) or, if it is unavailable, the kit's own plain pairs.
-
-    Args:
-        split: `train`, `dev` or `test`.
-        source: as for `load_sts`, as is what is refused; `package` is the kit's sample, which has
-            no splits and is not a benchmark.
-    """
-    if split not in ("train", "dev", "test"):
-        raise ValueError(f"split must be train, dev or test, got {shown(split)}")
-    return _load(replace(_stsb(split), stand_in="sts_sample.csv"), source, STSB_LINE)
-
-
-def _stsb(split: str) -> Need:
-    return senteval_need(KIND, f"STSBenchmark, {split}", f"STS/STSBenchmark/sts-{split}.csv")
-
-
 def load_sample(kind: str = "plain") -> Pairs:
     """Load the kit's own STS-style pairs, written and scored by one person; not a benchmark.
 
-    Args:
-        kind: `plain`; `same words`, which share most words and differ in meaning; or `other words`,
-            which share few and mean the same. The last two are written to mislead, so a
-            correlation over all three would mostly reflect how many of them there are.
+    Of the `plain` pairs, or of two kinds that are written to mislead: `same words`, which share
+    most words and differ in meaning, and `other words`, which share few and mean the same.
     """
     file = KIT_DATA / "sts_sample.csv"
-    table = pd.read_csv(file)
-    table = table[table["kind"] == kind]
+    table = pd.read_csv(file).query("kind == @kind")
     provenance = replace(Provenance.of_kit_file(file), name=f"sts_sample, {kind} pairs")
     first, second = (table[name].tolist() for name in ("sentence1", "sentence2"))
-    gold = table["score"].to_numpy("float64")
-    return Pairs(first, second, gold, provenance, subsets=tuple(table["genre"]))
+    return Pairs(first, second, table["score"].to_numpy(float), provenance, tuple(table["genre"]))
 
 
 def load_lee() -> Pairs:
@@ -182,7 +152,7 @@ def _load(need: Need, source: str | Path, pattern: str | None = None) -> Pairs:
         rows = [row for row in rows if row["gold"]]  # the others were not rated, or are a header
         first, second = ([row[side] for row in rows] for side in ("first", "second"))
         gold = np.array([float(row["gold"]) for row in rows])
-        subsets = () if pattern else tuple(row["subset"] for row in rows)
+        subsets = tuple(row["subset"] for row in rows if not pattern)
         pairs = Pairs(first, second, gold, provenance, subsets)
     print(f"{KIND}: {pairs.provenance}{reason}")
     return pairs

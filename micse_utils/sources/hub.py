@@ -1,17 +1,28 @@
 """The Hugging Face hub: probe it briefly, then load a repository's files as a folder."""
 
-import functools
-import threading
+import re
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
-from micse_utils.settings import BUNDLE
+from micse_utils.job import RECORD, cache_job
+from micse_utils.results import write_atomically
+from micse_utils.settings import BUNDLE, cache_folder
 
 PROBE_SECONDS = 5  # longest wait for an answer
 PROBE_REPOSITORY = "sap-ai-research/miCSE"
+SENTEVAL = "princeton-nlp/datasets-for-simcse"
+ARCHIVE = "senteval.tar"  # SentEval's data folder
+MEMBER = re.compile(
+    r"(?:(?:\.|senteval|SentEval|data|downstream)/)*"
+    r"((?:STS|SICK|MR|CR|SUBJ|MPQA|SST|TREC|MRPC)/(?!.*\.\.).+)"
+)
+"""Files that are unpacked from it, without paths that lead out, and without SNLI."""
 
 
 class HubError(ConnectionError):
@@ -25,32 +36,23 @@ class HubError(ConnectionError):
         self.reason = reason
 
 
-@functools.cache
+@cache
 def hub_problem() -> str | None:
-    """Return why the hub is unreachable, or None if it is not; probe it once, within 5 s.
-
-    Offline, the client's own retries take about 23 s a file.
-    """
+    """Return why the hub is unreachable, or None; probe it once, as its client retries for long."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    problem = f"no answer from {constants.ENDPOINT} within {PROBE_SECONDS} s"
-
-    def ask() -> None:
-        nonlocal problem
-        try:
-            # Asks for JSON: the login page of a captive network is not taken for the hub.
-            HfApi().model_info(PROBE_REPOSITORY, timeout=PROBE_SECONDS)
-            problem = None
-        except RepositoryNotFoundError:
-            problem = None  # a mirror without this repository is still a hub
-        except Exception as error:  # any failure of the network stack means the same: no hub
-            problem = f"{constants.ENDPOINT} could not be reached: {_reason(error)}"
-
-    # A thread, because name resolution ignores the time limits of HTTP clients.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return problem
+    # In a thread, because name resolution ignores the time limits of HTTP clients. The answer is
+    # read as JSON: the login page of a captive network is not taken for the hub.
+    ask = partial(HfApi().model_info, PROBE_REPOSITORY, timeout=PROBE_SECONDS)
+    try:
+        ThreadPoolExecutor(1).submit(ask).result(PROBE_SECONDS)
+    except RepositoryNotFoundError:
+        return None  # a mirror without this repository is still a hub
+    except TimeoutError:
+        return f"no answer from {constants.ENDPOINT} within {PROBE_SECONDS} s"
+    except Exception as error:  # any failure of the network stack means the same: no hub
+        return f"{constants.ENDPOINT} could not be reached: {_reason(error)}"
+    return None
 
 
 def snapshot(
@@ -58,10 +60,8 @@ def snapshot(
 ) -> tuple[Path, str]:
     """Return the folder with the files of a repository that match `patterns`, and its commit.
 
-    If the hub is unreachable, its local cache, or an unpacked bundle, is all there is.
-
-    Raises:
-        HubError: the files are not there, or the transfer broke off; complete ones stay cached.
+    If the hub is unreachable, they come from its local cache or an unpacked bundle. Raises HubError
+    if they are not there, or if the transfer broke off; complete files stay cached.
     """
     problem = hub_problem()
     bundled = (BUNDLE / "hub" / repo_folder_name(repo_id=repository, repo_type=repo_type)).is_dir()
@@ -75,6 +75,31 @@ def snapshot(
         fault = "is neither in the hub's local cache nor could it be fetched"
         raise HubError(repository, problem or _reason(error), fault) from error
     return Path(folder), Path(folder).name
+
+
+def unpacked_senteval(revision: str | None = None) -> tuple[Path, str]:
+    """Return SentEval's data folder, unpacked once, and the commit of its archive."""
+    folder, commit = snapshot(SENTEVAL, [ARCHIVE], "dataset", revision)
+    archive, folder = folder / ARCHIVE, cache_folder() / "senteval" / commit
+    if (folder / RECORD).is_file():
+        return folder, commit
+    try:
+        with tarfile.open(archive, "r:") as tar, cache_job(folder, _unusable) as work:
+            for member in tar if work.record is None else ():  # no other process was faster
+                if member.isreg() and (match := MEMBER.fullmatch(member.name)):
+                    content = tar.extractfile(member).read()
+                    write_atomically(
+                        folder / match[1], lambda path, it=content: path.write_bytes(it)
+                    )
+            work.finish({"archive": ARCHIVE})
+    except tarfile.TarError as error:
+        way_out = f"delete {archive.resolve()} and try again"
+        raise _unusable(f"damaged, or not a plain tar file: {error}; {way_out}") from error
+    return folder, commit
+
+
+def _unusable(reason: str) -> HubError:
+    return HubError(f"{ARCHIVE} of {SENTEVAL}", reason, "cannot be used")
 
 
 def _reason(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from micse_utils.settings import KIT_DATA, folder_at, folder_setting, shown
 from micse_utils.sources import hub, packaged
 
 WORDS = ("auto", "hub", "package")
+Sets = Sequence[Sequence[str]]  # of files, by their names or patterns; any one of them will do
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,23 @@ class Need:
 
     kind: str  # for the messages, such as `tweets`
     name: str  # its own, which a stand-in never bears
-    files: Sequence[Sequence[str]]  # in a folder, names or patterns; any one of these sets will do
+    files: Sets  # in a folder
     places: Sequence[str] = ("",)  # where in the folder they may be, in this order
     repository: str = ""  # on the hub
-    hub_files: Sequence[Sequence[str]] = ()  # sets of files there, if they differ from `files`
+    hub_files: Sets = ()  # there, if they differ
     # Given a revision, returns the folder with the repository's files, and its commit. By default
     # it fetches the `hub_files` of a data set.
     fetch: Callable[[str | None], tuple[Path, str]] | None = None
     stand_in: str | None = None  # artifact of the manifest, or file of `data/`, if there is one
     own: str = "MICSE_DATA"  # setting with the folder that `auto` tries first
+
+
+def senteval_need(kind: str, name: str, *files: str, stand_in: str | None = None) -> Need:
+    """Return what to look for to load a task of SentEval with these files in its data folder."""
+    return Need(
+        kind, name, [files], ("", "data/downstream", "downstream"), hub.SENTEVAL,
+        fetch=hub.unpacked_senteval, stand_in=stand_in, own="MICSE_SENTEVAL",
+    )  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -39,21 +48,18 @@ class Found(NamedTuple):
 
 
 def locate(need: Need, source: str | Path, revision: str | None = None) -> Found:
-    """Find what is needed in a source; with `auto`, in the first that has it.
+    """Find what is needed in a source; only `auto` tries another one if that does not have it.
 
-    Args:
-        need: what to find.
-        source: `auto`, `hub`, `package` or a folder. `hub` never falls back.
-        revision: commit, tag or branch of the hub repository.
+    The source is `auto`, `hub`, `package` or a folder; the revision a commit, tag or branch of the
+    hub repository.
 
     Raises:
-        ValueError: `source` is neither a source nor a folder that exists, or no package has it.
+        ValueError: the source is not one of these, or no package has what is needed.
         HubError, FileNotFoundError, FetchError: the requested source lacks it.
     """
     if not is_source(source):
-        raise ValueError(
-            f"source must be auto, hub, package or a folder that exists, got {shown(source)}"
-        )
+        known = "auto, hub, package or a folder that exists"
+        raise ValueError(f"source must be {known}, got {shown(source)}")
     if source == "hub":
         return _on_hub(need, revision)
     if source == "package":
@@ -61,7 +67,7 @@ def locate(need: Need, source: str | Path, revision: str | None = None) -> Found
     if source != "auto":
         return _in_folder(need, folder_at(source))
     reason = ""
-    if (folder := folder_setting(need.own)) is not None:
+    if folder := folder_setting(need.own):
         try:
             return _in_folder(need, folder)
         except FileNotFoundError as error:
@@ -82,15 +88,16 @@ def _in_folder(need: Need, folder: Path) -> Found:
 
 def _on_hub(need: Need, revision: str | None) -> Found:
     wanted = need.hub_files or need.files
-    patterns = [name for names in wanted for name in names]
-    fetch = need.fetch or partial(hub.snapshot, need.repository, patterns, "dataset")
     try:
-        folder, commit = fetch(revision)
+        if need.fetch:
+            folder, commit = need.fetch(revision)
+        else:
+            patterns = [name for names in wanted for name in names]
+            folder, commit = hub.snapshot(need.repository, patterns, "dataset", revision)
         files = files_in(folder, wanted)
     except FileNotFoundError as error:
         raise hub.HubError(need.repository, str(error), "is incomplete") from error
-    provenance = Provenance(need.name, "hub", need.repository, commit, sha256_of(files))
-    return Found(files, provenance)
+    return Found(files, Provenance(need.name, "hub", need.repository, commit, sha256_of(files)))
 
 
 def _packaged(need: Need) -> Found:
@@ -104,32 +111,34 @@ def _packaged(need: Need) -> Found:
     return Found(files, packaged.package_provenance(need.stand_in))
 
 
-def files_in(
-    folder: Path, sets: Sequence[Sequence[str]], places: Sequence[str] = ("",)
-) -> list[Path]:
+def files_in(folder: Path, sets: Sets, places: Sequence[str] = ("",)) -> list[Path]:
     """Return the first set of files that is complete in a place, or raise FileNotFoundError."""
     lacking = []
-    for place in places:
-        for names in sets:
-            found = {name: sorted((folder / place).glob(name)) for name in names}
-            if all(found.values()):
-                return [file for files in found.values() for file in files]
-            lacking.append([Path(place, name).as_posix() for name in names if not found[name]])
+    for place, names in product(places, sets):
+        found = {name: sorted((folder / place).glob(name)) for name in names}
+        if all(found.values()):
+            return [file for files in found.values() for file in files]
+        lacking.append([Path(place, name).as_posix() for name in names if not found[name]])
     nearest = min(lacking, key=len)
     raise FileNotFoundError(f"no {nearest[0]} in {folder}")
 
 
-def is_source(source: object) -> bool:
+def is_source(source: str | Path) -> bool:
     """Return whether this is one of the three words, or an existing folder."""
-    if source in WORDS:
-        return True
-    return isinstance(source, (str, Path)) and source != "" and folder_at(source) is not None
+    return source in WORDS or (source != "" and folder_at(source) is not None)
 
 
 def absolute(text: str) -> str:
-    """Return the absolute path of the folder that `text` names, for work in a different directory.
+    """Make the path of a folder absolute, but not the words for a source or a model to start from.
 
-    Anything else is returned as it is; so are the words for a source, and `start` for a model.
+    For work in a different directory.
     """
     folder = None if text in ("", *WORDS, "start") else folder_at(text)
     return str(folder.absolute()) if folder else text
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise ValueError if a value is not one of these."""
+    if value not in choices:
+        known = ", ".join(map(str, choices))
+        raise ValueError(f"{name} must be one of {known}, got {shown(value)}")

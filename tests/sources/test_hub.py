@@ -165,9 +165,10 @@ def test_the_papers_splits_are_found_by_size_and_seed(server):
     assert handfuls[64, 49].texts == ["0.0064 49.", "Another one."]
     assert handfuls[100_000, 48].texts == ["010.00 48.", "Another one."]
     assert handfuls[64, 48].provenance.revision == FIRST
-    for size, seed in ((65, 48), (64, 7)):
-        with pytest.raises(ValueError, match=rf"64, 100, 10000, 100000.*size {size} .*seed {seed}"):
-            load_low_shot([size], seeds=[seed], source="hub")
+    with pytest.raises(ValueError, match=r"\(64, 48\), \(100, 48\), .* got \(65, 48\)"):
+        load_low_shot([65], source="hub")
+    with pytest.raises(HubError, match=r"is incomplete \(no \*percent_seed7.txt in"):
+        load_low_shot([64], seeds=[7], source="hub")
 
 
 @pytest.mark.parametrize(
