@@ -1,5 +1,1 @@
-"""Texts, rated pairs and labelled sentences, each with its provenance.
-
-`texts` is read for encoding and training, `sts` and `transfer` for scoring; `tables` reads the
-user's own tables, and `formats` each kind of file.
-"""
+"""Texts, rated pairs, labelled sentences and tables, each with its provenance."""

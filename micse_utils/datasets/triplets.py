@@ -8,7 +8,8 @@ import numpy as np
 
 from micse_utils.datasets.wikitext import Article, distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance
-from micse_utils.settings import shown, whole
+from micse_utils.settings import whole
+from micse_utils.sources.locate import check_choice
 from micse_utils.sources.packaged import package_provenance
 
 TRIPLETS = ("section triplets", "article triplets")
@@ -33,37 +34,26 @@ def load_triplets(task: str, *, count: int = 4_000, seed: int = 0) -> Triplets:
     """Draw section triplets (Dor et al., ACL 2018) from the packaged Wikipedia.
 
     Anchor and positive come from one section. Nobody rated them: that a section keeps to one theme
-    is the assumption, so no encoder reaches 100 %. `load_low_shot` uses none of these articles.
-
-    Args:
-        task: `section triplets`, the hard form: the negative comes from a different section of the
-            same article; or `article triplets`, the easy one: it comes from a different article.
-            Anchors and positives of the two are the same.
-        count, seed: number of triplets, and seed of the draw.
+    is the assumption, so no encoder reaches 100 %. `load_low_shot` uses none of these articles. The
+    negative of `section triplets`, the hard form, comes from a different section of the same
+    article; of `article triplets`, from a different article.
     """
-    if task not in TRIPLETS:
-        raise ValueError(f"task must be one of {', '.join(TRIPLETS)}, got {shown(task)}")
-    training = distinct_sentences(packaged_articles("training"))
+    check_choice("task", task, TRIPLETS)
     provenance = replace(package_provenance("wikipedia"), name=f"Wikipedia, {task}")
-    return draw_triplets(
-        packaged_articles("held out"), provenance, apart=task.split()[0], excluded=training,
-        count=whole("count", count, 1), seed=whole("seed", seed),
-    )  # fmt: skip
+    training = distinct_sentences(packaged_articles("training"))
+    articles, count = packaged_articles("held out"), whole("count", count, 1)
+    drawn = draw_triplets(articles, training, apart=task.split()[0], count=count, seed=seed)
+    return Triplets(*drawn, provenance)
 
 
 def draw_triplets(
-    articles: Sequence[Article],
-    provenance: Provenance,
-    *,
-    apart: str,
-    excluded: Sequence[str] = (),
-    count: int,
-    seed: int,
-) -> Triplets:
-    """Draw anchors evenly over all sentences that have a positive and a negative.
+    articles: Sequence[Article], excluded: Sequence[str] = (), *, apart: str, count: int, seed: int
+) -> tuple[list[str], list[str], list[str], np.ndarray]:
+    """Draw anchors, positives, negatives, and the numbers of the anchors' articles.
 
-    The negative is from a different `section` or `article`, as `apart` says. Sentences that are
-    `excluded`, or occur in two sections, are left out.
+    Anchors are drawn evenly over all sentences that have a positive and a negative, which is from a
+    different `section` or `article`, as `apart` says. Sentences that are `excluded`, or occur in
+    two sections, are left out.
     """
     often = Counter(s for article in articles for section in article for s in set(section))
     often.update(dict.fromkeys(excluded, 2))
@@ -91,4 +81,4 @@ def draw_triplets(
         negatives["section"].append(random.choice(np.flatnonzero(own & ~together)))
         negatives["article"].append(random.choice(np.flatnonzero(~own)))
     rows = (anchors, positives, negatives[apart])
-    return Triplets(*([texts[row] for row in part] for part in rows), article[anchors], provenance)
+    return *([texts[row] for row in part] for part in rows), article[anchors]

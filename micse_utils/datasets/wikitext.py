@@ -9,14 +9,13 @@ from pathlib import Path
 
 import mwparserfromhell
 import numpy as np
-from mwparserfromhell import nodes
-from mwparserfromhell.wikicode import Wikicode
+from mwparserfromhell import nodes, wikicode
 from tqdm.auto import tqdm
 
 from micse_utils.sources.packaged import fetch
 
-# A template prints something we cannot know (a number with its unit, a date), and a formula is not
-# text: a sentence with one is left out. Notes and citations print nothing in the sentence.
+# A template prints something unknown, such as a number with its unit, and a formula is not text: a
+# sentence with one is left out. Notes and citations print nothing in the sentence.
 GAP = "\ufffc"
 SECTION = "\x1d"  # marks a heading; no valid XML holds it
 NOTE = re.compile(
@@ -28,8 +27,6 @@ NOTE = re.compile(
 FOOTNOTE = re.compile(r"<!--.*?-->|<ref\b[^>]*/>|<ref\b.*?</ref>", re.DOTALL | re.IGNORECASE)
 HIDDEN_TAGS = {"references", "table", "gallery", "timeline"}
 GAP_TAGS = {"math", "code", "pre", "source", "syntaxhighlight"}
-LIST_TAGS = {"li", "dd", "dt"}
-
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]”]*\s+(?=[\"'(“]?[A-Z])")
 ABBREVIATION = re.compile(
     r"\b([A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Col|Lt|Capt|Rev|Gov|Sen|vs|etc|ca?|cf|al|No|Vol|pp?"
@@ -37,23 +34,19 @@ ABBREVIATION = re.compile(
 )
 MARKUP = re.compile(rf"[{{}}\[\]|<>=\\*#_{GAP}]|https?:|''|\( ?\)|\(,|,,|\s[,;]")
 
-
 Article = list[list[str]]
 """Sentences of each section, in reading order; the first section is what precedes the headings."""
-FEWEST_WORDS, MOST_WORDS = 6, 50
-HELD_OUT = 3  # one in three articles gives section triplets, and no sentence to train on
 
 
 def packaged_articles(part: str = "all") -> list[Article]:
-    """Read the packaged articles of English Wikipedia.
+    """Read articles of the packaged Wikipedia: `all`, or the disjoint `training` or `held out`.
 
-    `part` is `all`, or one of two that share no article: `training`, or `held out`, the third that
-    `load_triplets` draws from.
+    Those held out, a third, give section triplets and are not trained on.
     """
     [dump] = fetch("wikipedia").glob("*.bz2")
     articles = wikipedia_articles(dump)
     order = np.random.default_rng(0).permutation(len(articles))
-    held_out = len(articles) // HELD_OUT
+    held_out = len(articles) // 3
     rows = {"all": order, "training": order[held_out:], "held out": order[:held_out]}[part]
     return [articles[row] for row in sorted(rows)]
 
@@ -67,24 +60,21 @@ def distinct_sentences(articles: Iterable[Article]) -> list[str]:
 def wikipedia_articles(dump: Path) -> list[Article]:
     """Read the sentences of each section of the articles in a bzip2-packed MediaWiki XML dump.
 
-    A sentence has 6 to 50 words, a capital first, a full stop, question or exclamation mark last,
-    and is not in a list, heading or table. A section reaches from one heading of the second level
-    ("== History ==") to the next.
+    A section reaches from one heading of the second level ("== History ==") to the next.
     """
-    articles = []
-    for markup in tqdm(_articles(dump), desc="read Wikipedia", unit="article", delay=1):
-        text = _text(mwparserfromhell.parse(FOOTNOTE.sub("", markup)))
-        articles.append([_sentences(section) for section in text.split(SECTION)])
-    return articles
+    parsed = (mwparserfromhell.parse(FOOTNOTE.sub("", markup)) for markup in _articles(dump))
+    texts = map(_text, tqdm(parsed, desc="read Wikipedia", unit="article", delay=1))
+    return [[_sentences(section) for section in text.split(SECTION)] for text in texts]
 
 
 def _sentences(text: str) -> list[str]:
+    """Return the whole sentences of 6 to 50 words in running text; lists are left out."""
     return [
         sentence
         for line in text.splitlines()
         if line.lstrip()[:1] not in ("*", "#", ":", ";", "")
         for sentence in _split(" ".join(line.split()))
-        if FEWEST_WORDS <= len(sentence.split()) <= MOST_WORDS
+        if 6 <= len(sentence.split()) <= 50
         and sentence[0].isupper()
         and sentence[-1] in ".!?"
         and not MARKUP.search(sentence)
@@ -102,7 +92,7 @@ def _articles(dump: Path) -> Iterator[str]:
                 page.clear()
 
 
-def _text(code: Wikicode | None) -> str:
+def _text(code: wikicode.Wikicode | None) -> str:
     """Return what a reader sees of the markup."""
     parts = []
     for node in code.nodes if code else []:
@@ -117,7 +107,7 @@ def _text(code: Wikicode | None) -> str:
                 parts.append(_text(node.title))
             case nodes.Heading() if node.level == 2:
                 parts.append(SECTION)
-            case nodes.Tag() if str(node.tag).lower() in LIST_TAGS:
+            case nodes.Tag() if str(node.tag).lower() in ("li", "dd", "dt"):
                 parts.append(node.wiki_markup or "*")
             case nodes.Tag() if str(node.tag).lower() in GAP_TAGS:
                 parts.append(GAP)

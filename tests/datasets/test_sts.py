@@ -142,7 +142,7 @@ def test_no_stand_in_bears_the_name_of_a_task(monkeypatch, tmp_path):
         load_sts("STS12", source="package")
     with pytest.raises(ValueError, match=r'one of STS12.* got "STS17"'):
         load_sts("STS17")
-    with pytest.raises(ValueError, match='train, dev or test, got "validation"'):
+    with pytest.raises(ValueError, match='train, dev, test, got "validation"'):
         load_stsb("validation")
 
 

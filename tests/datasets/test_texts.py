@@ -1,13 +1,10 @@
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from micse_utils.datasets.texts import load_low_shot, load_sentences, load_tweets
 from micse_utils.sources.packaged import fetch
-
-SHARED = Path(__file__).parents[3] / "shared" / "tweet_eval"
 
 
 @pytest.fixture
@@ -65,12 +62,6 @@ def test_inconsistent_files_are_rejected_with_file_and_line(tweet_eval, file, co
     (tweet_eval / "tweet_eval" / "sentiment" / file).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_tweets(tweet_eval)
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs TweetEval's files in ../shared/tweet_eval")
-def test_the_official_validation_split_is_read():
-    tweets = load_tweets(SHARED, split="validation")
-    assert np.bincount(tweets.labels).tolist() == [312, 869, 819]  # as published on the hub
 
 
 def test_a_sample_is_seeded_and_keeps_text_and_label_together():
