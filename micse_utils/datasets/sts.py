@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from micse_utils.datasets.formats import parallel_rows, read_rows
+from micse_utils.datasets.tables import parallel_rows, read_rows
 from micse_utils.provenance import Provenance
 from micse_utils.settings import KIT_DATA
 from micse_utils.sources.hub import HubError
@@ -48,8 +48,7 @@ class Pairs:
         sides = self.first, self.second, self.gold, self.subsets or self.gold
         lengths = {len(side) for side in sides}
         if len(lengths) > 1 or 0 in lengths or not all(0 <= score < np.inf for score in self.gold):
-            name = self.provenance.name
-            raise ValueError(f"{name}: there must be pairs, each with a gold score from 0")
+            raise ValueError(f"{self.provenance.name}: there must be pairs with gold scores from 0")
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -57,15 +56,11 @@ class Pairs:
 
 
 def load_sts(task: str, *, source: str | Path = "auto") -> Pairs:
-    """Load the test pairs of one STS task, all subsets pooled.
+    """Load the test pairs of `STS_TASKS`, `SICK trial` or `PACKAGED_STS`, all subsets pooled.
 
-    Args:
-        task: one of `STS_TASKS`, `SICK trial`, or `PACKAGED_STS`, which have only one source.
-        source: `auto` (folder MICSE_SENTEVAL, then hub), `hub`, or SentEval's folder.
-
-    Raises:
-        ValueError: an unknown task or source, or a damaged file.
-        FileNotFoundError, HubError, FetchError: the source does not have it.
+    The source is `auto` (folder MICSE_SENTEVAL, then hub), `hub`, or SentEval's folder. Raises
+    FileNotFoundError, HubError or FetchError if it does not have the task, and ValueError for a
+    damaged file or a wrong argument.
     """
     check_choice("task", task, (*STS_TASKS, "SICK trial", *PACKAGED_STS))
     if task in PACKAGED_STS:
@@ -80,11 +75,7 @@ def load_sts(task: str, *, source: str | Path = "auto") -> Pairs:
 
 
 def load_stsb(split: str = "dev", *, source: str | Path = "auto") -> Pairs:
-    """Load a split of STSBenchmark (Cer et al. 2017): `train`, `dev` or `test`.
-
-    The stand-in for `dev`, as `package` or if there is nothing else, is the kit's own sample of
-    plain pairs. The source, and what is refused, is as for `load_sts`.
-    """
+    """Load a split of STSBenchmark as `load_sts`: `train`, `test` or, with a stand-in, `dev`."""
     check_choice("split", split, ("train", "dev", "test"))
     name, file = f"STSBenchmark, {split}", f"STS/STSBenchmark/sts-{split}.csv"
     need = senteval_need(KIND, name, file, stand_in="sts_sample.csv" if split == "dev" else None)

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from micse_utils.datasets.formats import parallel_rows, read_lines
-from micse_utils.datasets.tables import open_source
+from micse_utils.datasets.tables import open_source, parallel_rows, read_lines
 from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance, sha256_of
 from micse_utils.settings import whole
@@ -20,7 +19,6 @@ from micse_utils.sources.packaged import fetch, package_provenance
 
 SENTENCES = "princeton-nlp/datasets-for-simcse"
 SPLITS = "sap-ai-research/datasets-for-micse"
-IN_FOLDER = [["sentences.txt"]]
 TWEETS = "cardiffnlp/tweet_eval"
 
 
@@ -58,15 +56,12 @@ def load_sentences(
     """Load sentences of English Wikipedia; draw `limit` of them, by the seed.
 
     The source is `auto`, `hub` (SimCSE's million sentences), `package` (106 articles), or a folder
-    with one sentence a line in `sentences.txt`.
-
-    Raises:
-        ValueError: an unknown source, an invalid limit or seed, or a damaged file.
-        FileNotFoundError, HubError, FetchError: the source does not have them.
+    with one sentence a line in `sentences.txt`. Raises FileNotFoundError, HubError or FetchError if
+    it does not have them, and ValueError for a damaged file or a wrong argument.
     """
     need = Need(
-        "sentences", "Wikipedia, SimCSE's million sentences", IN_FOLDER, repository=SENTENCES,
-        hub_files=[["wiki1m_for_simcse.txt"]], stand_in="wikipedia",
+        "sentences", "Wikipedia, SimCSE's million sentences", [["sentences.txt"]],
+        repository=SENTENCES, hub_files=[["wiki1m_for_simcse.txt"]], stand_in="wikipedia",
     )  # fmt: skip
     found = locate(need, source)
     corpus = _sentences_of(found)
@@ -80,17 +75,25 @@ def load_low_shot(
     """Load small sets of Wikipedia sentences to train on, one for each size and seed.
 
     From the hub they are the paper's own splits (64 to 100,000 sentences, seeds 48 to 52), else
-    samples of `load_sentences`, drawn by the seed; from the package only from the two thirds of its
-    articles that give no section triplets (`load_triplets`). Raises as `load_sentences`.
+    samples of `load_sentences`, drawn by the seed; of the package without the third of its articles
+    that give section triplets. Raises as `load_sentences`.
     """
     need = Need(
-        "sentences", "miCSE's splits", IN_FOLDER, repository=SPLITS,
+        "sentences", "miCSE's splits", [["sentences.txt"]], repository=SPLITS,
         hub_files=[[f"*percent_seed{seed}.txt" for seed in seeds]], stand_in="wikipedia",
     )  # fmt: skip
     found = locate(need, source)
     wanted = list(product(sizes, seeds))
     if found.provenance.source == "hub":
-        subsets = {place: _official_split(found, place) for place in wanted}
+        splits, subsets = {}, {}
+        for file in found.files:  # wiki_subset_1M_001.00percent_seed48.txt, of a million sentences
+            percent, seed = re.search(r"([\d.]+)percent_seed(\d+)", file.name).groups()
+            splits[round(10_000 * float(percent)), int(seed)] = file
+        for place in wanted:
+            check_choice("size and seed of a split", place, sorted(splits))
+            file = splits[place]
+            provenance = replace(found.provenance, name=file.stem, sha256=sha256_of([file]))
+            subsets[place] = _sentences(read_lines(file), provenance)
     else:
         corpus = _sentences_of(found, "training")
         if max(sizes) > len(corpus):
@@ -103,8 +106,8 @@ def load_low_shot(
 def read_sentences(file: str | Path, *, column: str | None = None) -> Corpus:
     """Load sentences from a column (default: `text`) of the user's own files, by `open_source`."""
     source, file = open_source(file, column or "text"), Path(file)
-    tables = [table for _, table in source.blocks(source.rows)]
-    lines = [line for table in tables for line in table[source.column].to_pylist() if line]
+    columns = (table[source.column].to_pylist() for _, table in source.blocks(source.rows))
+    lines = [line for lines in columns for line in lines if line]
     return _sentences(lines, Provenance(file.stem, "folder", file.name, sha256=source.sha256))
 
 
@@ -120,17 +123,6 @@ def _sentences_of(found: Found, part: str = "all") -> Corpus:
     return _sentences(read_lines(found.files[0]), provenance)
 
 
-def _official_split(found: Found, place: tuple[int, int]) -> Corpus:
-    splits = {}
-    for file in found.files:  # wiki_subset_1M_001.00percent_seed48.txt, of a million sentences
-        percent, seed = re.search(r"([\d.]+)percent_seed(\d+)", file.name).groups()
-        splits[round(10_000 * float(percent)), int(seed)] = file
-    check_choice("size and seed of a split", place, sorted(splits))
-    file = splits[place]
-    provenance = replace(found.provenance, name=file.stem, sha256=sha256_of([file]))
-    return _sentences(read_lines(file), provenance)
-
-
 def _sentences(lines: Sequence[str], provenance: Provenance) -> Corpus:
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
@@ -141,9 +133,8 @@ def _sentences(lines: Sequence[str], provenance: Provenance) -> Corpus:
 def load_tweets(source: str | Path = "auto") -> Corpus:
     """Load tweets with their sentiment: negative, neutral or positive. Raises as `load_sentences`.
 
-    The source is `auto`, `hub` (TweetEval's training split, Barbieri et al. 2020), `package` (Hutto
-    & Gilbert 2014), or a folder with TweetEval's own files, `train_text.txt` and
-    `train_labels.txt`, itself or in `tweet_eval/sentiment/`.
+    From `hub` (TweetEval's training split, Barbieri et al. 2020), `package` (Hutto & Gilbert 2014),
+    `auto`, or a folder with TweetEval's `train_text.txt` and `train_labels.txt`.
     """
     need = Need(
         "tweets", "TweetEval sentiment, train", [["train_text.txt", "train_labels.txt"]],

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from micse_utils.datasets.formats import read_rows
 from micse_utils.datasets.sts import load_tasks
+from micse_utils.datasets.tables import read_rows
 from micse_utils.datasets.texts import drawn_rows, load_rated
 from micse_utils.provenance import Provenance
 from micse_utils.sources.locate import check_choice, locate, senteval_need
@@ -98,15 +99,10 @@ def load_transfer_tasks(
     limit: int | None = None,
     seed: int = 0,
 ) -> dict[str, Classification]:
-    """Load transfer tasks, as `load_sts_tasks` does STS; draw `limit` sentences by the seed.
-
-    All are taken of a task with a test set.
-    """
-
-    def load(task: str) -> Classification:
-        return load_transfer(task, source=source).sample(limit, seed)
-
-    return load_tasks(tasks, source, load, TRANSFER_TASKS, PACKAGED_TRANSFER)
+    """Load transfer tasks, as `load_sts_tasks` does STS, each cut to a `Classification.sample`."""
+    load = partial(load_transfer, source=source)
+    loaded = load_tasks(tasks, source, load, TRANSFER_TASKS, PACKAGED_TRANSFER)
+    return {task: data.sample(limit, seed) for task, data in loaded.items()}
 
 
 def _rows(file: Path, pattern: str) -> list[dict[str, str]]:

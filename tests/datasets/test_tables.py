@@ -193,7 +193,7 @@ def test_a_file_is_read_as_it_is_written(tmp_path, monkeypatch, name, content, t
     ("tables", "message"),
     [
         ([pa.table([["a"], ["b"]], names=["text", "text"])], "duplicate field names"),
-        ([pa.table({"other": ["a"]})], r'text in the column "text"; it has other \(string\)'),
+        ([pa.table({"other": ["a"]})], r"text in column 'text'; it has other \(string\)"),
         ([pa.table({"text": pa.array([], "string")})], "must have rows"),
         ([pa.table({"text": [["a"]]})], "must have rows, and text"),
         ([pa.table({"text": [1, 2]})], "must have rows, and text"),
