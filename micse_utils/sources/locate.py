@@ -54,8 +54,8 @@ def locate(need: Need, source: str | Path, revision: str | None = None) -> Found
     is needed, and HubError, FileNotFoundError or FetchError if the source lacks it.
     """
     if not is_source(source):
-        known = "auto, hub, package or a folder that exists"
-        raise ValueError(f"source must be {known}, got {shown(source)}")
+        what = "source must be auto, hub, package or a folder that exists"
+        raise ValueError(f"{what}, got {shown(source)}")
     if source == "hub":
         return _on_hub(need, revision)
     if source == "package":
