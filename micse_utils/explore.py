@@ -6,34 +6,23 @@ from timeit import repeat
 
 import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
+from sklearn.utils import gen_batches
 
 BLOCK = 2**24  # cosines held at a time: 64 MiB of float32
 ROUNDING = 1e-6  # of a cosine in float32; two equal vectors may have 0.9999999
 
 # Left out: links, user names, contractions (don't), and a swear word.
 NOISE = re.compile(r"https?:\S+|@\w+|\w+['’]\w+|\w*fuck\w*")
-# Words of three letters or more, in Korean of two. Scripts with vowel signs, which `re` takes for
-# no letters, have none.
-LETTER = r"[\w\u0900-\u109f\u1780-\u17ff]"
-TERM = re.compile(rf"(?<!{LETTER})(?:[\uac00-\ud7a3]{{2,}}|[^\W\d_]{{3,}})(?!{LETTER})")
+TERM = re.compile(r"\b[^\W\d_]{3,}\b")  # words of three letters or more
 
 
 def nearest(queries: np.ndarray, vectors: np.ndarray, count: int = 10) -> np.ndarray:
-    """Find the vectors with the largest dot product with each query; of unit vectors, the cosine.
+    """Return the rows of the vectors [m, d] with the largest dot product with each query [n, d].
 
-    Args:
-        queries, vectors: to search for, [n, d], and in, [m, d]; integers and float16 are computed
-            with in float32 or float64.
-        count: how many to find for each query, 1 to m.
-
-    Returns:
-        Rows of `vectors`, [n, count], best first.
-
-    Raises:
-        ValueError: NaN or infinity.
+    Of unit vectors that is the cosine. The rows, [n, count], come best first.
     """
     found = np.empty((len(queries), count), dtype=np.int64)
-    for rows, cosines in _blocks(queries, vectors):
+    for rows, cosines in _products(queries, vectors):
         best = np.argpartition(cosines, -count, axis=1)[:, -count:]
         order = np.argsort(-np.take_along_axis(cosines, best, axis=1), axis=1, kind="stable")
         found[rows] = np.take_along_axis(best, order, axis=1)
@@ -41,21 +30,15 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, count: int = 10) -> np.nda
 
 
 def pairs_above(vectors: np.ndarray, cosine: float) -> tuple[np.ndarray, np.ndarray]:
-    """Find every pair of vectors [n, d] with at least this cosine, but for rounding.
+    """Return the rows of every pair of vectors [n, d] with at least this cosine, but for rounding.
 
-    Returns:
-        Rows of each pair, smaller one first, [pairs, 2], in order, and their cosines, [pairs].
-
-    Raises:
-        ValueError: `cosine` is not from -1 to 1; vectors with NaN or infinity.
+    The smaller row comes first, [pairs, 2]; their cosines, [pairs], follow.
     """
-    if not -1 <= cosine <= 1:
-        raise ValueError(f"cosine must be from -1 to 1, got {cosine}")
-    vectors = _floats(vectors)
-    norms = _finite(np.linalg.norm(vectors, axis=1, keepdims=True))
+    vectors = np.asarray(vectors, np.float32)
+    norms = np.asarray_chkfinite(np.linalg.norm(vectors, axis=1, keepdims=True))
     vectors = vectors / np.where(norms == 0, 1, norms)
     pairs, values = [], []
-    for rows, cosines in _blocks(vectors, vectors):
+    for rows, cosines in _products(vectors, vectors):
         first, second = np.nonzero(np.triu(cosines >= cosine - ROUNDING, rows.start + 1))
         pairs.append(np.column_stack([first + rows.start, second]))
         values.append(np.clip(cosines[first, second], -1, 1))
@@ -67,25 +50,11 @@ def queries_per_second(search: Callable[[np.ndarray], object], queries: np.ndarr
     return len(queries) / min(repeat(lambda: search(queries), repeat=5, number=1))
 
 
-def _blocks(queries: np.ndarray, vectors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield slices of the queries and their dot products with all vectors."""
-    queries, vectors = _floats(queries), _floats(vectors)
-    size = max(1, BLOCK // len(vectors))
-    for start in range(0, len(queries), size):
-        rows = slice(start, start + size)
-        yield rows, _finite(queries[rows] @ vectors.T)
-
-
-def _finite(products: np.ndarray) -> np.ndarray:
-    """Return sums of products, d times fewer numbers than in the vectors, if all are finite."""
-    if not np.isfinite(products).all():
-        raise ValueError("vectors and queries must be finite, got NaN, infinity or overflow")
-    return products
-
-
-def _floats(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors to multiply: products of integers would wrap, float16 would overflow."""
-    return np.asarray(vectors).astype(np.result_type(vectors, np.float32), copy=False)
+def _products(queries: np.ndarray, vectors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield slices of the queries and their products with all vectors; refuse NaN and infinity."""
+    queries, vectors = np.asarray(queries, np.float32), np.asarray(vectors, np.float32)
+    for rows in gen_batches(len(queries), max(1, BLOCK // len(vectors))):
+        yield rows, np.asarray_chkfinite(queries[rows] @ vectors.T)
 
 
 def terms(text: str) -> list[str]:
@@ -97,7 +66,7 @@ def terms(text: str) -> list[str]:
 def cluster_names(
     texts: Sequence[str], clusters: Sequence[int], *, fewest: int = 1
 ) -> dict[int, str]:
-    """Name each cluster by its three most distinctive words (class-based TF-IDF).
+    """Name each cluster, all differently, by its three most distinctive words (class-based TF-IDF).
 
     The weight of word w in cluster c is tf(w, c) · log(1 + A / f(w)), with A the mean number of
     words in a cluster and f(w) the frequency of w over all of them (Grootendorst 2022,
@@ -106,10 +75,6 @@ def cluster_names(
     Args:
         texts, clusters: n texts and their cluster numbers; -1 means no cluster.
         fewest: texts of the cluster that a word of its name must occur in.
-
-    Returns:
-        Names by cluster number, all different: a cluster without words is "cluster 3", and equal
-        names are followed by the number.
     """
     clusters = np.asarray(clusters)
     numbers = np.unique(clusters[clusters >= 0])
