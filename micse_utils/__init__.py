@@ -1,9 +1,4 @@
-"""Learn, use, train and reproduce miCSE sentence embeddings (Klein & Nabi, ACL 2023).
-
-`training` holds the paper: its loss, recipes and trainer. `datasets`, `sources`, `encoding` and
-`evaluation` load, embed and score texts; `cluster` does so on many machines. The names below are
-imported on first use, so that `import micse_utils` stays quick.
-"""
+"""Learn, use, train and reproduce miCSE sentence embeddings (Klein & Nabi, ACL 2023)."""
 
 from __future__ import annotations  # the doctor imports this in any Python
 
@@ -11,7 +6,7 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-_MODULES = {
+_MODULES = {  # imported on first use, so that `import micse_utils` stays quick
     "MiCSELoss": "training.losses",
     "attention_mutual_information": "training.ami",
     "encode": "encoding",
@@ -31,8 +26,3 @@ def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'micse_utils' has no attribute {name!r}")
     return getattr(import_module(f"micse_utils.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the names above too, for tab completion."""
-    return sorted({*globals(), *__all__})

@@ -35,8 +35,7 @@ class Provenance:
     def __str__(self) -> str:
         """Return the provenance as one line of text."""
         mark = f", SHA-256 {self.sha256[:8]}…" if self.sha256 else ""
-        if self.revision:
-            mark = f", commit {self.revision[:8]}"
+        mark = f", commit {self.revision[:8]}" if self.revision else mark
         pooling = f", {self.pooling} pooling" if self.pooling else ""
         engine = f" by {self.engine}" if self.engine else ""
         return f"{self.name}{pooling}{engine} ({self.source}: {self.origin}{mark})"
@@ -48,9 +47,8 @@ def sha256_of(files: Iterable[Path]) -> str:
     for file in files:
         with file.open("rb") as stream:
             digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    of_all = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return digests[0] if len(digests) == 1 else of_all
 
 
 def versions() -> dict[str, str]:

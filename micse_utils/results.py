@@ -1,10 +1,10 @@
 """Write figures, tables and `metrics.json` without harm to the user's files."""
 
-import dataclasses
 import json
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,13 +16,9 @@ from micse_utils.settings import expanded
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    """Call `write` on a temporary name beside `path`, then rename: readers never see half a file.
-
-    The temporary name keeps the suffix of `path`, by which writers choose a format.
-    """
-    path = Path(path)
+    """Call `write` on a temporary name, then rename it to `path`: nobody sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{uuid4().hex}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}-{uuid4().hex}{path.suffix}")  # suffix: the format
     try:
         write(temporary)
         with temporary.open("rb+") as stream:
@@ -34,16 +30,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file atomically, UTF-8."""
-    return write_atomically(
-        path, lambda p: p.write_text(text, encoding="utf-8", errors="backslashreplace")
-    )
+    content = text.encode("utf-8", errors="backslashreplace")
+    return write_atomically(path, lambda p: p.write_bytes(content))
 
 
 def output_folder(place: str | Path) -> Path:
-    """Return a folder for results, or raise OSError if it cannot be created and written to.
-
-    It is not created here, so that a call which fails leaves nothing.
-    """
+    """Return a folder for results, not yet created; raise OSError if it could not be written to."""
     folder = expanded(place)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     with tempfile.TemporaryFile(dir=existing):
@@ -52,10 +44,8 @@ def output_folder(place: str | Path) -> Path:
 
 def write_json(path: Path, record: object) -> Path:
     """Write a JSON file atomically; NumPy's numbers and arrays are accepted, NaN is not."""
-    text = json.dumps(
-        record, indent=2, ensure_ascii=False, allow_nan=False, default=lambda value: value.tolist()
-    )
-    return write_text(path, text + "\n")
+    options = {"ensure_ascii": False, "allow_nan": False, "default": lambda value: value.tolist()}
+    return write_text(path, json.dumps(record, indent=2, **options) + "\n")
 
 
 def json_or_none(path: Path) -> object | None:
@@ -73,21 +63,18 @@ def records(table: pd.DataFrame) -> list[dict[str, object]]:
 
 def save_figure(folder: str | Path, name: str, figure: Figure) -> Path:
     """Write a figure as `folder/name.png`, 150 dots per inch."""
-    return write_atomically(
-        Path(folder) / f"{name}.png", lambda p: figure.savefig(p, dpi=150, bbox_inches="tight")
-    )
+    file = Path(folder, f"{name}.png")
+    return write_atomically(file, lambda p: figure.savefig(p, dpi=150, bbox_inches="tight"))
 
 
 def save_table(folder: str | Path, name: str, table: pd.DataFrame) -> Path:
     """Write a table as `folder/name.csv`, UTF-8."""
-    return write_atomically(
-        Path(folder) / f"{name}.csv", lambda p: table.to_csv(p, index=False, encoding="utf-8")
-    )
+    return write_text(Path(folder, f"{name}.csv"), table.to_csv(index=False))
 
 
 def save_page(folder: str | Path, name: str, html: str) -> Path:
     """Write an HTML page as `folder/name.html`, UTF-8."""
-    return write_text(Path(folder) / f"{name}.html", html)
+    return write_text(Path(folder, f"{name}.html"), html)
 
 
 def write_metrics(
@@ -103,22 +90,12 @@ def write_metrics(
     """Write `folder/metrics.json`: the results and everything needed to reproduce them.
 
     Args:
-        folder: the notebook's results folder, created if missing.
-        figures: numbers by name; lists, dictionaries and NumPy's numbers and arrays are accepted.
+        figures: numbers by name; lists, dictionaries and NumPy's arrays are accepted.
         headline: one line for people, such as "paraphrases 0.82, other topics 0.03".
-        model, data: where both came from.
-        seed: seed of everything random in the notebook; None if nothing is random.
-        settings: further settings that influence the results, such as the number format.
+        seed: of everything random in the notebook; None if nothing is.
+        settings: whatever else influences the results, such as the number format.
     """
-    record = {
-        "headline": headline,
-        "figures": figures,
-        "provenance": {
-            "model": dataclasses.asdict(model),
-            "data": dataclasses.asdict(data),
-            "seed": seed,
-            "settings": settings,
-            "versions": versions(),
-        },
-    }
-    return write_json(Path(folder) / "metrics.json", record)
+    found = {"model": asdict(model), "data": asdict(data)}
+    made = found | {"seed": seed, "settings": settings, "versions": versions()}
+    record = {"headline": headline, "figures": figures, "provenance": made}
+    return write_json(Path(folder, "metrics.json"), record)

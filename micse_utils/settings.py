@@ -46,17 +46,11 @@ def cache_folder() -> Path:
 
 
 def folder_setting(name: str) -> Path | None:
-    """Return the folder that a setting names, or None if it is unset.
-
-    Raises:
-        NotADirectoryError: it names something that is not a folder.
-    """
-    if (chosen := setting(name)) is None:
-        return None
-    if (folder := folder_at(chosen)) is None:
-        raise NotADirectoryError(
-            f"{name}={chosen} is not a folder; name one that exists or unset the variable"
-        )
+    """Return the folder that a setting names, None if unset; raise OSError if it does not exist."""
+    chosen = setting(name)
+    folder = folder_at(chosen) if chosen else None
+    if chosen and not folder:
+        raise NotADirectoryError(f"{name}={chosen} is not a folder; name one or unset it")
     return folder
 
 
@@ -71,44 +65,34 @@ def folder_at(place: str | Path) -> Path | None:
     return folder if os.path.isdir(folder) else None  # noqa: PTH112  Path's own fails on long names
 
 
-def file_at(place: str | Path) -> Path | None:
-    """Return the file of this name, or None if it does not exist or the name is invalid."""
-    file = expanded(place)
-    return file if os.path.isfile(file) else None  # noqa: PTH113  as above
-
-
 def process() -> tuple[int, int]:
     """Return the rank of this process and the number of processes (torchrun, accelerate)."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 SYSTEM = Path("/")
-LIMITS = {"cpu": ("CPU_LIMIT", "cpu.max"), "memory": ("MEM_LIMIT", "memory.max")}
-"""Of each controller: JupyterHub's variable, and the file of a control group."""
 
 
 def limit(controller: str) -> float:
     """Return how many CPU cores ("cpu") or bytes ("memory") this process may use, or infinity.
 
-    The least that JupyterHub and the nested control groups (version 2) around this process, of a
-    container, systemd or Slurm, allow.
+    The least that JupyterHub and the nested control groups (version 2), as of Slurm, allow.
     """
-    variable, file = LIMITS[controller]
+    variable = {"cpu": "CPU_LIMIT", "memory": "MEM_LIMIT"}[controller]
     texts = [os.environ.get(variable, "")]
-    with suppress(OSError, StopIteration):  # not Linux, or groups of version 1 only
-        lines = (SYSTEM / "proc/self/cgroup").read_text().splitlines()
-        group = next(line[3:] for line in lines if line.startswith("0::"))
-        folder = SYSTEM / "sys/fs/cgroup"
-        for name in ("", *group.strip("/").split("/")):
+    with suppress(OSError):  # not Linux
+        groups, folder = (SYSTEM / "proc/self/cgroup").read_text(), SYSTEM / "sys/fs/cgroup"
+        group = groups.rstrip().partition("0::")[2]
+        for name in group.split("/"):  # from the outermost, ""
             folder /= name
             with suppress(OSError):  # a container may show its group by its name outside
-                texts.append((folder / file).read_text())
-    found = [math.inf]
+                texts.append((folder / f"{controller}.max").read_text())
+    least = math.inf
     for text in texts:
         with suppress(ValueError):  # such as "max"
             amount, *period = map(float, text.split())
-            found.append(amount / period[0] if period else amount)
-    return min(number for number in found if number > 0)
+            least = min(least, amount / period[0] if period else amount)
+    return least
 
 
 def settle_console() -> None:
@@ -116,9 +100,6 @@ def settle_console() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-LONGEST = 300  # characters of a value in a message
 
 
 def whole(name: str, value: object, least: int = 0) -> int:
@@ -132,14 +113,11 @@ def shown(value: object) -> str:
     """Return a value for a message: on one line, and cut if it is too long."""
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else reprlib.repr(value)
     text = " ".join(text.split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= 300 else f"{text[:299]}…"
 
 
 def check_texts(name: str, texts: Iterable[str], first: int = 0) -> list[str]:
-    """Return the texts as a list; raise TypeError, with its position, for one that is no string.
-
-    Positions are counted from `first`.
-    """
+    """Return the texts as a list; raise TypeError, with its position, for one that is no string."""
     check_sequence(name, texts)
     texts = list(texts)
     for position, text in enumerate(texts, start=first):

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from micse_utils.provenance import sha256_of
-from micse_utils.settings import expanded, file_at, folder_at, repaired, shown
+from micse_utils.settings import expanded, folder_at, repaired, shown
 
 COMPRESSED = (".gz", ".bz2", ".zst")
 DELIMITERS = (",", "\t", ";", "|")
@@ -218,7 +218,7 @@ def open_source(place: str | Path, column: str) -> Source:
 
 def _files(place: str | Path) -> list[Path]:
     """Return the files of a place, in order; a pattern takes those of one folder."""
-    if file := file_at(place):
+    if (file := expanded(place)).is_file():
         return [file]
     folder, pattern = folder_at(place), "*"
     if folder is None:
