@@ -86,13 +86,13 @@ def encode(
         if isinstance(transformer.model, Snapshot) and not few:
             forward = transformer.model.stream
         for window, features in windows:
-            vectors = _encode_window(model, forward, features)
+            vectors = _encode_window(model, forward, features, bar)
             if not np.isfinite(vectors).all():
                 raise ValueError("the model gives NaN or infinity: damaged weights, or wrong dtype")
             if out is None:
                 out = np.empty((len(texts), vectors.shape[1]), np.float32)
             out[window.rows] = vectors[window.which]
-            bar.update(len(window.rows))
+            bar.update(len(window.rows) - len(vectors))  # texts that equal another
     empty = "are empty; their vector is that of the empty text"
     for warning in tokenise.reports("texts", len(texts), {empty: tokenise.empty}):
         warnings.warn(warning, stacklevel=2)
@@ -187,7 +187,7 @@ class Tokeniser:
 
 
 def _encode_window(
-    model: SentenceTransformer, forward: Callable, features: dict[str, list[Tensor]]
+    model: SentenceTransformer, forward: Callable, features: dict[str, list[Tensor]], bar: tqdm
 ) -> np.ndarray:
     """Embed the texts of one window: float32, [texts, d]."""
     lengths = np.array([len(ids) for ids in features["input_ids"]])
@@ -212,5 +212,6 @@ def _encode_window(
         for module in list(model)[1:]:
             batch = module(batch)
         vectors.append(batch["sentence_embedding"].float()[:, : model.truncate_dim])
+        bar.update(len(vectors[-1]))
     vectors = torch.cat(vectors).cpu().numpy()  # waits for a GPU once a window, not once a batch
     return vectors[np.argsort(order)]
