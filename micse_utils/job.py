@@ -1,12 +1,4 @@
-"""Resumable work in a folder of its own: one lock, one marker, one way to resume.
-
-    with job(folder, settings) as work:
-        if work.record is None:  # not finished: what is missing is made
-            ...
-            work.finish({"rows": 3})
-
-A folder is the kit's if it bears the marker. One that does not, and is not empty, is refused.
-"""
+"""Resumable work in a folder of its own: one lock, one marker, one way to resume."""
 
 import contextlib
 import json
@@ -26,10 +18,10 @@ MARKER, LOCK, RECORD = ".micse.json", ".micse.lock", "record.json"
 
 @dataclass(frozen=True)
 class Job:
-    """Work in its folder, which no other process does at the same time."""
+    """Work in its folder, and the file with its record."""
 
-    folder: Path  # holds what the work writes
-    file: Path  # the record of the finished work
+    folder: Path
+    file: Path
 
     @property
     def record(self) -> dict[str, object] | None:
@@ -55,25 +47,18 @@ def job(
     Folders that this call created are removed if the work leaves no file in them.
 
     Args:
-        folder: a new or empty one, or one with the kit's marker.
+        folder: as for `own_folder`; OSError if another process works there.
         settings: what decides the results, as JSON.
         record: name of the file that `finish` writes.
-        replaces: what to delete if the folder holds different work; None refuses that.
-        wait: wait for another process that does this work, instead of refusing.
-
-    Raises:
-        FileExistsError: the folder holds files and no marker, or another process works there.
-        ValueError: it holds work with different settings.
-        OSError: it cannot be created or written to, or its disk has no file locks.
+        replaces: what to delete if the folder holds different work; None: ValueError.
+        wait: wait for another process that does this work.
     """
-    folder = output_folder(folder)
+    folder = own_folder(folder)  # before the lock file, so that a refused folder gets none
     created = [path for path in (folder, *folder.parents) if not path.exists()]
-    _check_kits(folder)  # before the lock file, so that a refused folder gets none
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=-1 if wait else 0):
-            deleted = None if replaces is None else [record, *replaces]
-            _mark(folder, json.loads(json.dumps(settings)), deleted)
+            _mark(folder, json.loads(json.dumps(settings)), replaces and [record, *replaces])
             yield Job(folder, folder / record)
     except Timeout:
         raise FileExistsError(f"another process is writing to {folder}: wait for it") from None
@@ -87,10 +72,7 @@ def job(
 
 @contextlib.contextmanager
 def cache_job(folder: Path, error: Callable[[str], Exception]) -> Iterator[Job]:
-    """Fill a folder of the cache, alone; if it cannot be used, raise an `error` with the way out.
-
-    An OSError of the body is taken for the disk's.
-    """
+    """Fill a folder of the cache, alone; raise an `error` with the way out if that fails."""
     try:
         with job(folder, {"cache": folder.name}, wait=True) as work:
             yield work
@@ -100,25 +82,21 @@ def cache_job(folder: Path, error: Callable[[str], Exception]) -> Iterator[Job]:
 
 
 def page_folder(place: str | Path) -> Path:
-    """Create and mark a notebook's results folder, refused as by `job`; return its absolute path.
-
-    No lock is taken: while the runner executes the page, it holds the folder's.
-    """
-    folder = output_folder(place).resolve()
-    _check_kits(folder)
+    """Create and mark a notebook's results folder, without a lock: the runner holds it."""
+    folder = own_folder(place).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     _mark(folder, {"notebook": folder.name}, None)
     return folder
 
 
-def _check_kits(folder: Path) -> None:
-    """Raise FileExistsError if a folder holds files, and not the kit's marker."""
-    if not folder.is_dir() or (folder / MARKER).exists():
-        return
-    if found := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
-        raise FileExistsError(
-            f"{folder} holds {shown(found[0])} and no marker of the kit: name a new or empty folder"
-        )
+def own_folder(place: str | Path) -> Path:
+    """Return a writable folder that is new or empty, or bears the kit's marker; raise OSError."""
+    folder = output_folder(place)
+    others = [] if (folder / MARKER).exists() else sorted(folder.glob("[!.]*"))
+    if others:
+        what = f"{shown(others[0].name)} and no marker of the kit"
+        raise FileExistsError(f"{folder} holds {what}: name a new or empty folder")
+    return folder
 
 
 def _mark(folder: Path, settings: dict[str, object], deleted: Sequence[str] | None) -> None:

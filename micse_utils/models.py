@@ -3,7 +3,6 @@
 import contextlib
 import json
 import pickle
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -19,9 +18,9 @@ from micse_utils.device import pick_device, use_threads
 from micse_utils.encoding import token_limit
 from micse_utils.engine import ENGINES, use_snapshot
 from micse_utils.provenance import sha256_of
-from micse_utils.settings import folder_at, setting, shown
+from micse_utils.settings import setting, shown
 from micse_utils.sources import hub
-from micse_utils.sources.locate import Need, locate
+from micse_utils.sources.locate import Need, locate, model_folder
 
 MICSE = "sap-ai-research/miCSE"
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -84,7 +83,7 @@ def load_model(
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {shown(engine)}")
     device = torch.device(device or pick_device())
-    own = folder_at(name)
+    own = model_folder(name)
     found = locate(_need("auto" if own else name), own or source, revision)
     folder, origin = found.files[0].parent, found.provenance
     if origin.source == "folder":
@@ -117,10 +116,8 @@ def _use_openvino(model: SentenceTransformer, engine: str, device: torch.device)
     print(f"note: {origin.name} runs in PyTorch: {reason}")
 
 
-def _need(name: str | Path) -> Need:
+def _need(name: str) -> Need:
     """Return what to look for to load a model by its name."""
-    if isinstance(name, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
-        raise ValueError(f"there is no model folder {name}")
     repository = SHORT_NAMES.get(name, name)
     title = repository.split("/")[-1]
     places = [place if name in OWN else f"{title}/{place}" for place in ("", "model")]

@@ -27,7 +27,7 @@ from micse_utils.job import job
 from micse_utils.provenance import sha256_of
 from micse_utils.results import json_or_none, output_folder, write_atomically
 from micse_utils.settings import expanded, shown
-from micse_utils.sources.locate import absolute, is_source
+from micse_utils.sources.locate import absolute, check_source
 from tools.clean_notebooks import clean, plain_widgets
 
 ROOT = Path(__file__).parent.parent
@@ -120,8 +120,8 @@ def read_parameter(name: str, text: str, default: object) -> object:
 
     A folder that exists is resolved here, because notebooks run in a different one.
     """
-    if name == "source" and not is_source(text):
-        raise ValueError(f"source must be hub, package or a folder that exists, got {shown(text)}")
+    if name == "source":
+        check_source(text)
     if name in ("source", "model_name", "trained_in"):
         return absolute(text)
     value = text

@@ -1,5 +1,6 @@
 """Find a model or data in the first source that has it: a folder, the hub, a pinned package."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -53,9 +54,7 @@ def locate(need: Need, source: str | Path, revision: str | None = None) -> Found
     The revision is one on the hub. Raises ValueError for a wrong source, or if no package has what
     is needed, and HubError, FileNotFoundError or FetchError if the source lacks it.
     """
-    if not is_source(source):
-        what = "source must be auto, hub, package or a folder that exists"
-        raise ValueError(f"{what}, got {shown(source)}")
+    check_source(source)
     if source == "hub":
         return _on_hub(need, revision)
     if source == "package":
@@ -119,9 +118,24 @@ def files_in(folder: Path, sets: Sets, places: Sequence[str] = ("",)) -> list[Pa
     raise FileNotFoundError(f"no {nearest[0]} in {folder}")
 
 
-def is_source(source: str | Path) -> bool:
-    """Return whether this is one of the three words, or an existing folder."""
-    return source in WORDS or (source != "" and folder_at(source) is not None)
+def check_source(source: object) -> None:
+    """Raise ValueError unless this is one of the three words, or an existing folder."""
+    is_folder = isinstance(source, (str, Path)) and source != "" and folder_at(source)
+    if source not in WORDS and not is_folder:
+        what = "source must be auto, hub, package or a folder that exists"
+        raise ValueError(f"{what}, got {shown(source)}")
+
+
+def model_folder(name: str | Path) -> Path | None:
+    """Return the folder that a model's name means; None if it names a repository.
+
+    Raises ValueError if it can be neither.
+    """
+    folder = folder_at(name)
+    is_name = isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name)
+    if not folder and not is_name:
+        raise ValueError(f"there is no model folder {name}")
+    return folder
 
 
 def absolute(text: str) -> str:

@@ -158,7 +158,7 @@ def test_a_kernel_that_does_not_come_up_is_one_sentence(run_short, tmp_path, mon
     [
         (["similarity"], "no notebook similarity; there are 01_similarity, 02_"),
         (["-p", "colour", "red"], "no parameter colour; there are held_out, limit, "),
-        (["-p", "source", "nowhere"], "source must be hub, package or a folder that exists"),
+        (["-p", "source", "nowhere"], "source must be auto, hub, package or a folder that exists"),
         (["-p", "steps", "many"], 'steps must be int, got "many"'),
         (["-p", "quick", "false"], 'quick must be bool, got "false"'),
     ],
