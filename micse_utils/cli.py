@@ -1,28 +1,28 @@
-"""The command `micse`: train, score, encode, and reproduce the low-shot experiment.
+"""The command `micse`.
 
-Exit status: 0; 1 for an error, reported in a sentence on stderr; 2 for wrong usage; 130 for Ctrl-C.
-Libraries are imported by the command that needs them, so that `--help` answers at once.
+Exit status: 0; 1 for an error, reported in a sentence on stderr; 2 for wrong usage; 130 for Ctrl-C;
+143 for SIGTERM. Commands import libraries late, so that `--help` and refusals come at once.
 """
 
 import argparse
 import contextlib
+import copy
 import os
 import re
 import shlex
+import signal
 import sys
 from dataclasses import fields
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from micse_utils import __version__
-from micse_utils.settings import process, setting, settle_console
+from micse_utils.settings import process, setting, settle_console, whole
 from micse_utils.training import run_table
 from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
-REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
+REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError)
 """Errors whose message is for users; all others are bugs, with a traceback."""
 
 
@@ -31,28 +31,23 @@ def main(arguments: list[str] | None = None) -> int:
     settle_console()
     # Before any import of PyTorch: spinning threads make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # as a command, not called from Python
+        arguments = sys.argv[1:]
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = _parser().parse_args(arguments)
     options.typed = shlex.join(["micse", *arguments])
-    if sys.stderr.isatty():
-        print("loading PyTorch …", file=sys.stderr)  # on a busy machine, a minute of silence
     try:
         with contextlib.redirect_stdout(sys.stderr):  # only the result goes to stdout
             result = options.run(options)
         if result:
             print(result)
         return 0
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        message = "Ray is not installed here; install the extra: pip install -e '.[cluster]'"
     except REFUSALS as error:
-        message = f"micse {options.command}: {error}"
-    except KeyboardInterrupt:
+        print(f"micse {options.command}: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, SystemExit) as stop:  # the latter of SIGTERM, also by Ray's handler
         print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
-        return 130
-    print(message, file=sys.stderr)
-    return 1
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,61 +55,60 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"micse {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (run, add_arguments, example) in COMMANDS.items():
-        epilog = f"Example: micse {name} {example}"
-        command = commands.add_parser(
-            name, help=run.__doc__, description=run.__doc__, epilog=epilog
-        )
+        about = {"help": run.__doc__, "description": run.__doc__}
+        command = commands.add_parser(name, **about, epilog=f"Example: micse {name} {example}")
         command.set_defaults(run=run)
         add_arguments(command)
     return parser
 
 
-def _count(text: str) -> int:
-    """Read a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text}")
-    return int(text)
+def count(text: str) -> int:
+    """Read a whole number from 1; argparse names this function if it is not one."""
+    return whole("number", int(text), 1)
 
 
-# --- train
+def _begin(options: argparse.Namespace, output: str | Path) -> Path:
+    """Check places that are often misspelt before PyTorch loads; return the folder to write to."""
+    from micse_utils.job import own_folder
+    from micse_utils.sources.locate import absolute, check_source, model_folder
+
+    model_folder(options.model)
+    check_source(options.source)
+    folder = own_folder(output)
+    options.model, options.source = absolute(options.model), absolute(options.source)
+    print("loading PyTorch …")  # on a busy machine, a minute of silence
+    return folder
 
 
 def train(options: argparse.Namespace) -> str | None:
     """Train an encoder on a file of unlabelled sentences."""
-    import copy
-
     from micse_utils.datasets.sts import load_stsb
     from micse_utils.datasets.texts import read_sentences
-    from micse_utils.results import output_folder
-    from micse_utils.sources.locate import absolute
 
     sentences = read_sentences(options.file, column=options.column).texts
-    output_folder(options.output)
-    # Only now, as PyTorch takes long to load: what is wrong with a file is said at once.
+    _begin(options, options.output)
     from micse_utils.evaluation.gain import report_training
-    from micse_utils.models import keep_first_layers, load_model
+    from micse_utils.models import load_model
     from micse_utils.training.trainer import train_low_shot
 
-    names = {field.name for field in fields(LowShotConfig)} - {"method"}
+    names = {field.name for field in fields(LowShotConfig)}
     settings = {name: value for name, value in vars(options).items() if name in names}
     found = {"source": options.source, "engine": "torch"}
     start = untouched = load_model(options.model, **found)
     if options.pooling not in (None, untouched.provenance.pooling):
         start = load_model(options.model, **found, pooling=options.pooling)
-    if options.layers is not None:
-        start = keep_first_layers(copy.deepcopy(start), options.layers)
     dev = load_stsb("dev")
     trained = train_low_shot(
-        sentences, copy.deepcopy(start), options.method, output=options.output, dev=dev,
-        preset=options.preset, overwrite=options.overwrite, **settings,
+        sentences, copy.deepcopy(start), output=options.output, dev=dev, preset=options.preset,
+        overwrite=options.overwrite, **settings,
     )  # fmt: skip
     if process()[0] > 0:
         return None
     origin = untouched.provenance
-    source = absolute(options.source) if origin.source == "folder" else origin.source
+    source = options.source if origin.source == "folder" else origin.source
     return report_training(
         options.output, untouched, start, trained.model, best_step=trained.best_step, dev=dev,
-        name=absolute(options.model), source=source, revision=origin.revision, sha256=origin.sha256,
+        name=options.model, source=source, revision=origin.revision, sha256=origin.sha256,
     )  # fmt: skip
 
 
@@ -125,29 +119,23 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="start", help="what to start from: a name or folder")
     parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
     parser.add_argument("--pooling", help="cls or mean (default: the model's own)")
-    parser.add_argument("--layers", type=_count, help="keep only so many of the first layers")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     parser.add_argument("--preset", choices=PRESETS, help="recipe (default: by model and size)")
-    parser.add_argument("--method", choices=METHODS, default="micse", help="(default: micse)")
     recipe = parser.add_argument_group("overrides of the recipe's settings")
-    kinds = {
-        "bf16": {"action": argparse.BooleanOptionalAction},
-        **{name: {"type": float} for name in ("ami_weight", "temperature", "learning_rate")},
-    }
+    kinds = {"method": {"choices": METHODS}, "bf16": {"action": argparse.BooleanOptionalAction}}
     for field in fields(LowShotConfig):
-        if field.name != "method":
-            kind = kinds.get(field.name, {"type": int, "metavar": "N"})
-            option = f"--{field.name.replace('_', '-')}"
-            recipe.add_argument(option, default=argparse.SUPPRESS, **kind)
-
-
-# --- score
+        kind = kinds.get(field.name, {"type": float if field.type is float else int})
+        values = {getattr(preset, field.name) for preset in PRESETS.values()}
+        usual = f"default: {field.default}" if len(values) == 1 else "default: the recipe's"
+        option = f"--{field.name.replace('_', '-')}"
+        recipe.add_argument(option, default=argparse.SUPPRESS, help=usual, **kind)
 
 
 def score(options: argparse.Namespace) -> str | None:
     """Score an encoder on the STS or the transfer tasks, or on section triplets."""
-    import torch
-
+    name = re.sub(r"[^\w.-]+", "-", f"{options.model} {options.pooling or ''}").strip("-.")
+    folder = options.output or Path("results/senteval", name)
+    _begin(options, folder)
     from micse_utils.evaluation.gain import load_untouched
     from micse_utils.evaluation.published import report_scores
     from micse_utils.evaluation.reported import evaluate_triplets
@@ -155,17 +143,12 @@ def score(options: argparse.Namespace) -> str | None:
     from micse_utils.job import job
     from micse_utils.models import load_model
 
-    name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.")
-    name += f"-{options.pooling}" if options.pooling else ""
-    settings = {"dtype": None if options.fast else torch.float32, "seed": options.seed}
     evaluate = {"sts": evaluate_sts, "transfer": evaluate_transfer, "triplets": evaluate_triplets}
-    if options.tasks != "triplets":
-        settings["source"] = options.source
+    settings = {} if options.tasks == "triplets" else {"source": options.source}
     if options.tasks == "transfer":
-        settings |= {"classifier": options.classifier, "limit": options.limit}
+        settings["classifier"] = options.classifier
     # A folder with the tasks need not hold the model.
     place = options.source if options.source in ("hub", "package") else "auto"
-    folder = options.output or Path("results/senteval", name)
     with job(folder, {"scores of": options.model, "pooling": options.pooling}) as work:
         models = [load_model(options.model, source=place, pooling=options.pooling)]
         models += load_untouched(options.model)
@@ -175,56 +158,38 @@ def score(options: argparse.Namespace) -> str | None:
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="auto, miCSE, a hub repository or a folder")
-    tasks = ["sts", "transfer", "triplets"]
-    parser.add_argument("--tasks", default="sts", choices=tasks, help="default: sts")
+    parser.add_argument("--tasks", default="sts", choices=("sts", "transfer", "triplets"))
     parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
     parser.add_argument("--pooling", help="cls or mean (default: the model's own)")
     parser.add_argument("--output", type=Path, help="folder (default: in results/senteval)")
-    which = "of transfer tasks: senteval (default, as published) or logistic"
-    parser.add_argument("--classifier", default="senteval", help=which)
-    parser.add_argument("--limit", type=_count, help="sentences of each transfer task")
-    parser.add_argument("--seed", type=int, default=0, help="of bootstrap and samples")
-    parser.add_argument("--fast", action="store_true", help="bfloat16, if the hardware has units")
-
-
-# --- encode
-
-
-SMALL = 20_000  # rows up to which starting Ray takes longer than it saves
+    parser.add_argument("--classifier", default="senteval", help="senteval (default) or logistic")
 
 
 def encode(options: argparse.Namespace) -> str | None:
-    """Write a table of any size with its embeddings beside it, a large one on Ray."""
+    """Write a table of any size with its embeddings beside it, here or on a Ray cluster."""
     from micse_utils.datasets.tables import open_source
-    from micse_utils.sources.locate import absolute
 
-    if "://" in options.output:
+    if "://" in options.output:  # or it would become a folder here
         raise ValueError(f"the output must be a folder on a disk, got {options.output}")
-    options.source, options.model = absolute(options.source), absolute(options.model)
     source = open_source(options.input, options.column)
-    from micse_utils.cluster import Recipe, connected, encode_files  # after the refusals, as above
+    _begin(options, options.output)
+    from micse_utils.cluster import Recipe, connected, encode_files
     from micse_utils.encoding import WINDOW, pick_length
     from micse_utils.models import load_model
 
     model = load_model(options.model, source=options.source, engine=options.engine)
     recipe = Recipe(
-        options.model, options.source, model.provenance, into=options.into, half=options.half,
+        options.model, options.source, model.provenance, into=options.into,
         max_length=pick_length(model, options.max_length), block_rows=options.block_rows or WINDOW,
     )  # fmt: skip
-    if options.workers or options.address or source.rows > SMALL:
+    if options.address:
         del model  # the workers have their own
         with connected(options.address):
-            done = encode_files(source, options.output, recipe, workers=options.workers)
+            encoded = encode_files(source, options.output, recipe)
     else:
-        done = encode_files(source, options.output, recipe, model)
-    lines = [
-        f"model: {recipe.provenance}",
-        f"{source.rows:,} rows are in {options.output}, {done['encoded']:,} of them encoded now",
-        f"without a text, and so without an embedding: {done['without text']:,} of those",
-    ]
-    if warned := done["blocks with warnings"]:
-        lines.append(f"{warned:,} blocks of {recipe.block_rows:,} rows had warnings, see above")
-    return "\n".join(lines)
+        encoded = encode_files(source, options.output, recipe, model)
+    done = f"{source.rows:,} rows are in {options.output}, {encoded:,} of them encoded now"
+    return f"model: {recipe.provenance}\n{done}"
 
 
 def _encode_arguments(parser: argparse.ArgumentParser) -> None:
@@ -233,98 +198,76 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", default="text", help="the one with the texts (default: text)")
     parser.add_argument("--into", default="embedding", help="name of the new column")
     parser.add_argument("--model", default="auto", help="a name or folder, as for load_model")
-    usual, which = setting("MICSE_ENGINE") or "auto", "torch, openvino, or auto: openvino on a CPU"
-    parser.add_argument("--engine", default=usual, help=f"{which} (default: {usual})")
-    parser.add_argument("--half", action="store_true", help="float16 instead of float32")
-    parser.add_argument("--max-length", type=_count, help="tokens kept of a text (default: 128)")
-    parser.add_argument("--block-rows", type=_count, help="rows a crash costs (default: 4096)")
-    parser.add_argument("--workers", type=_count, help="default: one a GPU, or one for 8 CPU cores")
+    usual = setting("MICSE_ENGINE") or "auto"
+    parser.add_argument("--engine", default=usual, help=f"torch, openvino, auto (default: {usual})")
+    parser.add_argument("--max-length", type=count, help="tokens kept of a text (default: 128)")
+    parser.add_argument("--block-rows", type=count, help="rows a crash costs (default: 4096)")
     parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")
     parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
 
 
-# --- reproduce
-
-
 def reproduce(options: argparse.Namespace) -> str | None:
     """Train and score miCSE and SimCSE with few sentences: the paper's experiment, or the kit's."""
-    from micse_utils.evaluation.reported import REPORTED
-    from micse_utils.job import job
-    from micse_utils.results import output_folder, save_table
-    from micse_utils.training.experiment import Experiment, in_processes, shared_settings
-    from micse_utils.training.report import search_table, write_report
-
-    quick, seeds = options.quick, options.seeds
+    quick, search = options.quick, options.search
     starts = options.starts or ["shipped" if quick else "bert"]
     sizes = options.sizes or (run_table.PAPERS_SIZES if "bert" in starts and not quick else [64])
-    seeds = sorted({*chain(*seeds)} if seeds else range(48, 50 if quick else 53))
+    seeds = sorted({*chain(*options.seeds)}) if options.seeds else range(48, 50 if quick else 53)
     objectives = options.objectives or [*run_table.OBJECTIVES][: 2 if quick else None]
-    if options.search:
-        runs, tasks = run_table.search_runs(starts, objectives), ()
+    if search:
+        runs = run_table.search_runs(starts, objectives)
     else:
-        steps, tasks = (run_table.QUICK_STEPS, run_table.QUICK_TASKS) if quick else (None, REPORTED)
-        table = {"steps": steps, "chosen": options.settings}
+        table = {"steps": run_table.QUICK_STEPS if quick else None, "chosen": options.settings}
         runs = run_table.chosen_runs(starts, objectives, sizes, seeds, **table)
-    folder = output_folder(options.folder).resolve()
-    settings = shared_settings(runs, options.source, tasks)
-    experiment = Experiment(folder / "runs", tuple(settings["tasks"]), options.source)
-    several, connection = {}, contextlib.nullcontext()  # one run after the other
-    if options.address:
-        from micse_utils.cluster import connected, on_ray
+    if options.source != "hub":
+        options.source = str(Path(options.source).resolve(strict=True))
+    folder = _begin(options, options.folder).resolve()
+    from micse_utils import cluster
+    from micse_utils.evaluation.reported import REPORTED
+    from micse_utils.job import job
+    from micse_utils.results import save_table
+    from micse_utils.training import experiment, report
 
-        each = partial(on_ray, cpus=options.cpus, gpus=options.gpus)
-        several = {"each": each, "at_a_time": None}
-        connection = connected(options.address)
+    tasks = () if search else run_table.QUICK_TASKS if quick else REPORTED
+    settings = experiment.shared_settings(runs, options.source, tasks)
+    kept = experiment.Experiment(folder / "runs", tuple(settings["tasks"]), options.source)
+    each, connection = None, contextlib.nullcontext()
+    if options.address:
+        each, connection = cluster.on_ray, cluster.connected(options.address)
     elif options.workers > 1:
-        each = partial(in_processes, workers=options.workers)
-        several = {"each": each, "at_a_time": options.workers}
+        each = partial(experiment.in_processes, workers=options.workers)
     with job(folder, settings) as work, connection:
-        done = experiment.run_all(runs, **several)
-        if options.search:
-            table = search_table(done)
+        at_a_time = None if options.address else options.workers
+        done = kept.run_all(runs, each, at_a_time=at_a_time)
+        if search:
+            table = report.search_table(done)
             save_table(folder, "search", table)
             text = table[table["chosen"]].to_string(index=False)
         else:
-            text = write_report(experiment, done, command=options.typed)
+            text = report.write_report(kept, done, command=options.typed)
         work.finish({"runs": [run.name for run in runs]})
     failed = sum("diverged" in record for record in done)
     return f"{text}\n{len(done)} runs, {failed} diverged; results: {folder}"
 
 
-def _seeds(text: str) -> range:
+def seed_range(text: str) -> range:
     """Read a seed, or a range of them such as 48-52."""
     first, _, last = text.partition("-")
-    with contextlib.suppress(ValueError):
-        if seeds := range(int(first), int(last or first) + 1):
-            return seeds
-    raise argparse.ArgumentTypeError(f"must be a seed or a range such as 48-52, got {text}")
-
-
-def _hub_or_folder(text: str) -> str:
-    if text != "hub" and not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"must be hub or a folder that exists, got {text}")
-    return text if text == "hub" else str(Path(text).resolve())
+    return range(int(first), int(last or first) + 1)
 
 
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(model="auto")
     parser.add_argument("folder", type=Path, help="folder of the runs, tables and report")
-    starts = "bert: the paper's (default); the others are made from the packaged encoder"
-    parser.add_argument("--starts", nargs="+", choices=run_table.STARTS, help=starts)
-    parser.add_argument("--sizes", type=_count, nargs="+", help="default: the paper's seven, or 64")
-    parser.add_argument("--seeds", type=_seeds, nargs="+", help="default: 48-52")
-    parser.add_argument(
-        "--objectives", nargs="+", choices=run_table.OBJECTIVES, help="default: all"
-    )
+    parser.add_argument("--starts", nargs="+", choices=run_table.STARTS, help="default: bert")
+    parser.add_argument("--sizes", type=count, nargs="+", help="default: the paper's seven, or 64")
+    parser.add_argument("--seeds", type=seed_range, nargs="+", help="default: 48-52")
+    parser.add_argument("--objectives", nargs="+", choices=run_table.OBJECTIVES)
     parser.add_argument("--quick", action="store_true", help="a few short runs: does it work here?")
     parser.add_argument("--search", action="store_true", help="try all settings of the starts")
-    chosen = "search.csv that chose (default: recorded)"
-    parser.add_argument("--settings", type=Path, default=run_table.CHOSEN, help=chosen)
-    of_bert = {"default": "hub", "help": "of bert: hub or a folder"}
-    parser.add_argument("--source", type=_hub_or_folder, **of_bert)
-    parser.add_argument("--workers", type=_count, default=1, help="runs at a time, on this machine")
+    parser.add_argument("--settings", type=Path, default=run_table.CHOSEN, help="a search.csv")
+    parser.add_argument("--source", default="hub", help="of bert: hub or a folder")
+    parser.add_argument("--workers", type=count, default=1, help="runs at a time, on this machine")
     parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")
-    parser.add_argument("--cpus", type=float, default=2, help="on Ray, CPU cores of a run")
-    parser.add_argument("--gpus", type=float, default=0, help="on Ray, GPUs of a run")
 
 
 COMMANDS = {

@@ -28,6 +28,11 @@ def test_help_fits_a_screen_and_ends_with_an_example_that_parses(command, capsys
         main([command, "--help"])
     lines = capsys.readouterr().out.rstrip().splitlines()
     assert stopped.value.code == 0 and len(lines) <= 50
+    if command == "train":  # what all recipes share, and what not
+        text = " ".join(" ".join(lines).split())
+        for said in ("--batch-size BATCH_SIZE default: 64", "--seed SEED default: 42",
+                     "--steps STEPS default: the recipe's"):  # fmt: skip
+            assert said in text
     example = lines[-1].removeprefix("Example: micse ")
     assert _parser().parse_args(example.split()).command == command
 
@@ -41,7 +46,14 @@ def test_help_loads_no_torch():
 
 @pytest.mark.parametrize(
     "call",
-    [[], ["learn"], ["train"], ["train", "a.txt", "--steps"], ["score", "m", "--limit", "0"]],
+    [
+        [],
+        ["learn"],
+        ["train"],
+        ["train", "a.txt", "--steps"],
+        ["encode", "in", "out", "--block-rows", "0"],
+        ["reproduce", "out", "--seeds", "48-x"],
+    ],
 )
 def test_wrong_usage_ends_with_2(call, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -50,14 +62,49 @@ def test_wrong_usage_ends_with_2(call, capsys):
     assert "usage: micse" in capsys.readouterr().err
 
 
-def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, capsys):
+def test_a_misspelt_place_is_refused_before_torch_is_loaded(tmp_path):
+    (tmp_path / "in.txt").write_text("a cat\n", encoding="utf-8")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    calls = {
+        "train in.txt --output mine": "no marker of the kit",
+        "train in.txt --output out --model ./modle": "there is no model folder ./modle",
+        "score auto --output mine": "no marker of the kit",
+        "score a/b/c": "there is no model folder a/b/c",
+        "encode in.txt mine": "no marker of the kit",
+        "encode in.txt out --source packge": "source must be",
+        "reproduce mine": "no marker of the kit",
+        "reproduce out --source package": "No such file",
+    }
+    code = "import sys; from micse_utils.cli import main\n"
+    code += "for call in sys.argv[1:]: assert main(call.split()) == 1\n"
+    code += "assert 'torch' not in sys.modules"
+    call = [sys.executable, "-c", code, *calls]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for line, said in zip(done.stderr.splitlines(), calls.values(), strict=True):
+        assert said in line
+    assert {path.name for path in tmp_path.rglob("*")} == {"in.txt", "mine", "thesis.txt"}
+
+
+def test_sigterm_says_how_to_resume_as_ctrl_c_does():
+    code = "import os, signal, sys, time; from micse_utils import cli\n"
+    code += "def stop(options): os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
+    code += "cli.COMMANDS['score'] = (stop, *cli.COMMANDS['score'][1:]); sys.exit(cli.main())"
+    call = [sys.executable, "-c", code, "score", "auto"]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "\nInterrupted. Run the same command again to resume.\n"
+
+
+def test_without_ray_one_sentence_says_so(tiny_bert, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     for name in [name for name in sys.modules if name.startswith("micse_utils.cluster")]:
         monkeypatch.delitem(sys.modules, name)
     (tmp_path / "in.txt").write_text("a cat\n", encoding="utf-8")
-    call = ["encode", str(tmp_path / "in.txt"), str(tmp_path / "out"), "--workers", "1"]
-    assert main(call) == 1
-    assert "install the extra" in capsys.readouterr().err
+    call = ["encode", str(tmp_path / "in.txt"), str(tmp_path / "out"), "--address", "auto"]
+    assert main([*call, "--model", str(tiny_bert)]) == 1
+    assert "cluster at auto (import of ray" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_results_go_to_stdout_and_all_else_to_stderr(tiny_bert, tmp_path, capsys):

@@ -9,9 +9,10 @@ import psutil
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
+import ray
 from sentence_transformers import SentenceTransformer
 
-from micse_utils.cluster import Recipe, connected, encode_files, shares
+from micse_utils.cluster import Recipe, encode_files, shares
 from micse_utils.datasets.tables import open_source
 from micse_utils.datasets.texts import load_sentences
 from micse_utils.encoding import encode
@@ -31,7 +32,8 @@ def measure(options) -> list[dict]:
     recipe = Recipe("auto", "package", model.provenance)
     rows = []
     for count, kill in [*((size, False) for size in sizes), (sizes[-1], True)]:
-        with TemporaryDirectory() as folder, connected():
+        ours = {"include_dashboard": False, "log_to_driver": False}
+        with TemporaryDirectory() as folder, ray.init(**ours):
             file, output = Path(folder) / "in.parquet", Path(folder) / "out"
             table = pa.table({"id": range(count), "text": texts[:count]})
             pa.parquet.write_table(table, file)
