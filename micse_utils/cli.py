@@ -135,6 +135,7 @@ def score(options: argparse.Namespace) -> str | None:
     """Score an encoder on the STS or the transfer tasks, or on section triplets."""
     name = re.sub(r"[^\w.-]+", "-", f"{options.model} {options.pooling or ''}").strip("-.")
     folder = options.output or Path("results/senteval", name)
+    described = {"scores of": options.model, "pooling": options.pooling}  # as typed
     _begin(options, folder)
     from micse_utils.evaluation.gain import load_untouched
     from micse_utils.evaluation.published import report_scores
@@ -149,7 +150,7 @@ def score(options: argparse.Namespace) -> str | None:
         settings["classifier"] = options.classifier
     # A folder with the tasks need not hold the model.
     place = options.source if options.source in ("hub", "package") else "auto"
-    with job(folder, {"scores of": options.model, "pooling": options.pooling}) as work:
+    with job(folder, described) as work:
         models = [load_model(options.model, source=place, pooling=options.pooling)]
         models += load_untouched(options.model)
         scored = [(model, evaluate[options.tasks](model, **settings)) for model in models]

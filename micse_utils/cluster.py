@@ -178,12 +178,10 @@ def connected(address: str) -> Iterator[None]:
 
 
 def shares(least: int = CPUS) -> tuple[int, int, int]:
-    """Return the number of workers on the connected cluster, and the CPUs and GPUs of each.
-
-    One for each GPU; without any, one for every so many CPUs of a machine.
-    """
+    """Return the number of workers on the connected cluster, and the CPUs and GPUs of each."""
     import ray
 
+    # One for each GPU; without any, one for every so many CPUs of a machine.
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(each.get("CPU", 0)) for each in resources]
     gpus = int(sum(each.get("GPU", 0) for each in resources))

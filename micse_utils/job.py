@@ -92,9 +92,10 @@ def page_folder(place: str | Path) -> Path:
 def own_folder(place: str | Path) -> Path:
     """Return a writable folder that is new or empty, or bears the kit's marker; raise OSError."""
     folder = output_folder(place)
-    others = [] if (folder / MARKER).exists() else sorted(folder.glob("[!.]*"))
-    if others:
-        what = f"{shown(others[0].name)} and no marker of the kit"
+    if not folder.is_dir() or (folder / MARKER).exists():
+        return folder
+    if others := sorted(path.name for path in folder.iterdir() if path.name[0] != "."):
+        what = f"{shown(others[0])} and no marker of the kit"
         raise FileExistsError(f"{folder} holds {what}: name a new or empty folder")
     return folder
 
