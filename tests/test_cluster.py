@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -195,11 +196,14 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
     """Address of a Ray that a process of its own starts here."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # nobody else connects to it
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     call = [sys.executable, "-c", START]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(call, text=True, **pipes) as running:
+    patient = {**os.environ, "RAY_raylet_start_wait_time_s": "120"}  # on a busy machine
+    with subprocess.Popen(call, text=True, env=patient, **pipes) as running:
         yield next(line for line in running.stdout if ":" in line).strip()
         running.stdin.close()
 
