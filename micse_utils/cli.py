@@ -17,12 +17,14 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from micse_utils import __version__
-from micse_utils.settings import process, setting, settle_console, whole
+from micse_utils.settings import process, setting, settle_console
 from micse_utils.training import run_table
 from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
-REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError)
+REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
 """Errors whose message is for users; all others are bugs, with a traceback."""
 
 
@@ -63,8 +65,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def count(text: str) -> int:
-    """Read a whole number from 1; argparse names this function if it is not one."""
-    return whole("number", int(text), 1)
+    """Read a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text}")
+    return int(text)
 
 
 def _begin(options: argparse.Namespace, output: str | Path) -> Path:
@@ -219,8 +223,8 @@ def reproduce(options: argparse.Namespace) -> str | None:
     else:
         table = {"steps": run_table.QUICK_STEPS if quick else None, "chosen": options.settings}
         runs = run_table.chosen_runs(starts, objectives, sizes, seeds, **table)
-    if options.source != "hub":
-        options.source = str(Path(options.source).resolve(strict=True))
+    if options.source in ("auto", "package"):
+        raise ValueError(f"source must be hub or a folder, got {options.source}")
     folder = _begin(options, options.folder).resolve()
     from micse_utils import cluster
     from micse_utils.evaluation.reported import REPORTED
@@ -253,7 +257,10 @@ def reproduce(options: argparse.Namespace) -> str | None:
 def seed_range(text: str) -> range:
     """Read a seed, or a range of them such as 48-52."""
     first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+    with contextlib.suppress(ValueError):
+        if seeds := range(int(first), int(last or first) + 1):
+            return seeds
+    raise argparse.ArgumentTypeError(f"must be a seed or a range such as 48-52, got {text}")
 
 
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:

@@ -67,7 +67,7 @@ def encode_files(
             encoder.model = model
             run = ((block, encoder.encode(block)) for block in blocks)
         else:
-            run = on_ray(encoder.encode, blocks, cpus=CPUS)
+            run = on_ray(encoder.encode, blocks, least=CPUS)
         bar = tqdm(run, "encode", len(names), initial=len(finished), unit="block")
         for _, result in bar:
             if isinstance(result, Exception):
@@ -111,7 +111,10 @@ class BlockEncoder:
         empty = pa.array(~is_text)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), size, mask=empty)
         table = table.append_column(self.recipe.into, column).replace_schema_metadata()
-        write_atomically(self.folder / f"{name}.parquet", partial(pa.parquet.write_table, table))
+        # Vectors are all distinct: looking for repeated values would only take time.
+        repeated = [name for name in table.column_names if name != self.recipe.into]
+        write = partial(pa.parquet.write_table, table, use_dictionary=repeated)
+        write_atomically(self.folder / f"{name}.parquet", write)
         return len(table), str(caught[0].message) if caught else None
 
 
@@ -122,15 +125,15 @@ class Worker:
         os.environ.update(variables)
         self.function = function
 
-    def call(self, item: object) -> tuple[object, object]:
-        """Return an item with what the function returns or raises."""
+    def call(self, number: int, item: object) -> tuple[int, object]:
+        """Return the number of an item with what the function returns or raises."""
         try:
-            return item, self.function(item)
+            return number, self.function(item)
         except Exception as error:
-            return item, error
+            return number, error
 
 
-def on_ray(function: Callable, items: Iterable, *, cpus: int = 2) -> Iterator[tuple]:
+def on_ray(function: Callable, items: Iterable, *, least: int = 2) -> Iterator[tuple]:
     """Yield items with what a function returns or raises, from workers on the connected Ray.
 
     They see the folders that `MICSE_DATA` and `MICSE_SENTEVAL` name here.
@@ -140,17 +143,25 @@ def on_ray(function: Callable, items: Iterable, *, cpus: int = 2) -> Iterator[tu
 
     names = [name for name in ("MICSE_DATA", "MICSE_SENTEVAL") if folder_setting(name)]
     folders = {name: str(folder_setting(name).resolve()) for name in names}
-    count, cpus, gpus = shares(cpus)
+    count, cpus, gpus = shares(least)
     again = {"max_restarts": 3, "max_task_retries": 3}  # of a worker that dies, and of its item
     actor = ray.remote(num_cpus=cpus, num_gpus=gpus, **again)(Worker)
-    pool = ActorPool([actor.remote(function, folders) for _ in range(count)])
+    # Each twice: the next item is there before a worker is done with the one in hand.
+    pool = ActorPool([actor.remote(function, folders) for _ in range(count)] * 2)
+    sent = {}
+
+    def next_done() -> tuple:
+        number, result = pool.get_next_unordered()
+        return sent.pop(number), result
+
     try:
-        for item in items:
+        for number, item in enumerate(items):
             if not pool.has_free():
-                yield pool.get_next_unordered()
-            pool.submit(lambda worker, item: worker.call.remote(item), item)
+                yield next_done()
+            sent[number] = item
+            pool.submit(lambda worker, pair: worker.call.remote(*pair), (number, item))
         while pool.has_next():
-            yield pool.get_next_unordered()
+            yield next_done()
     except ray.exceptions.RayError as error:
         raise RuntimeError(f"a worker stopped: {str(error).strip().splitlines()[-1]}") from error
 
@@ -178,12 +189,17 @@ def connected(address: str) -> Iterator[None]:
 
 
 def shares(least: int = CPUS) -> tuple[int, int, int]:
-    """Return the number of workers on the connected cluster, and the CPUs and GPUs of each."""
+    """Return the number of workers on the connected cluster, and the CPUs and GPUs of each.
+
+    One for each GPU; without any, one for every so many CPUs of a machine. Each fits everywhere.
+    """
     import ray
 
-    # One for each GPU; without any, one for every so many CPUs of a machine.
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = [int(each.get("CPU", 0)) for each in resources]
-    gpus = int(sum(each.get("GPU", 0) for each in resources))
-    count = gpus or sum(max(1, n // least) for n in cpus if n)
-    return count, max(1, min(sum(cpus) // count, max(cpus))), min(1, gpus)
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    machines = [each for each in machines if each.get("CPU", 0) >= 1]
+    gpus = any(each.get("GPU") for each in machines)
+    number = [int(m.get("GPU", 0)) if gpus else max(1, int(m["CPU"]) // least) for m in machines]
+    cpus = [int(m["CPU"]) // n for m, n in zip(machines, number, strict=True) if n]
+    if not cpus:
+        raise ValueError("the Ray cluster has no machine with CPU cores")
+    return sum(number), max(1, min(cpus)), int(gpus)

@@ -53,12 +53,13 @@ def job(
         replaces: what to delete if the folder holds different work; None: ValueError.
         wait: wait for another process that does this work.
     """
+    deleted = None if replaces is None else [record, *replaces]
     folder = own_folder(folder)  # before the lock file, so that a refused folder gets none
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=-1 if wait else 0):
-            _mark(folder, json.loads(json.dumps(settings)), replaces and [record, *replaces])
+            _mark(folder, json.loads(json.dumps(settings)), deleted)
             yield Job(folder, folder / record)
     except Timeout:
         raise FileExistsError(f"another process is writing to {folder}: wait for it") from None

@@ -91,7 +91,7 @@ def limit(controller: str) -> float:
     for text in texts:
         with suppress(ValueError):  # such as "max"
             amount, *period = map(float, text.split())
-            least = min(least, amount / period[0] if period else amount)
+            least = min(least, amount / period[0] if period else amount) if amount > 0 else least
     return least
 
 

@@ -53,6 +53,7 @@ def test_help_loads_no_torch():
         ["train", "a.txt", "--steps"],
         ["encode", "in", "out", "--block-rows", "0"],
         ["reproduce", "out", "--seeds", "48-x"],
+        ["reproduce", "out", "--seeds", "48", "52-50"],
     ],
 )
 def test_wrong_usage_ends_with_2(call, capsys):
@@ -74,7 +75,7 @@ def test_a_misspelt_place_is_refused_before_torch_is_loaded(tmp_path):
         "encode in.txt mine": "no marker of the kit",
         "encode in.txt out --source packge": "source must be",
         "reproduce mine": "no marker of the kit",
-        "reproduce out --source package": "No such file",
+        "reproduce out --source package": "source must be hub or a folder, got package",
     }
     code = "import sys; from micse_utils.cli import main\n"
     code += "for call in sys.argv[1:]: assert main(call.split()) == 1\n"

@@ -59,7 +59,7 @@ def write_site(folder: Path, results: Path) -> list[str]:
     """Write the index, a page for each notebook, and the notes for teachers.
 
     A notebook's last run in `results` goes before the committed one, if its cells are the same.
-    Return the names of these.
+    Return the names of the notebooks whose run was taken.
 
     Raises:
         ValueError: a notebook is damaged, or a formula is not TeX that `formula` knows.

@@ -15,8 +15,8 @@ from micse_utils.settings import repaired
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
 SERIES = (BLUE, ORANGE, GREEN, PINK)
 # Matplotlib's own font, and those that systems have for the scripts that it lacks.
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS")
-FONTS = [name for name in FONTS if name in get_font_names()]
+CJK = ("Noto Sans CJK JP", "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS")
+FONTS = ["DejaVu Sans", *(name for name in CJK if name in get_font_names())]
 
 
 def text_table(table: pd.DataFrame, **formats: str) -> Styler:

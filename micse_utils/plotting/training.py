@@ -146,8 +146,8 @@ def courses(runs: pd.DataFrame, columns: dict, *, title: str, by: str = "objecti
     """
     figure, grid = panels([""] * len(columns), title, columns=2 + len(columns) % 2, shared=False)
     figure.set_size_inches(9, figure.get_figheight())
-    spare = dict(zip(runs[by].unique(), (*SERIES, "black"), strict=False))
-    colours = COLOURS if by == "objective" else spare
+    names = runs[by].str.removeprefix("your ").unique()
+    colours = COLOURS if by == "objective" else dict(zip(names, (*SERIES, "black"), strict=False))
     for axes, (column, label) in zip(grid, columns.items(), strict=True):
         for (name, _), run in runs.groupby([by, "seed"], sort=False):
             run = run.dropna(subset=column)
