@@ -9,7 +9,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -68,8 +67,6 @@ def encode(
     texts = check_texts("texts", texts)
     if not texts:
         raise ValueError("no texts to encode")
-    if out is not None and (out.dtype.kind != "f" or len(out) != len(texts)):
-        raise ValueError(f"out must be floats, [{len(texts)}, d], got {out.dtype}, {out.shape}")
     tokenise = Tokeniser(model, pick_length(model, max_length))
     few = len(texts) <= FEW
     windows = map(tokenise, windows_of(texts)) if few else prefetch(tokenise, windows_of(texts))
@@ -89,8 +86,11 @@ def encode(
             vectors = _encode_window(model, forward, features, bar)
             if not np.isfinite(vectors).all():
                 raise ValueError("the model gives NaN or infinity: damaged weights, or wrong dtype")
+            shape = len(texts), vectors.shape[1]
             if out is None:
-                out = np.empty((len(texts), vectors.shape[1]), np.float32)
+                out = np.empty(shape, np.float32)
+            if out.dtype.kind != "f" or out.shape != shape:
+                raise ValueError(f"out must be floats, {shape}, got {out.dtype}, {out.shape}")
             out[window.rows] = vectors[window.which]
             bar.update(len(window.rows) - len(vectors))  # texts that equal another
     empty = "are empty; their vector is that of the empty text"
@@ -104,7 +104,11 @@ def token_limit(model: SentenceTransformer) -> int:
     if not isinstance(model[0], Transformer):
         kind = type(model[0]).__name__
         raise TypeError(f"model must begin with a transformer, got {kind}; use its own encode()")
-    positions = getattr(model.transformers_model.config, "max_position_embeddings", None) or 512
+    transformer = model.transformers_model
+    positions = getattr(transformer.config, "max_position_embeddings", None) or 512
+    table = getattr(getattr(transformer, "embeddings", None), "position_embeddings", None)
+    if (padding := getattr(table, "padding_idx", None)) is not None:  # RoBERTa counts from there
+        positions -= padding + 1
     return min(model.get_max_seq_length() or positions, positions)
 
 
@@ -127,7 +131,8 @@ class Window(NamedTuple):
 
 def windows_of(texts: list[str]) -> Iterator[Window]:
     """Yield the distinct texts, `WINDOW` at a time, as strings that the tokeniser accepts."""
-    which, distinct = pd.factorize(np.array(texts, dtype=object))
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    which, distinct = np.array([numbers[text] for text in texts]), list(numbers)
     for start in range(0, len(distinct), WINDOW):
         rows = np.flatnonzero((start <= which) & (which < start + WINDOW))
         some = [repaired(text) for text in distinct[start : start + WINDOW]]
@@ -154,7 +159,8 @@ class Tokeniser:
     def __init__(self, model: SentenceTransformer, max_length: int) -> None:
         self.max_length = max_length
         if model.default_prompt_name:
-            raise ValueError("put the prompt into the texts, and set default_prompt_name to None")
+            way_out = "put this model's into the texts, and set default_prompt_name to None"
+            raise ValueError(f"encode adds no prompt: {way_out}")
         self.tokenizer = model.tokenizer
         self.added = self.tokenizer.num_special_tokens_to_add()
         self.lower = model[0].do_lower_case

@@ -8,10 +8,17 @@ import torch
 from tokenizers import Tokenizer, models
 from torch.ao.quantization import quantize_dynamic
 from torch.nn.utils.prune import random_unstructured
-from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from micse_utils import encoding
-from micse_utils.encoding import TOKEN_BUDGET, encode
+from micse_utils.encoding import TOKEN_BUDGET, encode, token_limit
 from micse_utils.models import load_model
 
 TEXTS = [
@@ -113,9 +120,10 @@ def test_counts_of_warnings_run_over_all_windows(tiny, small_windows):
         (["the cat", b"bytes"], {}, TypeError, r"texts\[1\]"),
         ([], {}, ValueError, "no texts to encode"),
         (["the cat"], {"max_length": 65}, ValueError, "from 3 to 64 for this model"),
-        (["the cat"] * 5, {"out": np.zeros((4, 32))}, ValueError, r"out must be floats, \[5, d\]"),
+        (["the cat"] * 5, {"out": np.zeros((4, 32))}, ValueError, r"out must be floats, \(5, 32\)"),
+        (["the cat"] * 5, {"out": np.zeros((5, 5, 32))}, ValueError, r"\(5, 32\), got"),
         (["the cat"] * 5, {"out": np.zeros((5, 32), int)}, ValueError, "out must be floats"),
-        (["the cat"] * 5, {"out": np.zeros((5, 31))}, ValueError, "shape"),
+        (["the cat"] * 5, {"out": np.zeros((5, 31))}, ValueError, r"\(5, 32\), got"),
     ],
 )
 def test_what_cannot_be_encoded_is_refused(tiny, texts, settings, error, message):
@@ -137,6 +145,12 @@ def test_cut_texts_are_counted_and_cut_like_the_tokenizer_does(encoder):
 )
 def test_odd_texts_do_not_crash(encoder, text):
     assert np.isfinite(encode(encoder, [text, "an even one"])).all()
+
+
+def test_texts_that_differ_after_a_nul_are_different_texts(encoder):
+    texts = ["a\0b", "a\0c", "a"]
+    expected = np.concatenate([encoder.encode([text]) for text in texts])
+    np.testing.assert_allclose(encode(encoder, texts, dtype=torch.float32), expected, atol=1e-5)
 
 
 def test_a_split_surrogate_pair_is_joined(encoder):
@@ -167,7 +181,7 @@ def test_a_model_with_a_default_prompt_is_refused(tiny_bert):
     model = load_model(tiny_bert, device="cpu")
     model.prompts = {"query": "the "}
     model.default_prompt_name = "query"
-    with pytest.raises(ValueError, match="put the prompt into the texts"):
+    with pytest.raises(ValueError, match="adds no prompt: put this model's into the texts"):
         encode(model, ["cat", "dog"])
 
 
@@ -176,6 +190,20 @@ def test_vectors_have_the_models_truncated_dimension(tiny_bert):
     whole = encode(model, ["the cat"])
     model.truncate_dim = 8
     assert np.array_equal(encode(model, ["the cat"]), whole[:, :8])
+    model.truncate_dim = 1
+    with pytest.raises(ValueError, match=r"\(1, 1\), got float64, \(1, 4\)"):
+        encode(model, ["the cat"], out=np.zeros((1, 4)))
+
+
+def test_roberta_counts_its_positions_from_the_padding(tiny_bert, tmp_path):
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
+    sizes = {"vocab_size": 120, "hidden_size": 32, "num_attention_heads": 4, "pad_token_id": 1}
+    config = RobertaConfig(num_hidden_layers=1, max_position_embeddings=64, **sizes)
+    RobertaModel(config).save_pretrained(tmp_path)
+    model = load_model(tmp_path, device="cpu")
+    assert token_limit(model) == 62
+    with pytest.warns(UserWarning, match="were cut"):
+        assert np.isfinite(encode(model, ["the cat " * 100])).all()
 
 
 def test_damaged_weights_are_reported(tiny_bert):
