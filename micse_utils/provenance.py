@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -47,8 +47,14 @@ def sha256_of(files: Iterable[Path]) -> str:
     for file in files:
         with file.open("rb") as stream:
             digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    of_all = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return digests[0] if len(digests) == 1 else of_all
+    return digest_of(digests)
+
+
+def digest_of(digests: Sequence[str]) -> str:
+    """Return the SHA-256 of concatenated hex digests; of only one, the digest itself."""
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from micse_utils.provenance import sha256_of
+from micse_utils.provenance import digest_of, sha256_of
 from micse_utils.settings import expanded, folder_at, repaired, shown
 
-COMPRESSED = (".gz", ".bz2", ".zst")
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 DELIMITERS = (",", "\t", ";", "|")
 CELL_LINES = 20  # of a row of CSV: a longer one has a stray quote
 CHUNK = 4096  # rows that are converted together
@@ -43,7 +43,7 @@ def read_table(file: Path, column: str) -> tuple[pa.Table, str]:
 
 def kind_of(file: Path) -> str | None:
     """Return the suffix that tells the kind of a file, or None if it is unknown."""
-    unpacked = Path(file.stem if file.suffix in COMPRESSED else file.name)
+    unpacked = Path(file.stem if file.suffix.lower() in COMPRESSED else file.name)
     kind = unpacked.suffix.lower()
     return kind if kind in READERS or kind == ".parquet" else None
 
@@ -89,7 +89,7 @@ def readable(place: str | Path) -> Iterator[None]:
 
 def _lines(file: Path, encoding: str = "utf-8-sig") -> Iterator[str]:
     """Yield the lines with their ends."""
-    with pa.input_stream(file) as stream:  # by its suffix, it unpacks what is compressed
+    with pa.input_stream(file, COMPRESSED.get(file.suffix.lower())) as stream:
         for number, line in enumerate(io.TextIOWrapper(stream, encoding, newline="\n"), 1):
             if re.search(r"\0|\r(?!\n|$)", line):
                 what = "NUL or a carriage return; save as UTF-8, with line feeds"
@@ -127,13 +127,13 @@ def _csv(lines: Iterable[str], column: str, delimiter: str = ",") -> Rows:
     names = lines[0].strip().replace('"', "") if lines else ""
     delimiter = next((d for d in (delimiter, *DELIMITERS) if column in names.split(d)), delimiter)
     # A quote encloses a whole cell, or is doubled in one; with tabs it may as well be text.
-    value = r'[^"]*' if delimiter == "\t" else rf'[^"{delimiter}]*|"[^"]*(""[^"]*)*"'
+    value = r'[^"\t]*' if delimiter == "\t" else rf'[^"{delimiter}]*|"[^"]*(""[^"]*)*"'
     plain = re.compile(rf"({value})([{delimiter}]({value}))*[\r\n]*")
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     end = 0  # of the row before, in lines
     try:
         header = next(reader, [])
-        if column not in header or len({*header}) < len(header):
+        if column not in header or len({*header}) < len(header) or reader.line_num > 1:
             what = f"name each column once, and {shown(column)} (--column) among them"
             raise ValueError(f"line 1 must {what}, got {shown(', '.join(header))}")
         end = reader.line_num
@@ -141,8 +141,8 @@ def _csv(lines: Iterable[str], column: str, delimiter: str = ",") -> Rows:
             row = "".join(lines[end : reader.line_num])
             fits = len(cells) in (0, len(header)) and row.count("\n") <= CELL_LINES
             if not fits or ('"' in row and not plain.fullmatch(row)):
-                what = f"{len(header)} cells, split by {shown(delimiter)}, and no stray quotes"
-                raise csv.Error(f"a row must have {what}, got {shown(row)}")
+                what = f"as many cells as the header ({len(header)}), split by {shown(delimiter)}"
+                raise csv.Error(f"a row must have {what}, and no stray quotes, got {shown(row)}")
             if cells:
                 yield dict(zip(header, (cell or None for cell in cells), strict=True))
             end = reader.line_num
@@ -193,7 +193,8 @@ def open_source(place: str | Path, column: str) -> Source:
     is there, and ValueError for files of several kinds, or that cannot be read in one way only.
     """
     if not (files := _files(place)):
-        raise FileNotFoundError(f"{shown(str(place))} does not exist, or holds nothing")
+        what = "does not exist, or holds nothing; a pattern selects names in one folder"
+        raise FileNotFoundError(f"{shown(str(place))} {what}")
     kinds = {kind_of(file): file.name for file in files}
     if len(kinds) > 1 or None in kinds:
         raise ValueError(
@@ -213,7 +214,7 @@ def open_source(place: str | Path, column: str) -> Source:
     if rows == 0 or types.get(column) not in TEXTS:
         has = ", ".join(f"{name} ({kind})" for name, kind in types.items())
         raise ValueError(f"{place} must have rows, and text in column '{column}'; it has {has}")
-    return Source(read, column, schema, rows, sha256_of(files))
+    return Source(read, column, schema, rows, digest_of([digest for _, digest in read.values()]))
 
 
 def _files(place: str | Path) -> list[Path]:

@@ -88,12 +88,12 @@ def test_a_folder_with_anything_else_is_rejected(tmp_path, odd):
 
 def test_places_without_files_are_rejected(tmp_path):
     for place in (tmp_path, tmp_path / "none.csv", tmp_path / "*.csv", "s3://bucket/a.csv"):
-        with pytest.raises(FileNotFoundError, match="does not exist, or holds nothing"):
+        with pytest.raises(FileNotFoundError, match="does not exist, or holds nothing; a pattern"):
             open_source(place, "text")
 
 
 def test_compressed_files_are_read(tmp_path):
-    packs = {"gz": gzip.compress, "bz2": bz2.compress, "zst": zst}
+    packs = {"gz": gzip.compress, "GZ": gzip.compress, "bz2": bz2.compress, "zst": zst}
     for suffix, pack in packs.items():
         (tmp_path / f"t.jsonl.{suffix}").write_bytes(pack(b'{"text": "packed"}\n'))
         assert texts_of(tmp_path / f"t.jsonl.{suffix}") == ["packed"]
@@ -131,9 +131,15 @@ def test_a_column_that_some_rows_lack_is_null_there(tmp_path):
         ("t.csv", b"id,text\n\n1,no, yes\n", 3),
         ("t.csv", b'text\nx\n"open\n' + b"x\n" * 50 + b'closed"\n', 3),
         ("t.csv", b'id,text\n1, "quoted after a space"\n', 2),
+        ("t.csv", b'text,"note\nhello,x\nbye,", foo"\nlast,y,z\n', 1),
         ("t.csv", b"id,text\r1,a\r2,b\r", 1),
         ("t.csv", "text\nx\n".encode("utf-16"), None),
         ("t.tsv", b'id\ttext\n1\t5" wide\n', 2),  # a quote encloses, or is text: two readings
+        (
+            "t.tsv",
+            b"\t".join([b"text", *(b"%d" % n for n in range(40))]) + b"\n" + b"\t" * 40 + b'"',
+            2,
+        ),
         ("t.txt", b"\xe4\n", None),
         ("t.txt", b"a\nb\0\n", 2),
         ("t.txt", b"a\nb\rc\n", 2),
