@@ -2,7 +2,7 @@
 
 import re
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
 from micse_utils.job import RECORD, cache_job
+from micse_utils.provenance import sha256_of
 from micse_utils.results import write_atomically
 from micse_utils.settings import BUNDLE, cache_folder
 
@@ -38,18 +39,24 @@ def hub_problem() -> str | None:
     """Return why the hub is unreachable, or None; probe it once, as its client retries for long."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    # In a thread, because name resolution ignores the time limits of HTTP clients. The answer is
-    # read as JSON: the login page of a captive network is not taken for the hub.
-    answer = ThreadPoolExecutor(1).submit(HfApi().model_info, PROBE_REPOSITORY, timeout=WAIT)
-    try:
-        answer.result(WAIT)
-    except RepositoryNotFoundError:
-        return None  # a mirror without this repository is still a hub
-    except TimeoutError:
-        return f"no answer from {constants.ENDPOINT} within {WAIT} s"
-    except Exception as error:  # any failure of the network stack means the same: no hub
-        return f"{constants.ENDPOINT} could not be reached: {_reason(error)}"
-    return None
+    problem = f"no answer from {constants.ENDPOINT} within {WAIT} s"
+
+    def ask() -> None:
+        nonlocal problem
+        try:
+            # Reads JSON: the login page of a captive network is not taken for the hub.
+            HfApi().model_info(PROBE_REPOSITORY, timeout=WAIT)
+            problem = None
+        except RepositoryNotFoundError:
+            problem = None  # a mirror without this repository is still a hub
+        except Exception as error:  # any failure of the network stack means the same: no hub
+            problem = f"{constants.ENDPOINT} could not be reached: {_reason(error)}"
+
+    # Name resolution ignores the time limits of HTTP clients. A daemon does not delay the exit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    return problem
 
 
 def snapshot(
@@ -81,7 +88,12 @@ def unpacked_senteval(revision: str | None = None) -> tuple[Path, str]:
     if (folder / RECORD).is_file():
         return folder, commit
     unusable = partial(HubError, f"{ARCHIVE} of {SENTEVAL}", fault="cannot be used")
+    if not archive.is_file():
+        raise unusable(hub_problem() or "the repository does not have it")
     try:
+        blob = archive.resolve().name  # the hub's client names large files by their SHA-256
+        if re.fullmatch("[0-9a-f]{64}", blob) and sha256_of([archive]) != blob:
+            raise tarfile.TarError("its SHA-256 is not the hub's")
         with tarfile.open(archive, "r:") as tar, cache_job(folder, unusable) as work:
             for member in tar if work.record is None else ():  # no other process was faster
                 if member.isreg() and (match := MEMBER.fullmatch(member.name)):

@@ -89,3 +89,5 @@ def test_low_shot_sets_are_seeded_samples_of_the_users_sentences(tmp_path, capsy
         rows = np.sort(np.random.default_rng(seed).choice(50, size, replace=False))
         assert corpus.texts == [texts[row] for row in rows]
     assert capsys.readouterr().out.count("sentences: ") == 1  # printed once for all
+    with pytest.raises(ValueError, match="sizes and seeds must not be empty"):
+        load_low_shot([5], seeds=[], source=tmp_path)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -167,8 +168,10 @@ def test_the_papers_splits_are_found_by_size_and_seed(server):
     assert handfuls[64, 48].provenance.revision == FIRST
     with pytest.raises(ValueError, match=r"\(64, 48\), \(100, 48\), .* got \(65, 48\)"):
         load_low_shot([65], source="hub")
-    with pytest.raises(HubError, match=r"is incomplete \(no \*percent_seed7.txt in"):
-        load_low_shot([64], seeds=[7], source="hub")
+    for source in ("hub", "auto"):  # and no stand-in under other seeds
+        for seeds in ([7], [48, 7]):
+            with pytest.raises(ValueError, match=r"\(64, 48\), .* got \(64, 7\)"):
+                load_low_shot([64], seeds=seeds, source=source)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +190,14 @@ def test_auto_falls_back_if_the_hub_is_unreachable(server, mood, reason, capsys)
     for line in (model, tweets):
         assert "; not from the hub: http://127.0.0.1" in line
         assert reason in line
+
+
+def test_an_endless_answer_delays_neither_the_call_nor_the_exit(server, monkeypatch):
+    monkeypatch.setattr(hub, "WAIT", 0.2)
+    server.mood, before = "drip", {*threading.enumerate()}
+    assert hub_problem() == f"no answer from {server.url} within 0.2 s"
+    asking = {*threading.enumerate()} - before
+    assert asking and all(thread.daemon for thread in asking)
 
 
 def test_missing_and_gated_repositories_are_reported_as_such(server, tiny_files):

@@ -97,6 +97,19 @@ def test_links_and_paths_that_lead_out_are_not_unpacked(serve, cache, tmp_path):
     assert not (cache / FIRST / "STS" / "link").is_symlink()
 
 
+def test_a_damaged_download_is_refused_until_it_is_deleted(serve, cache):
+    """A flipped bit in a text, which tar itself cannot notice."""
+    serve(tar(files=senteval_files()))
+    expected = load_sts("STS12", source="hub").first
+    shutil.rmtree(cache)
+    [blob] = Path(constants.HF_HUB_CACHE).rglob("blobs/*")
+    blob.write_bytes(blob.read_bytes().replace(b"cat", b"bat", 1))
+    with pytest.raises(HubError, match=f"its SHA-256 is not the hub's; delete {blob} and"):
+        load_sts("STS12", source="hub")
+    blob.unlink()
+    assert load_sts("STS12", source="hub").first == expected
+
+
 def test_the_cache_is_enough_without_the_hub(serve, cache):
     server = serve(tar(files=senteval_files()))
     expected = load_sts("STS12", source="hub")
