@@ -16,6 +16,7 @@ from micse_utils.sources.hub import HubError
 from micse_utils.sources.locate import Need, check_choice, locate, senteval_need
 from micse_utils.sources.packaged import fetch, package_provenance
 
+Names = Sequence[str]  # of tasks
 KIND = "rated pairs"
 YEARS = {  # subsets of each year's task, as SentEval names their files
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
@@ -48,7 +49,8 @@ class Pairs:
         sides = self.first, self.second, self.gold, self.subsets or self.gold
         lengths = {len(side) for side in sides}
         if len(lengths) > 1 or 0 in lengths or not all(0 <= score < np.inf for score in self.gold):
-            raise ValueError(f"{self.provenance.name}: there must be pairs with gold scores from 0")
+            what = "must have pairs, each of two sentences with a gold score from 0"
+            raise ValueError(f"{self.provenance.name} {what}")
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -82,8 +84,8 @@ def load_stsb(split: str = "dev", *, source: str | Path = "auto") -> Pairs:
     return _load(need, source, STSB_LINE)
 
 
-def load_sts_tasks(tasks: Sequence[str] | None = None, source: str | Path = "auto") -> dict:
-    """Load the pairs of tasks by their names, as `load_sts`; by default of all that there are.
+def load_sts_tasks(tasks: Names | None = None, source: str | Path = "auto") -> dict[str, Pairs]:
+    """Load the pairs of tasks by their names, as `load_sts`; by default of all in the source.
 
     The source `package`, and `auto` if there is nothing else, has `PACKAGED_STS`.
     """
@@ -91,10 +93,9 @@ def load_sts_tasks(tasks: Sequence[str] | None = None, source: str | Path = "aut
 
 
 def load_tasks(
-    tasks: Sequence[str] | None, source: str | Path, load: Callable, *known: Sequence[str]
+    tasks: Names | None, source: str | Path, load: Callable, official: Names, packaged: Names
 ) -> dict:
     """Load tasks, by default all official ones that the source has, and print the missing ones."""
-    official, packaged = known
     if tasks is not None:
         return {task: load(task) for task in tasks}
     found, missing = {}, {}

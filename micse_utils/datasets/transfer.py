@@ -26,7 +26,11 @@ class Classification:
     dev: np.ndarray | None = None  # bool, [n]: SentEval's development set, beside a test set
 
     def __post_init__(self) -> None:
-        """Number the classes, whatever they are called."""
+        """Validate the columns, and number the classes, whatever they are called."""
+        dev = self.test if self.dev is None else self.dev
+        columns = self.first, self.second or self.first, self.labels, self.test, dev
+        if len({*map(len, columns)}) > 1 or (dev.any() and not self.test.any()):
+            raise ValueError(f"{self.provenance.name}: unequal lengths, or dev without a test set")
         numbers = np.unique(self.labels, return_inverse=True)[1]
         object.__setattr__(self, "labels", numbers)  # the class is frozen
 

@@ -33,9 +33,9 @@ class Triplets:
 def load_triplets(task: str, *, count: int = 4_000, seed: int = 0) -> Triplets:
     """Draw section triplets (Dor et al., ACL 2018) from articles that `load_low_shot` leaves out.
 
-    Anchor and positive come from one section, the negative of `section triplets` from a different
-    one of the same article, of `article triplets` from a different article. Nobody rated them: that
-    a section keeps to one theme is the assumption, so no encoder reaches 100 %.
+    Anchor and positive come from one section. The negative comes from a different section of the
+    same article (`section triplets`), or from a different article (`article triplets`). Nobody
+    rated them: that a section keeps to one theme is an assumption, so no encoder reaches 100 %.
     """
     check_choice("task", task, TRIPLETS)
     provenance = replace(package_provenance("wikipedia"), name=f"Wikipedia, {task}")

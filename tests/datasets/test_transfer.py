@@ -116,6 +116,13 @@ def test_classes_may_have_any_names(classes):
     assert scores["accuracy"].item() == 100
 
 
+def test_columns_of_different_lengths_and_dev_without_a_test_set_are_refused():
+    none, some = np.zeros(3, bool), np.array([True, False, False])
+    for columns in (["abc", [], [0, 1], none, SOURCE], ["abc", [], [0, 1, 0], none, SOURCE, some]):
+        with pytest.raises(ValueError, match="mine: unequal lengths, or dev without a test set"):
+            Classification(*columns)
+
+
 class Letters:
     """An encoder that tells texts apart by their first letter."""
 
