@@ -24,6 +24,7 @@ from micse_utils.settings import cache_folder
 sys.modules.setdefault("openvino_telemetry", None)  # it would report each import and conversion
 
 ENGINES = ("torch", "openvino", "auto")
+SNAPSHOT = "this model is a snapshot without PyTorch weights: load it with engine='torch'"
 FORMATS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 TOLERANCE = 1e-4  # of the largest value, between the converted transformer and PyTorch's
 TRIED = (["one"], ["a few words", "word " * 300, ""])
@@ -99,14 +100,18 @@ class Snapshot(nn.Module):
             self.dtype, self._compiled = like.dtype, {}
         return self
 
+    def __getattr__(self, name: str) -> None:
+        """Say why a layer, or a method that would change one, is not there."""
+        raise AttributeError(f"no {name}: {SNAPSHOT}")
+
     def train(self, mode: bool = True) -> "Snapshot":
         """Refuse to be trained."""
         return self._refuse() if mode else self
 
     def _refuse(self, *arguments: object, **options: object) -> None:
-        raise RuntimeError("a snapshot without PyTorch weights: load it with engine='torch'")
+        raise RuntimeError(SNAPSHOT)
 
-    state_dict = save_pretrained = get_input_embeddings = _refuse
+    state_dict = _load_from_state_dict = save_pretrained = get_input_embeddings = _refuse
 
 
 def use_snapshot(module: Transformer, sha256: str) -> str:
@@ -153,7 +158,6 @@ def _convert(module: Transformer) -> object:
     example, known = module.preprocess(TRIED[1]), module.model_forward_params
     names = [name for name, value in example.items() if isinstance(value, Tensor)]
     names = [name for name in names if known is None or name in known]
-    module.model.config.use_cache = False  # or GPT-2 would return it, too
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the trace; the comparison below finds out
         inputs = {name: example[name] for name in names}

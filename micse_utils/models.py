@@ -18,9 +18,9 @@ from micse_utils.device import pick_device, use_threads
 from micse_utils.encoding import token_limit
 from micse_utils.engine import ENGINES, use_snapshot
 from micse_utils.provenance import sha256_of
-from micse_utils.settings import setting, shown
+from micse_utils.settings import setting
 from micse_utils.sources import hub
-from micse_utils.sources.locate import Need, locate, model_folder
+from micse_utils.sources.locate import Need, check_choice, locate, model_folder
 
 MICSE = "sap-ai-research/miCSE"
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -37,6 +37,10 @@ CONFIGURATION = [
     "[0-9]_*/*",
 ]  # fmt: skip
 WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]  # in order of preference
+REFUSED = {  # entries of a configuration
+    "auto_map": "code of its own",  # without it, known weights may compute something else
+    "quantization_config": "quantised weights (use the float32 or half-precision ones)",
+}
 SAFELY = {"trust_remote_code": False, "local_files_only": True}
 DAMAGE = (  # what the libraries raise of a damaged folder
     ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, ImportError,
@@ -80,8 +84,9 @@ def load_model(
     """
     use_threads()
     engine = engine or (name != "start" and setting("MICSE_ENGINE")) or "torch"
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {shown(engine)}")
+    check_choice("engine", engine, ENGINES)
+    if pooling:
+        check_choice("pooling", pooling, Pooling.POOLING_MODES)
     device = torch.device(device or pick_device())
     own = model_folder(name)
     found = locate(_need("auto" if own else name), own or source, revision)
@@ -109,7 +114,9 @@ def _use_openvino(model: SentenceTransformer, engine: str, device: torch.device)
         if device.type == "cpu":
             model.provenance = replace(origin, engine=use_snapshot(model[0], origin.sha256))
             return
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
+        reason = f"{error} (pip install -e '.[fast]')"
+    except ValueError as error:
         reason = str(error)
     if engine == "openvino":
         raise ValueError(f"{origin.name} cannot run with {engine=}: {reason}; use engine='torch'")
@@ -137,9 +144,11 @@ def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransfo
     transformer = model.transformers_model
     stack = getattr(transformer, "encoder", None) or getattr(transformer, "transformer", None)
     depth = len(getattr(stack, "layer", ()))
-    if not 1 <= count <= depth:
+    if not depth:
         kind = type(transformer).__name__
-        raise ValueError(f"layers must be from 1 to {depth} for this {kind}, got {count}")
+        raise ValueError(f"cannot cut a {kind}: unknown layers, or loaded with engine='openvino'")
+    if not 1 <= count <= depth:
+        raise ValueError(f"layers must be from 1 to {depth} for this model, got {count}")
     stack.layer = stack.layer[:count]
     transformer.config.num_hidden_layers = count
     if hasattr(model, "provenance") and count < depth:
@@ -171,9 +180,8 @@ def _read(folder: Path, name: str, pooling: str | None) -> SentenceTransformer:
     try:
         for file in (*folder.glob("*config.json"), *folder.glob("[0-9]_*/*config.json")):
             config = json.loads(file.read_text(encoding="utf-8"))
-            # Without its own code, a model of known weights may compute something else.
-            if refused := {"auto_map", "quantization_config"}.intersection(config):
-                raise ValueError(f"{file.name} has {min(refused)}, which the kit does not support")
+            if refused := REFUSED.keys() & config:
+                raise ValueError(f"{file.name} asks for {REFUSED[min(refused)]}")
         model = SentenceTransformer(str(folder), device="cpu", **SAFELY)
         if not (folder / "modules.json").is_file():
             pooling = pooling or _trained_pooling(name)

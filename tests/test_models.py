@@ -89,6 +89,7 @@ def test_a_model_requested_by_name_is_not_whatever_the_folder_holds(
     ("arguments", "message"),
     [
         ({"name": "./nowhere"}, "there is no model folder ./nowhere"),
+        ({"pooling": "avg"}, 'pooling must be one of cls, .* got "avg"'),
         ({"source": "cloud"}, 'a folder that exists, got "cloud"'),
         (
             {"name": "bert-base-uncased", "source": "package"},
@@ -111,9 +112,9 @@ def test_a_folder_without_a_model_is_rejected(tmp_path):
 @pytest.mark.parametrize(
     ("file", "entry", "message"),
     [
-        ("config.json", {"auto_map": {"AutoModel": "code.Model"}}, "config.json has auto_map"),
-        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["code.Words"] * 2}}, "auto_map"),
-        ("config.json", {"quantization_config": {"load_in_8bit": True}}, "has quantization_config"),
+        ("config.json", {"auto_map": {"AutoModel": "code.Model"}}, "config.json asks for code"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["code.Words"] * 2}}, "for code"),
+        ("config.json", {"quantization_config": {"load_in_8bit": True}}, "for quantised weights"),
     ],
 )
 def test_code_of_a_folder_and_quantised_weights_are_refused(named, tmp_path, file, entry, message):
