@@ -9,7 +9,7 @@ import psutil
 import torch
 from threadpoolctl import threadpool_limits
 
-from micse_utils.settings import limit, setting
+from micse_utils.settings import limit, setting, whole
 
 CORES = psutil.cpu_count(logical=False) or os.cpu_count()
 USABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -26,7 +26,7 @@ def pick_device() -> torch.device:
         torch.empty(0, device=chosen)
         return torch.device(chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = f"{str(error).splitlines()[0]}; try cpu, or unset it"
         raise ValueError(f"MICSE_DEVICE={chosen} cannot be used here: {reason}") from error
 
 
@@ -37,8 +37,10 @@ def allowed_cores() -> int:
 
 def pick_threads() -> int:
     """Return the number of threads: MICSE_THREADS, else OMP_NUM_THREADS, else `allowed_cores()`."""
-    omp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # then: of nested loops
-    return int(setting("MICSE_THREADS") or omp or allowed_cores())
+    name = "MICSE_THREADS" if setting("MICSE_THREADS") else "OMP_NUM_THREADS"
+    chosen = os.environ.get(name) or str(allowed_cores())
+    chosen = chosen.split(",")[0]  # OMP_NUM_THREADS goes on with those of nested loops
+    return whole(name, int(chosen) if chosen.isdecimal() else chosen, 1)
 
 
 @functools.cache

@@ -33,7 +33,7 @@ def test_mps_comes_before_cuda_before_cpu_and_the_variable_overrides(
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu please"])
 def test_a_missing_device_is_rejected_by_name(monkeypatch, name):
     monkeypatch.setenv("MICSE_DEVICE", name)
-    with pytest.raises(ValueError, match=f"MICSE_DEVICE={name} cannot be used here"):
+    with pytest.raises(ValueError, match=f"MICSE_DEVICE={name} cannot be used here: .*; try cpu"):
         pick_device()
 
 
@@ -125,6 +125,13 @@ def test_jupyterhubs_limit_counts_and_the_users_choice_wins(large, variables, ex
     for name, value in variables.items():
         large.setenv(name, value)
     assert pick_threads() == expected
+
+
+@pytest.mark.parametrize("name", ["MICSE_THREADS", "OMP_NUM_THREADS"])
+def test_a_number_of_threads_that_is_none_is_refused_by_name(large, name):
+    large.setenv(name, "two")
+    with pytest.raises(ValueError, match=f'{name} must be a whole number from 1, got "two"'):
+        pick_threads()
 
 
 ASK = """
