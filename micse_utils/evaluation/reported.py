@@ -32,7 +32,7 @@ def load_reported(names: Sequence[str], *, missing_ok: bool = False) -> Reported
     def load(name: str) -> Pairs | Triplets:
         return load_triplets(name) if name in TRIPLETS else load_sts(name)
 
-    return load_tasks(None if missing_ok else names, "auto", load, official=names, packaged=())
+    return load_tasks(None if missing_ok else names, "auto", load, names, ())
 
 
 def leaked(pairs: Pairs, dev: Pairs) -> np.ndarray:
