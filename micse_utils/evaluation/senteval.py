@@ -71,11 +71,10 @@ def evaluate_sts(
         cosines = (vectors[first] * vectors[second]).sum(axis=1)
         # SimCSE's "all": one Spearman over the pooled pairs of a year. The mean over its subsets,
         # which older papers print, differs by points.
-        parts = {"all": np.full(len(p), True)}
-        parts |= {subset: np.array(p.subsets) == subset for subset in dict.fromkeys(p.subsets)}
+        parts = [("all", np.full(len(p), True))]
+        parts += [(subset, np.array(p.subsets) == subset) for subset in dict.fromkeys(p.subsets)]
         scores = [
-            _score(task, subset, cosines[own], kept_pairs(p, own), seed)
-            for subset, own in parts.items()
+            _score(task, subset, cosines[own], kept_pairs(p, own), seed) for subset, own in parts
         ]
         found += scores
         if scored := [score for score in scores[1:] if "spearman" in score]:

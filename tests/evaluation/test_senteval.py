@@ -90,6 +90,13 @@ def test_all_pools_the_pairs_of_a_year_and_mean_averages_its_subsets(tmp_path):
     assert table.loc["mean", "spearman"] != pytest.approx(table.loc["all", "spearman"], abs=0.1)
 
 
+def test_a_subset_named_all_does_not_replace_the_pooled_pairs():
+    pairs = Pairs(["abc", "b", "cd"], ["ab", "xyz", "c"], np.arange(3.0), HERE, ("all", "all", "x"))
+    table = evaluate_sts(Letters(), {"mine": pairs}, progress=False)
+    assert table["subset"].tolist()[:3] == ["all", "all", "x"]
+    assert table["pairs"].tolist()[:3] == [3, 2, 1]
+
+
 def test_every_distinct_sentence_is_encoded_once_over_all_tasks(tmp_path):
     written = write_year(tmp_path, "STS12") | write_year(tmp_path, "STS16")
     encoder = Letters()
