@@ -33,7 +33,7 @@ def evaluate(
 
     Without a test set, each fold is tested once, with the weight decay that a cross-validation
     inside the other folds chose; with one, that is inside the training set. In both, 5 % of the
-    training sentences, at least one, stop the final fit. A development set, beside a test set,
+    training sentences, of 20 or more, stop the final fit. A development set, beside a test set,
     decides on the weight decay and when to stop. Folds and batches are drawn in the rows' order.
 
     Args:
@@ -115,7 +115,9 @@ def _fit_together(
     draws = np.random.RandomState(SEED)
     rows = torch.from_numpy(np.stack([own for own, _ in folds]))
     if folds[0][1] is None:
-        order, few = draws.permutation(rows.shape[1]), max(1, int(HELD_OUT * rows.shape[1]))
+        order, few = draws.permutation(rows.shape[1]), int(HELD_OUT * rows.shape[1])
+        if not few:
+            raise ValueError("SentEval's classifier needs 20 training sentences in every fold")
         held_out, rows = rows[:, order[:few]], rows[:, order[few:]]
     else:
         held_out = [torch.from_numpy(held) for _, held in folds]
