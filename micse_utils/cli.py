@@ -156,7 +156,7 @@ def score(options: argparse.Namespace) -> str | None:
     place = options.source if options.source in ("hub", "package") else "auto"
     with job(folder, described) as work:
         models = [load_model(options.model, source=place, pooling=options.pooling)]
-        models += load_untouched(options.model)
+        models += load_untouched(options.model, models[0].provenance.sha256)
         scored = [(model, evaluate[options.tasks](model, **settings)) for model in models]
         return report_scores(scored, work.folder, options.tasks, settings)
 

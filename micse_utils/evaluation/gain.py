@@ -48,8 +48,9 @@ def report_training(
     with job(folder, json_or_none(folder / MARKER), record=RECORD) as work:
         record, place = work.record, folder / "model"
         if "verdict" in record:
-            return record["verdict"]
-        print(f"comparing on {COUNT:,} triplets of each form (micse score: 4,000): about a minute")
+            # In two parts if an earlier version compared them.
+            return "\n".join(record[part] for part in ("table", "verdict") if part in record)
+        print(f"comparing on {COUNT:,} triplets of each form (micse score takes 4,000): a minute")
         selects = f"{dev.provenance.name} (selects)"
         tasks = {selects: dev, **independent_tasks(dev)}
         trained = trained if best_step else start  # equal then, so scored once
@@ -82,19 +83,26 @@ def report_training(
         return table + verdict
 
 
-def load_untouched(place: str) -> list[SentenceTransformer]:
-    """Return the encoder that a folder's model was trained from, if `micse train` noted it."""
+def load_untouched(place: str, sha256: str) -> list[SentenceTransformer]:
+    """Return what a folder's model, of this SHA-256, was trained from, if both are as recorded."""
     folders = [folder_at(place), folder_at(Path(place, ".."))]
     records = [json_or_none(folder / RECORD) for folder in folders if folder]
     record = next((record for record in records if record and "untouched" in record), None)
     if record is None:
         return []
-    found_at = {name: value for name, value in record["untouched"].items() if name != "sha256"}
-    with suppress(OSError, ValueError):
-        model = load_model(**found_at)
-        if model.provenance.sha256 == record["untouched"]["sha256"]:
-            return [model]
-    print(f"without the untouched encoder: {found_at['name']} is not found, or has changed since")
+    found_at, kept = dict(record["untouched"]), record["weights"].values()
+    expected = found_at.pop("sha256")
+    reason = f"{place} was changed after training, or is the last step: not what training kept"
+    # One file only: the SHA-256 of several is not in the record.
+    if "encoder" in record or len(kept) > 1 or sha256 in kept:
+        try:
+            model = load_model(**found_at)
+            if model.provenance.sha256 == expected:
+                return [model]
+            reason = f"{model.provenance} has changed since"
+        except (OSError, ValueError) as error:
+            reason = str(error)
+    print(f"without the untouched encoder: {reason}")
     return []
 
 
