@@ -125,7 +125,10 @@ class Training:
         shown = self.progress and rank == 0
         with tqdm(total=self.steps, desc="train", unit="step", disable=not shown) as watch.bar:
             try:
-                trainer.train(resume_from_checkpoint=last and str(last))
+                if last and int(last.name.split("-")[1]) == self.steps:  # only to finish
+                    trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+                else:
+                    trainer.train(resume_from_checkpoint=last and str(last))
             except BaseException:  # put back the start, which the provenance still names
                 self._load(self.checkpoints / START)
                 raise
@@ -180,9 +183,9 @@ class Training:
             # A kill may have come while its files were deleted.
             if all((mark.parent / file).is_file() for file in json_or_none(mark)["files"])
         }
-        for step, folder in sorted(complete.items(), reverse=True):
+        for _, folder in sorted(complete.items(), reverse=True):
             best = json_or_none(folder / "trainer_state.json")["best_global_step"]
-            if step < self.steps and (not best or best in complete):
+            if not best or best in complete:
                 return folder
         return None
 
