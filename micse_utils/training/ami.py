@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS_AT_A_TIME = 128  # are counted or drawn together, so that what that takes stays in the cache
+ROWS_AT_A_TIME = 128  # counted or drawn together: few enough for a CPU's cache
 
 
 def attention_rows(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -37,6 +37,8 @@ def attention_mutual_information(
     Returns:
         Scalar tensor >= 0, in nats, differentiable in both arguments, always finite.
     """
+    if first.shape != second.shape:
+        raise ValueError(f"views must have one shape, got {[*first.shape]} and {[*second.shape]}")
     # 2. Keep the positions that both views have: dropped ones and padding keys fall away, padding
     #    queries stay.
     kept = (first > -torch.inf) & (second > -torch.inf)

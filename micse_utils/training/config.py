@@ -1,7 +1,7 @@
 """Settings and recipes of a training; without PyTorch, as the command line lists them."""
 
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, inf
 
 from micse_utils.settings import shown, whole
 
@@ -38,6 +38,12 @@ class LowShotConfig:
         """Validate what no library would refuse in an understandable way."""
         if self.method not in METHODS:
             raise ValueError(f"method must be micse or simcse, got {shown(self.method)}")
+        rate, weight, temperature = self.learning_rate, self.ami_weight, self.temperature
+        if not (0 < rate < inf and 0 < temperature < inf and 0 <= weight < inf):
+            raise ValueError(
+                "learning_rate and temperature must be above 0 and ami_weight 0 or more, got "
+                f"{rate}, {temperature} and {weight}"
+            )
         least_of = {"batch_size": 2, "epochs": 1, "steps": 1, "eval_steps": 1, "seed": 0}
         for name, least in least_of.items():
             if name != "steps" or self.steps is not None:
@@ -71,6 +77,9 @@ def papers_recipe(sentences: int) -> str:
 
 def configure(preset: str | LowShotConfig, **settings: object) -> LowShotConfig:
     """Return a preset, or the one of a name, with some of its settings replaced."""
+    preset = PRESETS.get(preset, preset)
+    if isinstance(preset, str):
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {shown(preset)}")
     if "epochs" in settings:
         settings = {"steps": None} | settings
-    return replace(PRESETS[preset] if isinstance(preset, str) else preset, **settings)
+    return replace(preset, **settings)

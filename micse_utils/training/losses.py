@@ -65,7 +65,7 @@ class MiCSELoss(nn.Module):
         self.model, self.ami_weight, self.temperature = model, ami_weight, temperature
         if not (ami_weight >= 0 and temperature > 0):
             got = f"{ami_weight} and {temperature}"
-            raise ValueError(f"ami_weight must be from 0, and temperature above it, got {got}")
+            raise ValueError(f"ami_weight must be 0 or more and temperature above 0, got {got}")
         # The head takes what the contrastive task does to a vector, so that [CLS] below it is
         # spared; it is thrown away after training.
         width = model.get_embedding_dimension()
@@ -86,7 +86,9 @@ class MiCSELoss(nn.Module):
         `torch.distributed`, InfoNCE is over the batches of all processes, which must be of one
         size, and AMI is of this process's own. `labels` are not used.
         """
-        [features] = sentence_features  # of one column: the second view is made here
+        features, *more = sentence_features
+        if more:
+            raise ValueError("MiCSELoss takes one column: it makes the second view itself")
         [model] = self._encoder
         # By the modules' own flags: the model's property for it has changed its name.
         modules = model.transformers_model.modules()

@@ -26,7 +26,7 @@ WATCHED = 64  # training sentences whose AMI is measured then
 
 
 class TrainingDivergedError(FloatingPointError):
-    """The loss became NaN or infinite; the message says at which step."""
+    """The gradients became NaN or infinite, or the encoder gives all sentences one vector."""
 
 
 class DevelopmentEvaluator(BaseEvaluator):
@@ -48,7 +48,10 @@ class DevelopmentEvaluator(BaseEvaluator):
         plain = SentenceTransformer(modules=list(model), device=str(model.device))
         sides, gold = (self.pairs.first, self.pairs.second), self.pairs.gold
         texts = {"dev": sorted({*sides[0], *sides[1]})}
-        vectors, row = encode_distinct(plain, texts, dtype=torch.float32, progress=False)
+        try:
+            vectors, row = encode_distinct(plain, texts, dtype=torch.float32, progress=False)
+        except ValueError as error:  # NaN, or all vectors are the same
+            raise TrainingDivergedError(f"{error}; in training, lower learning_rate") from error
         # Cosines of raw vectors, as the tasks are scored: without the head, without a regressor.
         vectors = unit(vectors)
         first, second = (vectors[[row[text] for text in side]] for side in sides)
@@ -118,5 +121,8 @@ def history_of(start: dict[str, float], log: list[dict]) -> pd.DataFrame:
     """Turn the trainer's log into one row per evaluation; the first row is the start."""
     first = {"step": 0} | {f"eval_{name}": value for name, value in start.items()}
     table = pd.DataFrame([first, *log]).rename(columns=lambda name: name.removeprefix("eval_dev_"))
-    table = table.groupby("step", as_index=False).first().dropna(subset="spearman")
+    table = table.groupby("step", as_index=False).first()
+    # By presence: a score may be NaN.
+    evaluated = {0, *(entry["step"] for entry in log if "eval_dev_spearman" in entry)}
+    table = table[table["step"].isin(evaluated)]
     return table.reindex(columns=["step", *FIGURES, "loss", "info_nce"])

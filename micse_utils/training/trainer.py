@@ -50,7 +50,7 @@ def train_low_shot(
         ValueError: too few sentences, or most of them unknown to the tokeniser; an invalid setting;
             an `output` that holds a different run or a damaged model.
         FileExistsError: `output` holds files and no run, or another process writes there.
-        TrainingDivergedError: the loss became NaN or infinite.
+        TrainingDivergedError: NaN, infinity, or one vector for all sentences.
     """
     sentences = check_texts("sentences", sentences)
     if not isinstance(base_model, SentenceTransformer):
@@ -64,7 +64,7 @@ def train_low_shot(
     if len(sentences) < least or config.batch_size % processes:
         raise ValueError(
             f"sentences must be {least} different ones or more, got {len(sentences)}, and "
-            f"batch_size a multiple of the number of processes, {processes}"
+            f"batch_size, {config.batch_size}, a multiple of the number of processes, {processes}"
         )
     dev = load_stsb("dev") if dev is None else dev
     run = Training(expanded(output), base_model, sentences, config, dev, keep_last, progress)

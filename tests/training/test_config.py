@@ -81,9 +81,12 @@ def test_settings_replace_those_of_a_preset():
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"preset": "2%"}, KeyError),
+        ({"preset": "2%"}, ValueError),
         ({"method": "simsce"}, ValueError),
         ({"learning_rat": 1}, TypeError),
+        ({"learning_rate": 0}, ValueError),
+        ({"temperature": float("inf")}, ValueError),
+        ({"ami_weight": float("nan")}, ValueError),
         ({"steps": 2.5}, ValueError),
         ({"eval_steps": True}, ValueError),
     ],

@@ -113,9 +113,9 @@ def test_the_default_layers_are_an_even_number_in_proportion_to_the_papers(depth
     [
         ({"min_layer": 7, "max_layer": 11}, "layers 7 to 11 .* of this model's 2 layers"),
         ({"min_layer": 1, "max_layer": 2}, "layers 1 to 2 .* an even number"),
-        ({"ami_weight": -1e-3}, "ami_weight must be from 0"),
-        ({"ami_weight": float("nan")}, "ami_weight must be from 0"),
-        ({"temperature": 0.0}, "temperature above it"),
+        ({"ami_weight": -1e-3}, "ami_weight must be 0 or more"),
+        ({"ami_weight": float("nan")}, "ami_weight must be 0 or more"),
+        ({"temperature": 0.0}, "temperature above 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(model, settings, message):
@@ -123,8 +123,15 @@ def test_settings_that_make_no_sense_are_refused(model, settings, message):
         MiCSELoss(model, **settings)
 
 
-def test_gradient_checkpointing_is_refused(model):
+def test_views_of_different_shape_are_refused():
+    with pytest.raises(ValueError, match=r"one shape, got \[1, 9\] and \[2, 9\]"):
+        attention_mutual_information(torch.zeros(1, 9), torch.zeros(2, 9))
+
+
+def test_gradient_checkpointing_and_a_second_column_are_refused(model):
     batch = features(model, SENTENCES)
+    with pytest.raises(ValueError, match="takes one column"):
+        MiCSELoss(model)([batch, batch])
     model.transformers_model.gradient_checkpointing_enable()
     with pytest.raises(ValueError, match="gradient checkpointing"):
         MiCSELoss(model, min_layer=0, max_layer=2).train()([batch])

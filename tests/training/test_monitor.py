@@ -7,7 +7,7 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 
 from micse_utils.datasets.sts import load_sample
 from micse_utils.models import keep_first_layers, load_model
-from micse_utils.training.monitor import DevelopmentEvaluator
+from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError, history_of
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +43,17 @@ def test_vectors_that_all_but_coincide_are_still_told_apart(pairs):
 def test_pairs_of_equal_gold_are_refused_as_they_select_nothing(pairs):
     with pytest.raises(ValueError, match="all gold scores are the same"):
         DevelopmentEvaluator(replace(pairs, gold=np.full(len(pairs), 3.0)))
+
+
+def test_an_encoder_with_one_vector_for_all_sentences_has_diverged(tiny_bert, pairs):
+    model = load_model(tiny_bert, pooling="cls", device="cpu")
+    model.transformers_model.encoder.layer[-1].output.LayerNorm.weight.data.zero_()
+    model.transformers_model.encoder.layer[-1].output.LayerNorm.bias.data.fill_(1.0)
+    with pytest.raises(TrainingDivergedError, match="finite vectors that differ"):
+        DevelopmentEvaluator(pairs)(model)
+
+
+def test_an_evaluation_without_a_spearman_stays_in_the_history():
+    log = [{"step": 4, "loss": 1.0}, {"step": 4, "eval_dev_spearman": 60.0}, {"step": 6, "loss": 1}]
+    log.append({"step": 8, "eval_dev_spearman": float("nan")})
+    assert history_of({"dev_spearman": 50.0}, log)["step"].tolist() == [0, 4, 8]
