@@ -63,6 +63,8 @@ def load_sentences_of(start: str, size: int, seed: int, source: str = "hub") -> 
         return searched
     texts, used = distinct_sentences(packaged_articles("training")), set(searched.texts)
     others = [text for text in texts if text not in used]
+    if size > len(others):
+        raise ValueError(f"size must be at most {len(others)}, got {size}")
     return replace(searched, texts=[others[row] for row in drawn_rows(len(others), size, seed)])
 
 
@@ -90,7 +92,8 @@ def shared_settings(runs: Sequence[Run], source: str, tasks: Sequence[str]) -> d
         raise ValueError("there is nothing to run: name other --starts, --objectives or --settings")
     encoders, sentences = {}, {}
     papers = [run for run in runs if run.start == "bert"]
-    if own := next((run for run in runs if run.start != "bert"), None):
+    kits = [run for run in runs if run.start != "bert"]
+    if own := max(kits, key=lambda run: run.size, default=None):  # too large a size is refused here
         encoders["packaged"] = str(load_start("shipped").provenance)
         sentences["packaged"] = str(load_sentences_of(own.start, own.size, own.seed).provenance)
     if papers:
@@ -218,6 +221,8 @@ class Experiment:
         files = {run: self.folder / f"{run.name}.json" for run in runs}
         done = {run: record for run, file in files.items() if (record := json_or_none(file))}
         print(f"{len(runs)} runs, {len(done)} of them finished")
+        for run in done:  # left by a kill
+            shutil.rmtree(self.folder / f".{run.name}", ignore_errors=True)
         if self.tasks:
             self.untrained_of(runs)
         missing, failed = [run for run in runs if run not in done], None
@@ -225,7 +230,8 @@ class Experiment:
             with suppress(TrainingDivergedError):  # its turn will record that
                 seconds = self.seconds_a_step(missing[0])
                 hours = seconds * sum(run.length for run in missing) / (at_a_time or 1) / 3600
-                print(f"about {hours:.1f} hours of training, at {seconds:.2f} s a step")
+                time_left = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+                print(f"about {time_left} of training, at {seconds:.2f} s a step")
         in_turn = ((run, self.carry_out(run)) for run in missing)
         with tqdm(total=len(runs), initial=len(done), unit="run") as bar:
             for run, result in each(self.carry_out, missing) if each else in_turn:

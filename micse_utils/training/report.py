@@ -40,7 +40,7 @@ def write_report(experiment: Experiment, done: Sequence[Record], *, command: str
     parts = {
         "What was run": _what_was_run(untrained, done, command),
         "Scores": "Spearman × 100, or accuracy in per cent for triplets: mean ± standard deviation "
-        f"over seeds. The untrained encoders come first.\n\n{scores}",
+        f"over the seeds that did not diverge. The untrained encoders come first.\n\n{scores}",
         "Differences": _differences(differences),
     }
     if len(set(runs["size"].dropna())) > 1:
@@ -68,7 +68,7 @@ def search_table(done: Sequence[Record]) -> pd.DataFrame:
         rows.append(row)
     figures = ["before", "best", "best_step", "last", "info_nce", "ami", "uniformity", "alignment"]
     table = pd.DataFrame(rows, columns=[*SETTING, *figures])
-    ranked = table.dropna(subset="best").sort_values(["best", "last"])
+    ranked = table.dropna(subset="best").sort_values(["best", "last"], na_position="first")
     chosen = ranked.groupby(["start", "objective"]).tail(1).index
     return table.assign(chosen=table.index.isin(chosen))
 
@@ -130,19 +130,19 @@ def _learning_curve(runs: pd.DataFrame):
     if SEVEN in tasks and "bert" in set(runs["start"]):  # what the paper reports, not by split
         main = SEVEN
         for name in ("miCSE", "unsup-simcse-bert-base-uncased"):
-            published[f"{name}, full-shot"] = np.mean([*PUBLISHED[name].scores.values()])
+            published[f"published {name}, full-shot"] = np.mean([*PUBLISHED[name].scores.values()])
     title = "Score against the number of distinct sentences, selected checkpoint"
     shown = runs[(runs["task"] == main) & (runs["checkpoint"] != "last")]
     return learning_curve(shown, title=title, label=main, published=published)
 
 
 def _what_was_run(untrained: Sequence[Record], done: Sequence[Record], command: str) -> str:
-    warning = "**They are the kit's own, which are not a benchmark.**"
+    warning = "**These pairs are the kit's own, which are not a benchmark.**"
     if done[0]["dev name"] == "STS-B dev":
-        warning = f'Some of them are in STS12 to STS16; tasks "{FAIR.strip()}" leave those out.'
+        warning = f'Some of these are in STS12 to STS16; tasks "{FAIR.strip()}" leave them out.'
     lines = [
         f"`{command}`, {sum(record['seconds'] for record in done) / 3600:.2f} hours of computing.",
-        f"{done[0]['dev']} choose the checkpoint of each run, the start being one. {warning}",
+        f"Selected on: {done[0]['dev']}. {warning}",
         "*selected* and *last* are two checkpoints of the same run. A run selected at step 0 has "
         "none that was better than the start, and *selected* is the untrained encoder.",
         "bert has the authors' recipe by nominal size and the training seed 42, but the start and "

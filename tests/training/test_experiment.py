@@ -16,7 +16,7 @@ from micse_utils.results import json_or_none
 from micse_utils.training import experiment, run_table
 from micse_utils.training.config import LowShotConfig
 from micse_utils.training.monitor import TrainingDivergedError
-from micse_utils.training.report import search_table
+from micse_utils.training.report import SEVEN, _learning_curve, search_table
 
 WORDS = ["cat", "dog", "mat", "park", "sat", "ran", "red", "blue", "big"]
 TEXTS = [f"the {a} and the {b} {c}" for a, b, c in itertools.permutations(WORDS, 3)]
@@ -167,6 +167,8 @@ def test_an_interrupted_experiment_resumes_to_the_same_tables(bert, tmp_path, ca
     assert reproduce(tmp_path / "a", bert, "--seeds", 48) == 130
     assert len(list((tmp_path / "a" / "runs").glob("bert-*.json"))) == 1
     stop.clear()
+    [finished] = (tmp_path / "a" / "runs").glob("bert-*.json")
+    finished.with_name(f".{finished.stem}").mkdir()  # left by a kill before it was deleted
     assert [reproduce(tmp_path / name, bert, "--seeds", 48) for name in "ab"] == [0, 0]
     tables = [pd.read_csv(tmp_path / name / "runs.csv") for name in "ab"]
     pd.testing.assert_frame_equal(*tables)
@@ -251,7 +253,8 @@ def test_an_objective_that_no_search_chose_a_setting_for_is_left_out(tmp_path, c
         call = ["reproduce", str(tmp_path / "out"), "--objectives", "matched", *option]
         starts = ["raw", "--settings", os.devnull] if not option else ["bert"]
         assert main([*call, "--starts", *starts]) == 1
-        assert "there is nothing to run" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "there is nothing to run" in said and ("no search" in said) == bool(option)
         assert not (tmp_path / "out").exists()
     twice = run_table.CHOSEN.read_text(encoding="utf-8").replace("False\n", "True\n")
     (tmp_path / "search.csv").write_text(twice, encoding="utf-8")
@@ -276,6 +279,20 @@ def test_a_search_chooses_by_the_best_checkpoint_and_never_a_diverged_run():
     records[2] = vars(run_table.search_runs(["raw"], ["simcse"])[2]) | {"diverged": "nan"}
     assert search_table(records)["chosen"].tolist() == [False, True, False]
     assert search_table(records[2:])["chosen"].tolist() == [False]
+
+
+def test_the_papers_scores_are_labelled_as_published():
+    run = {"start": "bert", "objective": "miCSE", "checkpoint": "selected", "task": SEVEN}
+    runs = pd.DataFrame([run | {"size": size, "score": 70.0} for size in (64, 100)])
+    [axes] = _learning_curve(runs).axes
+    assert "published miCSE, full-shot" in axes.get_legend_handles_labels()[1]
+
+
+def test_more_sentences_than_the_package_has_are_refused_before_any_run(tmp_path, capsys):
+    call = ["reproduce", str(tmp_path / "out"), "--starts", "shipped", "--sizes", "64", "1000000"]
+    assert main(call) == 1
+    assert "size must be at most" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="set MICSE_SENTEVAL to SentEval's folder")
