@@ -18,6 +18,7 @@ from transformers import AutoModel, BertweetTokenizer
 from micse_utils.cli import main
 from micse_utils.datasets.sts import Pairs
 from micse_utils.encoding import encode
+from micse_utils.evaluation.gain import load_untouched
 from micse_utils.models import load_model
 from micse_utils.provenance import Provenance
 from micse_utils.training import losses
@@ -232,7 +233,7 @@ def test_an_unknown_script_is_counted_and_if_it_is_most_refused(tiny_bert, tmp_p
             r"sentences must be 2 different ones or more, got 0",
         ),
         ({"sentences": ["a", None]}, TypeError, r"sentences\[1\] must be"),
-        ({"max_length": 65}, ValueError, r"max_length must be from 3 to 64 tokens"),
+        ({"max_length": 65}, ValueError, r"max_length must be from 3 to 64"),
         ({"max_layer": 9}, ValueError, r"layers 0 to 9 \(not included\) must be"),
     ],
 )
@@ -346,18 +347,21 @@ def test_a_killed_run_resumes_past_unfinished_checkpoints_and_ends_bit_equal(
     ]  # fmt: skip
 
 
-def test_a_run_stopped_before_it_is_saved_repeats_its_last_steps(
-    whole, tiny_bert, tmp_path, monkeypatch
-):
+def test_a_run_stopped_before_it_is_saved_is_only_finished(tiny_bert, tmp_path, monkeypatch):
+    """Its last step is its best one: all earlier checkpoints it would need are deleted."""
+    scripted = Scripted(60, 65, 62, 70)  # and no more, so that it cannot be evaluated again
+    monkeypatch.setattr("micse_utils.training.monitor.DevelopmentEvaluator", lambda _: scripted)
+
     def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("micse_utils.training.run.Training._finish", stop)
         train(tiny_bert, tmp_path)
-    again, (trained, _) = train(tiny_bert, tmp_path), whole
-    assert difference(weights(again.model), weights(trained.model)) == 0
-    pd.testing.assert_frame_equal(again.history, trained.history)
+    last = SentenceTransformer(str(tmp_path / "checkpoints" / "checkpoint-12"), device="cpu")
+    again = train(tiny_bert, tmp_path)
+    assert (again.best_step, again.history["spearman"].tolist()) == (12, [60, 65, 62, 70])
+    assert difference(weights(again.model), weights(last)) == 0
 
 
 # --- From a shell
@@ -416,6 +420,15 @@ def test_the_command_compares_start_and_trained_with_the_untouched_encoder(
 
     assert main(["score", str(run), "--source", "package", "--output", str(tmp_path / "s")]) == 0
     assert "| untouched: tiny-bert, cls | " in capsys.readouterr().out
+
+
+def test_a_model_that_training_did_not_keep_is_scored_alone(tmp_path, capsys):
+    found_at = {"name": str(tmp_path / "gone"), "sha256": "1"}
+    record = {"untouched": found_at, "weights": {"model.safetensors": "2"}}
+    (tmp_path / "training.json").write_text(json.dumps(record), encoding="utf-8")
+    for sha256, said in {"3": "was changed after training", "2": "no model folder"}.items():
+        assert load_untouched(str(tmp_path), sha256) == []
+        assert said in capsys.readouterr().out
 
 
 def test_the_untouched_encoder_is_kept_if_nothing_is_better(
