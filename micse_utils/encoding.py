@@ -20,8 +20,8 @@ from micse_utils.device import pick_dtype
 from micse_utils.engine import Snapshot, prefetch
 from micse_utils.settings import check_texts, repaired
 
+# Tokens of a batch, padding included: enough to keep a device busy, and in a CPU's caches.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
-"""Tokens of a batch, padding included: enough to keep a device busy, and in a CPU's caches."""
 WINDOW = 4096  # texts that are sorted by length together, and tokenised at a time
 LONGEST = 128  # tokens kept of a text by default
 FEW = 64  # texts up to which a copy in another number format costs more than it saves
@@ -53,11 +53,9 @@ def encode(
         dtype: number format of the forward pass; by default the model's own for up to 64 texts,
             else `pick_dtype` of its device, for which the transformer is copied.
         out: array [n, d] of floats to write into, such as a `numpy.memmap`.
-        progress: show a bar once it takes longer than a second.
 
     Returns:
-        Embeddings, float32, [n, d], in the order of `texts`; `out` if it was given. d is the
-        model's `truncate_dim`, if it has one.
+        Embeddings, float32, [n, d], in the order of `texts`; `out` if it was given.
 
     Raises:
         ValueError: no texts, a text without a single token, `max_length` out of the model's range,

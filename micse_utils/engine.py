@@ -27,8 +27,7 @@ ENGINES = ("torch", "openvino", "auto")
 SNAPSHOT = "this model is a snapshot without PyTorch weights: load it with engine='torch'"
 FORMATS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 TOLERANCE = 1e-4  # of the largest value, between the converted transformer and PyTorch's
-TRIED = (["one"], ["a few words", "word " * 300, ""])
-"""Texts on which they are compared: alone, and padded to the longest that fits."""
+TRIED = (["one"], ["a few words", "word " * 300, ""])  # texts: alone, padded to the longest
 
 
 def prefetch(function: Callable, items: Iterable, workers: int = 1) -> Iterator:

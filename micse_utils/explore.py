@@ -72,9 +72,7 @@ def cluster_names(
     words in a cluster and f(w) the frequency of w over all of them (Grootendorst 2022,
     arXiv:2203.05794). A word counts once per text.
 
-    Args:
-        texts, clusters: n texts and their cluster numbers; -1 means no cluster.
-        fewest: texts of the cluster that a word of its name must occur in.
+    Number -1 means no cluster; a word of a name occurs in `fewest` texts of the cluster or more.
     """
     clusters = np.asarray(clusters)
     numbers = np.unique(clusters[clusters >= 0])

@@ -47,11 +47,10 @@ def job(
     Folders that this call created are removed if the work leaves no file in them.
 
     Args:
-        folder: as for `own_folder`; OSError if another process works there.
+        folder: as for `own_folder`; OSError if another process works there, unless `wait`.
         settings: what decides the results, as JSON.
         record: name of the file that `finish` writes.
         replaces: what to delete if the folder holds different work; None: ValueError.
-        wait: wait for another process that does this work.
     """
     deleted = None if replaces is None else [record, *replaces]
     folder = own_folder(folder)  # before the lock file, so that a refused folder gets none

@@ -18,9 +18,9 @@ from micse_utils.device import pick_device, use_threads
 from micse_utils.encoding import token_limit
 from micse_utils.engine import ENGINES, use_snapshot
 from micse_utils.provenance import sha256_of
-from micse_utils.settings import setting
+from micse_utils.settings import check_choice, setting
 from micse_utils.sources import hub
-from micse_utils.sources.locate import Need, check_choice, locate, model_folder
+from micse_utils.sources.locate import Need, locate, model_folder
 
 MICSE = "sap-ai-research/miCSE"
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -79,8 +79,7 @@ def load_model(
         The model, with the attribute `provenance`, a `Provenance`.
 
     Raises:
-        ValueError: an unknown source, folder or engine; a folder that cannot be loaded.
-        HubError, FetchError: the hub, or the package index, does not have it.
+        ValueError, HubError, FetchError: a wrong argument; a damaged model; no source has it.
     """
     use_threads()
     engine = engine or (name != "start" and setting("MICSE_ENGINE")) or "torch"
@@ -144,11 +143,9 @@ def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransfo
     transformer = model.transformers_model
     stack = getattr(transformer, "encoder", None) or getattr(transformer, "transformer", None)
     depth = len(getattr(stack, "layer", ()))
-    if not depth:
-        kind = type(transformer).__name__
-        raise ValueError(f"cannot cut a {kind}: unknown layers, or loaded with engine='openvino'")
     if not 1 <= count <= depth:
-        raise ValueError(f"layers must be from 1 to {depth} for this model, got {count}")
+        known = f"{depth} known layers (none with engine='openvino')"
+        raise ValueError(f"cannot cut a {type(transformer).__name__} of {known} to {count}")
     stack.layer = stack.layer[:count]
     transformer.config.num_hidden_layers = count
     if hasattr(model, "provenance") and count < depth:

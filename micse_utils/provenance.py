@@ -52,9 +52,8 @@ def sha256_of(files: Iterable[Path]) -> str:
 
 def digest_of(digests: Sequence[str]) -> str:
     """Return the SHA-256 of concatenated hex digests; of only one, the digest itself."""
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    of_all = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return digests[0] if len(digests) == 1 else of_all
 
 
 def versions() -> dict[str, str]:

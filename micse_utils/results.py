@@ -89,11 +89,8 @@ def write_metrics(
 ) -> Path:
     """Write `folder/metrics.json`: the results and everything needed to reproduce them.
 
-    Args:
-        figures: numbers by name; lists, dictionaries and NumPy's arrays are accepted.
-        headline: one line for people, such as "paraphrases 0.82, other topics 0.03".
-        seed: of everything random in the notebook; None if nothing is.
-        settings: whatever else influences the results, such as the number format.
+    The headline is for people, such as "paraphrases 0.82, other topics 0.03", the seed None if
+    nothing is random, and `settings` whatever else influences the results.
     """
     found = {"model": asdict(model), "data": asdict(data)}
     made = found | {"seed": seed, "settings": settings, "versions": versions()}

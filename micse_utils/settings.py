@@ -19,14 +19,13 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 KIT_DATA = next(p for p in (_HERE / "data", _HERE.parent / "data") if p.is_dir())
 
-BUNDLE = _HERE.parent / "bundle"
-"""Where `make bundle`'s archive is unpacked to: wheels, weights and texts for no network."""
+BUNDLE = _HERE.parent / "bundle"  # the unpacked archive of `make bundle`, for no network
 
-VARIABLES = (
+VARIABLES = (  # docs/your-own-data.md says what each one means
     "MICSE_DATA", "MICSE_SENTEVAL", "MICSE_CACHE", "MICSE_DEVICE", "MICSE_ENGINE", "MICSE_STATIC",
     "MICSE_THREADS",
 )  # fmt: skip
-"""docs/your-own-data.md says what each one means."""
+SYSTEM = Path("/")
 
 
 def setting(name: str) -> str | None:
@@ -70,9 +69,6 @@ def process() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-SYSTEM = Path("/")
-
-
 def limit(controller: str) -> float:
     """Return how many CPU cores ("cpu") or bytes ("memory") this process may use, or infinity.
 
@@ -109,6 +105,13 @@ def whole(name: str, value: object, least: int = 0) -> int:
     return int(value)
 
 
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise ValueError if a value is not one of these."""
+    if value not in choices:
+        known = ", ".join(map(str, choices))
+        raise ValueError(f"{name} must be one of {known}, got {shown(value)}")
+
+
 def shown(value: object) -> str:
     """Return a value for a message: on one line, and cut if it is too long."""
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else reprlib.repr(value)
@@ -116,20 +119,15 @@ def shown(value: object) -> str:
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 
-def check_texts(name: str, texts: Iterable[str], first: int = 0) -> list[str]:
-    """Return the texts as a list; raise TypeError, with its position, for one that is no string."""
-    check_sequence(name, texts)
+def check_texts(name: str, texts: Iterable[str]) -> list[str]:
+    """Return the texts as a list; raise TypeError if one is no string, or if they have no order."""
+    if isinstance(texts, (str, Mapping, Set)) or hasattr(texts, "columns"):
+        raise TypeError(f"{name} must be a sequence of strings, got a {type(texts).__name__}")
     texts = list(texts)
-    for position, text in enumerate(texts, start=first):
+    for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"{name}[{position}] must be a string, got {shown(text)}")
     return texts
-
-
-def check_sequence(name: str, texts: object) -> None:
-    """Raise TypeError if `texts` is one string, or has no order, or is a table."""
-    if isinstance(texts, (str, Mapping, Set)) or hasattr(texts, "columns"):
-        raise TypeError(f"{name} must be a sequence of strings, got a {type(texts).__name__}")
 
 
 def repaired(text: str) -> str:

@@ -76,7 +76,7 @@ def test_architectures_give_the_vectors_of_pytorch(tiny_bert, tmp_path, kind):
     AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "model")
     slow, fast = (
         load_model(tmp_path / "model", pooling="mean", engine=engine)
-        for engine in ("torch", "openvino")
+        for engine in ("torch", "auto")
     )
     expected = encode(slow, TEXTS, dtype=torch.float32)
     found = encode(fast, TEXTS, dtype=torch.float32)
@@ -110,7 +110,7 @@ def test_training_saving_and_moving_are_refused(tiny, use, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     with pytest.raises((RuntimeError, AttributeError), match="this model is a snapshot without"):
         use(tiny)
-    with pytest.raises(ValueError, match="cannot cut a Snapshot: unknown layers, or loaded"):
+    with pytest.raises(ValueError, match="cannot cut a Snapshot of 0 known layers"):
         keep_first_layers(tiny, 1)
     assert not list(tiny.parameters())
     assert np.isfinite(encode(tiny, ["the cat"])).all()

@@ -151,7 +151,7 @@ def test_only_the_first_layers_are_kept(tiny_bert):
     )
     assert model.provenance.name == "tiny-bert, first 1 of 2 layers"
     for count in (0, 3):
-        with pytest.raises(ValueError, match="layers must be from 1 to"):
+        with pytest.raises(ValueError, match="cannot cut a "):
             keep_first_layers(load_model(tiny_bert, device="cpu"), count)
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 
 from micse_utils.datasets.tables import parallel_rows, read_rows
 from micse_utils.provenance import Provenance
-from micse_utils.settings import KIT_DATA
+from micse_utils.settings import KIT_DATA, check_choice
 from micse_utils.sources.hub import HubError
-from micse_utils.sources.locate import Need, check_choice, locate, senteval_need
+from micse_utils.sources.locate import Need, locate, senteval_need
 from micse_utils.sources.packaged import fetch, package_provenance
 
 Names = Sequence[str]  # of tasks

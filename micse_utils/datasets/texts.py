@@ -13,8 +13,8 @@ import pandas as pd
 from micse_utils.datasets.tables import open_source, parallel_rows, read_lines
 from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.settings import whole
-from micse_utils.sources.locate import Found, Need, check_choice, locate
+from micse_utils.settings import check_choice, whole
+from micse_utils.sources.locate import Found, Need, locate
 from micse_utils.sources.packaged import fetch, package_provenance
 
 SENTENCES = "princeton-nlp/datasets-for-simcse"

@@ -11,7 +11,8 @@ from micse_utils.datasets.sts import load_tasks
 from micse_utils.datasets.tables import read_rows
 from micse_utils.datasets.texts import drawn_rows, load_rated
 from micse_utils.provenance import Provenance
-from micse_utils.sources.locate import check_choice, locate, senteval_need
+from micse_utils.settings import check_choice
+from micse_utils.sources.locate import locate, senteval_need
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import numpy as np
 
 from micse_utils.datasets.wikitext import Article, distinct_sentences, packaged_articles
 from micse_utils.provenance import Provenance
-from micse_utils.settings import whole
-from micse_utils.sources.locate import check_choice
+from micse_utils.settings import check_choice, whole
 from micse_utils.sources.packaged import package_provenance
 
 TRIPLETS = ("section triplets", "article triplets")

@@ -36,9 +36,7 @@ def evaluate(
     training sentences, of 20 or more, stop the final fit. A development set, beside a test set,
     decides on the weight decay and when to stop. Folds and batches are drawn in the rows' order.
 
-    Args:
-        features, labels: embeddings, [n, d], not scaled, and classes, numbered from 0, [n].
-        test, dev: which rows are the test set and the development set, bool, [n].
+    `features` are not scaled, [n, d], `labels` numbered from 0, [n], `test` and `dev` bool, [n].
     """
     # The bias is the weight of a constant 1: Adam and weight decay treat it like any other.
     x = F.pad(torch.from_numpy(np.asarray(features, np.float32)), (0, 1), value=1.0)

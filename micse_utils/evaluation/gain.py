@@ -39,17 +39,13 @@ def report_training(
     The run's record keeps it for the next call. If the untouched encoder is as good on the pairs
     that select, it becomes `model/`, and the trained one is kept in `trained/`.
 
-    Args:
-        untouched: the encoder before anything was done to it, in its own pooling.
-        start, trained: what was trained, before and after; `start` may be `untouched` itself.
-        best_step: the step of the trained one; 0 if it is the start.
-        found_at: where `load_model` found the untouched encoder, for `micse score`.
+    `untouched` is in its own pooling; `start` may be `untouched` itself, and `best_step` 0 if no
+    step was better. `found_at` is where `load_model` found `untouched`, for `micse score`.
     """
     with job(folder, json_or_none(folder / MARKER), record=RECORD) as work:
         record, place = work.record, folder / "model"
         if "verdict" in record:
-            # In two parts if an earlier version compared them.
-            return "\n".join(record[part] for part in ("table", "verdict") if part in record)
+            return record.get("table", "") + record["verdict"]  # apart in an earlier version
         print(f"comparing on {COUNT:,} triplets of each form (micse score takes 4,000): a minute")
         selects = f"{dev.provenance.name} (selects)"
         tasks = {selects: dev, **independent_tasks(dev)}

@@ -26,12 +26,8 @@ def interval(resampled: np.ndarray) -> tuple[float, float]:
 def resampled_spearman(scores: np.ndarray, gold: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Return Spearman x 100 of several runs, on all pairs and then on each resample of them.
 
-    Args:
-        scores, gold: each run's scores of the same pairs, [runs, n], and the gold ones, [n].
-        seed: of the resamples, which all runs share.
-
-    Returns:
-        Float64, [runs, 1 + resamples]; NaN for a run or gold that is constant.
+    `scores` are each run's of the same pairs, [runs, n], `gold` [n]; all runs share the resamples.
+    The result is [runs, 1 + resamples], NaN for a run or gold that is constant.
     """
     n, rng = len(gold), np.random.default_rng(seed)
     return _spearman(scores, gold, (rng.integers(n, size=n) for _ in range(RESAMPLES)))
@@ -91,9 +87,8 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
     simulations it covers the truth in 95 to 96 % of cases, with 5 seeds and with 10
     (`tests/benchmarks/coverage.py`). With one run on each side it is a bootstrap over items.
 
-    Args:
-        first, second: for each task, what `resampled_spearman` or `resampled_accuracy` gave for
-            the runs of one training, [seeds, 1 + resamples]; row n of both is the same seed.
+    `first` and `second` hold, for each task, what `resampled_spearman` or `resampled_accuracy` gave
+    for the runs of one training, [seeds, 1 + resamples]; row n of both is the same seed.
 
     Returns:
         Columns `task`, `difference` (first less second, mean over seeds), `low`, `high`, `won`

@@ -96,12 +96,9 @@ def report_scores(
 ) -> str:
     """Return scores as papers print them, beside the published ones; write them to a folder.
 
-    Args:
-        scored: the model in question and its table of scores; then perhaps the untouched model
-            that it was trained from, and its table.
-        folder: gets `name.csv`, `name.json` (with provenance), `name.md` and `name.yaml`, a block
-            for the head of a model card.
-        name, settings: one of `KINDS`, and what decided the scores.
+    `scored` holds the model in question with its scores, and perhaps the untouched model that it
+    was trained from. The folder gets `name.csv`, `name.json` (with provenance), `name.md` and
+    `name.yaml`, a block for the head of a model card; the name is one of `KINDS`.
     """
     (model, table), *untouched = scored
     task, metric = KINDS[name]

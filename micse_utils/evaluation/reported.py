@@ -89,12 +89,9 @@ def evaluate_triplets(
 ) -> pd.DataFrame:
     """Score an encoder on section triplets (Dor et al., ACL 2018), by default on both forms.
 
-    A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50. The
-    options are `dtype` and `seed`, as for `evaluate_sts`.
-
-    Returns:
-        Columns `task`, `triplets`, `articles`, `accuracy`, `low`, `high`: per cent, with a 95 %
-        interval by bootstrap over articles, as triplets of one article are not independent.
+    A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50 %. The
+    95 % interval, `low` to `high`, is by bootstrap over articles, as triplets of one article are
+    not independent. The options are `dtype` and `seed`, as for `evaluate_sts`.
     """
     tasks = tasks or {task: load_triplets(task) for task in TRIPLETS}
     scores, rows = resampled_scores(model, tasks, progress=True, **options), []

@@ -23,7 +23,7 @@ from micse_utils.datasets.transfer import Classification, load_transfer_tasks
 from micse_utils.encoding import encode, token_limit
 from micse_utils.evaluation import classifier as senteval_classifier
 from micse_utils.evaluation.metrics import interval, resampled_sts, unit
-from micse_utils.settings import shown
+from micse_utils.settings import check_choice
 
 
 class Encoder(Protocol):
@@ -111,8 +111,7 @@ def encode_distinct(
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Encode each distinct text of several tasks once; return [n, d], and the row of each text.
 
-    The options are those of `evaluate_sts`; ValueError if the embeddings have a wrong shape, NaN or
-    infinity, or are all the same.
+    ValueError if the embeddings have a wrong shape, NaN or infinity, or are all the same.
     """
     distinct = list(dict.fromkeys(itertools.chain(*texts.values())))
     if isinstance(model, SentenceTransformer) and isinstance(model[0], Transformer):
@@ -155,13 +154,9 @@ def evaluate_transfer(
     Returns:
         Columns `task`, `classifier`, `sentences`, `classes`, `accuracy` and `largest_class`, the
         accuracy of always guessing that class; per cent.
-
-    Raises:
-        As `evaluate_sts`; ValueError also for training sentences that are all of one class.
     """
     classifiers = {"senteval": _senteval, "logistic": _logistic}
-    if classifier not in classifiers:
-        raise ValueError(f"classifier must be senteval or logistic, got {shown(classifier)}")
+    check_choice("classifier", classifier, classifiers)
     if not isinstance(tasks, Mapping):
         tasks = load_transfer_tasks(tasks, source, limit=limit, seed=seed)
     for task, data in tasks.items():

@@ -142,10 +142,3 @@ def absolute(text: str) -> str:
     """Make the path of a folder absolute; return other names and the words for sources as is."""
     folder = None if text in ("", *WORDS, "start") else folder_at(text)
     return str(folder.absolute()) if folder else text
-
-
-def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raise ValueError if a value is not one of these."""
-    if value not in choices:
-        known = ", ".join(map(str, choices))
-        raise ValueError(f"{name} must be one of {known}, got {shown(value)}")

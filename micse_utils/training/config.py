@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from math import ceil, inf
 
-from micse_utils.settings import shown, whole
+from micse_utils.settings import check_choice, whole
 
 METHODS = ("micse", "simcse")
 
@@ -36,8 +36,7 @@ class LowShotConfig:
 
     def __post_init__(self) -> None:
         """Validate what no library would refuse in an understandable way."""
-        if self.method not in METHODS:
-            raise ValueError(f"method must be micse or simcse, got {shown(self.method)}")
+        check_choice("method", self.method, METHODS)
         rate, weight, temperature = self.learning_rate, self.ami_weight, self.temperature
         if not (0 < rate < inf and 0 < temperature < inf and 0 <= weight < inf):
             raise ValueError(
@@ -77,9 +76,9 @@ def papers_recipe(sentences: int) -> str:
 
 def configure(preset: str | LowShotConfig, **settings: object) -> LowShotConfig:
     """Return a preset, or the one of a name, with some of its settings replaced."""
-    preset = PRESETS.get(preset, preset)
-    if isinstance(preset, str):
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {shown(preset)}")
+    if not isinstance(preset, LowShotConfig):
+        check_choice("preset", preset, PRESETS)
+        preset = PRESETS[preset]
     if "epochs" in settings:
         settings = {"steps": None} | settings
     return replace(preset, **settings)

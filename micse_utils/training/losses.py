@@ -1,6 +1,4 @@
-"""The miCSE objective (Klein & Nabi, ACL 2023): InfoNCE of two dropout views, less lambda times the
-mutual information of their attention, which is in `ami`.
-"""
+"""The miCSE objective (Klein & Nabi, ACL 2023): InfoNCE of two dropout views, less lambda * AMI."""
 
 import contextlib
 from collections.abc import Iterable
@@ -45,9 +43,6 @@ class MiCSELoss(nn.Module):
         min_layer, max_layer: the layers whose attention is compared, counted from 0, the last one
             not included; an even number. By default the paper's (7 to 11 of 12) in proportion.
         temperature: of InfoNCE.
-
-    Example:
-        >>> trainer = SentenceTransformerTrainer(model, args, data, loss=MiCSELoss(model))
     """
 
     def __init__(

@@ -10,11 +10,10 @@ from pathlib import Path
 from micse_utils.settings import KIT_DATA
 from micse_utils.training.config import PRESETS, LowShotConfig, papers_recipe
 
-OBJECTIVES = {
+OBJECTIVES = {  # by short name; `matched` has the rate and temperature of miCSE: all but AMI
     "micse": "miCSE", "simcse": "SimCSE", "matched": "SimCSE at miCSE's settings",
     "ami": "AMI alone",
 }  # fmt: skip
-"""By short name. `matched` has the rate and temperature of miCSE: all but AMI."""
 PAPERS_SIZES = (64, 100, 500, 1_000, 5_000, 10_000, 100_000)
 QUICK_STEPS, QUICK_TASKS = 5, ("STS16", "SICK trial", "Lee")  # does an experiment work here?
 ALONE = 1_000.0  # weight at which InfoNCE hardly counts; AdamW does not mind a large loss

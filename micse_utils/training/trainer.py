@@ -1,6 +1,4 @@
-"""Low-shot training. Under `torchrun` or `accelerate launch`, the batch, InfoNCE and gradients are
-those of all processes together, AMI is the mean of each process's own.
-"""
+"""Train with few sentences; under `torchrun`, all processes share a batch, but for AMI."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,9 +45,7 @@ def train_low_shot(
         settings: fields of `LowShotConfig` to override those of the preset.
 
     Raises:
-        ValueError: too few sentences, or most of them unknown to the tokeniser; an invalid setting;
-            an `output` that holds a different run or a damaged model.
-        FileExistsError: `output` holds files and no run, or another process writes there.
+        ValueError, FileExistsError: sentences, a setting or an `output` that cannot be used.
         TrainingDivergedError: NaN, infinity, or one vector for all sentences.
     """
     sentences = check_texts("sentences", sentences)
