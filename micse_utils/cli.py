@@ -198,7 +198,7 @@ def encode(options: argparse.Namespace) -> str | None:
 
 
 def _encode_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help="file or folder of Parquet, CSV, JSON lines or text")
+    parser.add_argument("input", help="file, folder or pattern of Parquet, CSV, JSON lines, text")
     parser.add_argument("output", help="folder for the Parquet files")
     parser.add_argument("--column", default="text", help="the one with the texts (default: text)")
     parser.add_argument("--into", default="embedding", help="name of the new column")

@@ -38,7 +38,7 @@ def allowed_cores() -> int:
 def pick_threads() -> int:
     """Return the number of threads: MICSE_THREADS, else OMP_NUM_THREADS, else `allowed_cores()`."""
     name = "MICSE_THREADS" if setting("MICSE_THREADS") else "OMP_NUM_THREADS"
-    chosen = os.environ.get(name) or str(allowed_cores())
+    chosen = setting(name) or str(allowed_cores())
     chosen = chosen.split(",")[0]  # OMP_NUM_THREADS goes on with those of nested loops
     return whole(name, int(chosen) if chosen.isdecimal() else chosen, 1)
 

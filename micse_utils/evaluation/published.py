@@ -49,17 +49,12 @@ KINDS = {  # task and metric of a kind of tasks, as the hub names them
 }
 
 
-def other_data(sizes: Mapping[str, int] | pd.Series, limit: int | None = None) -> dict[str, str]:
-    """Return the tasks not scored on their official data, and what they were scored on instead.
-
-    `sizes` are the pairs or sentences of each task, `limit` is that of `evaluate_transfer`.
-    """
+def other_data(sizes: Mapping[str, int] | pd.Series) -> dict[str, str]:
+    """Return the tasks not scored on their official pairs, and how many they were scored on."""
     other = {}
     for task, size in dict(sizes).items():
         if size != OFFICIAL_PAIRS.get(task, size):
             other[task] = f"{size:,} pairs, officially {OFFICIAL_PAIRS[task]:,}"
-        elif task in TRANSFER_TASKS and size == limit:
-            other[task] = f"a sample of {size:,} sentences"
     return other
 
 
@@ -94,7 +89,7 @@ def report_scores(
     name: str,
     settings: Mapping[str, object],
 ) -> str:
-    """Return scores as papers print them, beside the published ones; write them to a folder.
+    """Return scores as papers print them, above the published ones; write them to a folder.
 
     `scored` holds the model in question with its scores, and perhaps the untouched model that it
     was trained from. The folder gets `name.csv`, `name.json` (with provenance), `name.md` and
@@ -104,7 +99,7 @@ def report_scores(
     task, metric = KINDS[name]
     measure = "spearman" if name == "sts" else "accuracy"
     sizes = _pooled(table).filter(["pairs", "sentences"]).squeeze(axis=1)
-    other = other_data(sizes, settings.get("limit"))
+    other = other_data(sizes)
     by = f", classifier: {settings['classifier']}" if "classifier" in settings else ""
     rows = {
         f"{before}{label_of(each)}{by}": score_row(_pooled(own)[measure], other)

@@ -1,4 +1,4 @@
-"""Watch a training: development pairs, AMI, a bar; stop it if the loss becomes NaN."""
+"""Watch a training: development pairs, AMI, a bar; stop it if it diverges."""
 
 import os
 from functools import partial
