@@ -90,7 +90,7 @@ def train(options: argparse.Namespace) -> str | None:
     from micse_utils.datasets.texts import read_sentences
 
     sentences = read_sentences(options.file, column=options.column).texts
-    _begin(options, options.output)
+    options.output = _begin(options, options.output)
     from micse_utils.evaluation.gain import report_training
     from micse_utils.models import load_model
     from micse_utils.training.trainer import train_low_shot
@@ -167,7 +167,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
     parser.add_argument("--pooling", help="cls or mean (default: the model's own)")
     parser.add_argument("--output", type=Path, help="folder (default: in results/senteval)")
-    parser.add_argument("--classifier", default="senteval", help="senteval (default) or logistic")
+    parser.add_argument("--classifier", default="senteval", choices=("senteval", "logistic"))
 
 
 def encode(options: argparse.Namespace) -> str | None:
@@ -217,12 +217,12 @@ def reproduce(options: argparse.Namespace) -> str | None:
     starts = options.starts or ["shipped" if quick else "bert"]
     sizes = options.sizes or (run_table.PAPERS_SIZES if "bert" in starts and not quick else [64])
     seeds = sorted({*chain(*options.seeds)}) if options.seeds else range(48, 50 if quick else 53)
-    objectives = options.objectives or [*run_table.OBJECTIVES][: 2 if quick else None]
+    objectives = options.objectives or (["micse", "simcse"] if quick else [*run_table.OBJECTIVES])
     if search:
         runs = run_table.search_runs(starts, objectives)
     else:
-        table = {"steps": run_table.QUICK_STEPS if quick else None, "chosen": options.settings}
-        runs = run_table.chosen_runs(starts, objectives, sizes, seeds, **table)
+        steps, chosen = run_table.QUICK_STEPS if quick else None, options.settings
+        runs = run_table.chosen_runs(starts, objectives, sizes, seeds, steps=steps, chosen=chosen)
     if options.source in ("auto", "package"):
         raise ValueError(f"source must be hub or a folder, got {options.source}")
     folder = _begin(options, options.folder).resolve()
@@ -270,7 +270,7 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", type=count, nargs="+", help="default: the paper's seven, or 64")
     parser.add_argument("--seeds", type=seed_range, nargs="+", help="default: 48-52")
     parser.add_argument("--objectives", nargs="+", choices=run_table.OBJECTIVES)
-    parser.add_argument("--quick", action="store_true", help="a few short runs: does it work here?")
+    parser.add_argument("--quick", action="store_true", help="a few short runs from shipped")
     parser.add_argument("--search", action="store_true", help="try all settings of the starts")
     parser.add_argument("--settings", type=Path, default=run_table.CHOSEN, help="a search.csv")
     parser.add_argument("--source", default="hub", help="of bert: hub or a folder")

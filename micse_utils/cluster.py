@@ -53,7 +53,7 @@ def encode_files(
         ValueError: a column `into` exists, `output` holds different work, or the input changed.
     """
     if recipe.into in source.schema.names:
-        raise ValueError(f"the input has a column '{recipe.into}' already; say --into another name")
+        raise ValueError(f"the input has a column '{recipe.into}' already; change it with --into")
     settings = asdict(recipe) | {"column": source.column, "input_sha256": source.sha256}
     encoded, warned = 0, None
     with job(output, settings, record=RECORD) as work:

@@ -11,9 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from micse_utils.settings import limit, setting, whole
 
+# Physical cores of the machine, logical ones of this process.
 CORES = psutil.cpu_count(logical=False) or os.cpu_count()
 USABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-"""Physical cores of the machine, and logical ones that the system gives this process."""
 
 
 def pick_device() -> torch.device:

@@ -24,7 +24,7 @@ from micse_utils.settings import check_texts, repaired
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
 WINDOW = 4096  # texts that are sorted by length together, and tokenised at a time
 LONGEST = 128  # tokens kept of a text by default
-FEW = 64  # texts up to which a copy in another number format costs more than it saves
+FEW = 64  # texts up to which a copy in a different number format costs more than it saves
 UNKNOWN = "are mostly unknown to the tokeniser; for other languages take a multilingual model"
 _TURN = threading.RLock()  # of the threads that encode
 
@@ -58,9 +58,7 @@ def encode(
         Embeddings, float32, [n, d], in the order of `texts`; `out` if it was given.
 
     Raises:
-        ValueError: no texts, a text without a single token, `max_length` out of the model's range,
-            an `out` of the wrong shape or not of floats, or a model that gives NaN or infinity.
-        TypeError: a text that is not a string.
+        ValueError, TypeError: unusable texts, `max_length` or `out`; a model that gives NaN.
     """
     texts = check_texts("texts", texts)
     if not texts:
@@ -203,10 +201,10 @@ def _encode_window(
 
     def padded(rows: np.ndarray) -> dict[str, Tensor]:
         # On the right whatever the tokeniser does: on the left, some models count it.
-        batch = {}
+        batch, padding = {}, {"input_ids": model.tokenizer.pad_token_id or 0}  # the rest with 0
         for name, values in features.items():
-            value = model.tokenizer.pad_token_id or 0 if name == "input_ids" else 0
-            tensor = pad_sequence([values[row] for row in rows], True, value)
+            wanted = [values[row] for row in rows]
+            tensor = pad_sequence(wanted, True, padding_value=padding.get(name, 0))
             batch[name] = tensor.to(model.device, non_blocking=True)
         return batch
 

@@ -86,8 +86,9 @@ def cluster_names(
     weight = frequency * np.log(1 + counts.sum() / len(counts) / counts.sum(axis=0))
     weight[counts < fewest] = 0
     words, names = counter.get_feature_names_out(), {}
-    for number, best, own in zip(numbers.tolist(), weight.argsort(axis=1), counts, strict=True):
-        chosen = [words[w] for w in best[:-4:-1] if own[w] >= fewest]
+    by_weight = weight.argsort(axis=1)[:, ::-1]  # the most distinctive word first
+    for number, best, own in zip(numbers.tolist(), by_weight, counts, strict=True):
+        chosen = [words[w] for w in best[:3] if own[w] >= fewest]
         names[number] = ", ".join(chosen) or f"cluster {number}"
     shared = [*names.values()]
     return {n: f"{name} ({n})" if shared.count(name) > 1 else name for n, name in names.items()}

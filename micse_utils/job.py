@@ -61,6 +61,7 @@ def job(
             _mark(folder, json.loads(json.dumps(settings)), deleted)
             yield Job(folder, folder / record)
     except Timeout:
+        created = []  # by the process that works there, perhaps
         raise FileExistsError(f"another process is writing to {folder}: wait for it") from None
     finally:
         if created and {path.name for path in folder.iterdir()} <= {MARKER, LOCK}:

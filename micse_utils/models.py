@@ -79,10 +79,11 @@ def load_model(
         The model, with the attribute `provenance`, a `Provenance`.
 
     Raises:
-        ValueError, HubError, FetchError: a wrong argument; a damaged model; no source has it.
+        ValueError, OSError, FetchError: a wrong argument; a damaged model; no source has it.
     """
     use_threads()
-    engine = engine or (name != "start" and setting("MICSE_ENGINE")) or "torch"
+    usual = None if name == "start" else setting("MICSE_ENGINE")
+    engine = engine or usual or "torch"
     check_choice("engine", engine, ENGINES)
     if pooling:
         check_choice("pooling", pooling, Pooling.POOLING_MODES)
@@ -108,14 +109,14 @@ def load_model(
 
 def _use_openvino(model: SentenceTransformer, engine: str, device: torch.device) -> None:
     """Let OpenVINO run the model, and name it in the provenance; with `auto`, only if it can."""
-    origin, reason = model.provenance, f"it runs on a CPU, not on {device}"
+    origin, reason = model.provenance, f"OpenVINO runs on a CPU, not on {device}"
     try:
         if device.type == "cpu":
             model.provenance = replace(origin, engine=use_snapshot(model[0], origin.sha256))
             return
     except ImportError as error:
         reason = f"{error} (pip install -e '.[fast]')"
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         reason = str(error)
     if engine == "openvino":
         raise ValueError(f"{origin.name} cannot run with {engine=}: {reason}; use engine='torch'")
@@ -144,8 +145,8 @@ def keep_first_layers(model: SentenceTransformer, count: int) -> SentenceTransfo
     stack = getattr(transformer, "encoder", None) or getattr(transformer, "transformer", None)
     depth = len(getattr(stack, "layer", ()))
     if not 1 <= count <= depth:
-        known = f"{depth} known layers (none with engine='openvino')"
-        raise ValueError(f"cannot cut a {type(transformer).__name__} of {known} to {count}")
+        kind = f"{type(transformer).__name__} of {depth} known layers"
+        raise ValueError(f"cannot cut a {kind} to {count}; a snapshot needs engine='torch'")
     stack.layer = stack.layer[:count]
     transformer.config.num_hidden_layers = count
     if hasattr(model, "provenance") and count < depth:
@@ -160,7 +161,8 @@ def _fetch(repository: str, revision: str | None) -> tuple[Path, str]:
     if not any(folder.glob(WEIGHTS[0])):
         folder, commit = hub.snapshot(repository, [WEIGHTS[1]], revision=commit)
     if not _weights(folder):
-        raise hub.HubError(repository, "it has no PyTorch weights", "is incomplete")
+        reason = hub.hub_problem() or "it has no PyTorch weights"
+        raise hub.HubError(repository, reason, "is incomplete")
     return folder, commit
 
 

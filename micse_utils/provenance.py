@@ -20,7 +20,7 @@ class Provenance:
     """Where a model or a corpus came from."""
 
     name: str  # its own, such as all-MiniLM-L6-v2; a stand-in never bears the name of another
-    source: str  # folder, hub, package, or kit for what comes with the kit
+    source: str  # folder, hub, package, kit (comes with it) or memory (the caller's model)
     origin: str  # hub repository, pinned package, or name of the folder or file
     revision: str | None = None  # commit on the hub
     sha256: str | None = None  # of the file with weights or texts, of the hashes if several

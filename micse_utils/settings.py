@@ -29,7 +29,7 @@ SYSTEM = Path("/")
 
 
 def setting(name: str) -> str | None:
-    """Return the value of one of `VARIABLES`, or None if it is unset or empty."""
+    """Return the value of an environment variable, or None if it is unset or empty."""
     return os.environ.get(name) or None
 
 
@@ -86,8 +86,9 @@ def limit(controller: str) -> float:
     least = math.inf
     for text in texts:
         with suppress(ValueError):  # such as "max"
-            amount, *period = map(float, text.split())
-            least = min(least, amount / period[0] if period else amount) if amount > 0 else least
+            amount, *period = map(float, text.split())  # "200000 100000": two cores
+            if amount > 0:
+                least = min(least, amount / period[0] if period else amount)
     return least
 
 
@@ -120,7 +121,7 @@ def shown(value: object) -> str:
 
 
 def check_texts(name: str, texts: Iterable[str]) -> list[str]:
-    """Return the texts as a list; raise TypeError if one is no string, or if they have no order."""
+    """Return the texts as a list; raise TypeError unless they are a sequence of strings."""
     if isinstance(texts, (str, Mapping, Set)) or hasattr(texts, "columns"):
         raise TypeError(f"{name} must be a sequence of strings, got a {type(texts).__name__}")
     texts = list(texts)

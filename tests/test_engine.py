@@ -179,7 +179,7 @@ def test_a_conversion_that_computes_something_else_is_refused(
 
 
 def test_a_gpu_and_an_unknown_engine_are_refused(tiny_bert):
-    with pytest.raises(ValueError, match="it runs on a CPU, not on cuda; use engine='torch'"):
+    with pytest.raises(ValueError, match="OpenVINO runs on a CPU, not on cuda; use engine='torch'"):
         load_model(tiny_bert, engine="openvino", device="cuda")
     with pytest.raises(ValueError, match='one of torch, openvino, auto, got "onnx"'):
         load_model(tiny_bert, engine="onnx")

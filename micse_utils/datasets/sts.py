@@ -144,7 +144,7 @@ def _load(need: Need, source: str | Path, pattern: str | None = None) -> Pairs:
         rows = [row for row in rows if row["gold"]]  # the others were not rated, or are a header
         first, second = ([row[side] for row in rows] for side in ("first", "second"))
         gold = np.array([float(row["gold"]) for row in rows])
-        subsets = tuple(row["subset"] for row in rows if not pattern)
+        subsets = () if pattern else tuple(row["subset"] for row in rows)
         pairs = Pairs(first, second, gold, provenance, subsets)
     print(f"{KIND}: {pairs.provenance}{reason}")
     return pairs

@@ -182,7 +182,9 @@ class Source:
             if found != sha256:
                 raise ValueError(f"{file} has changed since it was opened; start again")
             table = joined([self.schema.empty_table(), table])
-            yield from ((n, table.slice(k, size)) for k, n in own.items() if n not in done)
+            for start, name in own.items():
+                if name not in done:
+                    yield name, table.slice(start, size)
 
 
 def open_source(place: str | Path, column: str) -> Source:

@@ -63,7 +63,8 @@ def draw_triplets(
     ]
     texts = [sentence for sentence, _, _ in found]
     article = np.array([article for _, _, article in found])
-    _, section = np.unique([place[1:] for place in found], axis=0, return_inverse=True)
+    places = [(section, article) for _, section, article in found]
+    _, section = np.unique(places, axis=0, return_inverse=True)
     company = np.bincount(section)[section]
     # Both forms take the same anchors: those with a negative of the hard form.
     eligible = np.flatnonzero((company > 1) & (np.bincount(article)[article] > company))

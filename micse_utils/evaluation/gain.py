@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +95,7 @@ def load_untouched(place: str, sha256: str) -> list[SentenceTransformer]:
             if model.provenance.sha256 == expected:
                 return [model]
             reason = f"{model.provenance} has changed since"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, FetchError) as error:
             reason = str(error)
     print(f"without the untouched encoder: {reason}")
     return []
@@ -110,9 +109,11 @@ def independent_tasks(dev: Pairs) -> Reported:
     except FetchError as error:
         print(f"without triplets: {error}")
     if folder := folder_setting("MICSE_SENTEVAL"):
-        with suppress(FileNotFoundError):
+        try:
             years = {year: load_sts(year, source=folder) for year in YEARS}
             tasks |= {y + FAIR: kept_pairs(p, ~leaked(p, dev)) for y, p in years.items()}
+        except FileNotFoundError as error:
+            print(f"without STS12 to STS16: {error}")
     return tasks
 
 

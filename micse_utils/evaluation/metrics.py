@@ -100,7 +100,8 @@ def compare_runs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
     rows = []
     for task in first:
         difference = first[task] - second[task]
-        seeds, (mean, *resampled) = difference[:, 0], difference.mean(axis=0)
+        seeds, means = difference[:, 0], difference.mean(axis=0)
+        mean, resampled = means[0], means[1:]
         if len(seeds) == 1:
             low, high = interval(resampled)
         else:

@@ -67,7 +67,7 @@ def score_row(
     was scored on `other` data (see `other_data`).
     """
     scores = dict(scores)
-    row = {task: f"{score:.2f}" for task, score in scores.items() if score == score}
+    row = {task: f"{score:.2f}" for task, score in scores.items() if pd.notna(score)}
     if row.keys() in (set(STS_TASKS), set(TRANSFER_TASKS)) and not other:
         row["Avg."] = f"{sum(scores.values()) / len(scores):.2f}"
     return row

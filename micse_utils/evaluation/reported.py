@@ -27,7 +27,7 @@ Reported = Mapping[str, Pairs | Triplets]
 
 
 def load_reported(names: Sequence[str], *, missing_ok: bool = False) -> Reported:
-    """Load reported tasks; with `missing_ok`, print those whose files cannot be had."""
+    """Load reported tasks; with `missing_ok`, print those that neither hub nor folder has."""
 
     def load(name: str) -> Pairs | Triplets:
         return load_triplets(name) if name in TRIPLETS else load_sts(name)
@@ -46,7 +46,7 @@ def _key(first: str, second: str) -> frozenset[str]:
 
 
 def with_fair(tasks: Reported, dev: Pairs) -> Reported:
-    """Add to the years that share pairs with STSBenchmark's development file one without them."""
+    """Add to each year its pairs that are not in STSBenchmark's development file."""
     if not dev.provenance.name.startswith("STSBenchmark"):
         return tasks
     fair = {n + FAIR: kept_pairs(t, ~leaked(t, dev)) for n, t in tasks.items() if n in YEARS}

@@ -58,8 +58,7 @@ def evaluate_sts(
         equal, the score is NaN: a line says so, and the means leave it out.
 
     Raises:
-        ValueError: an unknown task, a damaged file, or an encoder without usable vectors.
-        FileNotFoundError, HubError, FetchError: a task requested by name is missing.
+        ValueError, OSError, FetchError: an unknown or missing task, a damaged file, a bad encoder.
     """
     pairs = tasks if isinstance(tasks, Mapping) else load_sts_tasks(tasks, source)
     texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
@@ -78,7 +77,8 @@ def evaluate_sts(
         ]
         found += scores
         if scored := [score for score in scores[1:] if "spearman" in score]:
-            values, sizes = ([score[of] for score in scored] for of in ("spearman", "pairs"))
+            values = [score["spearman"] for score in scored]
+            sizes = [score["pairs"] for score in scored]
             for name, weights in (("mean", None), ("weighted mean", sizes)):
                 mean = {"spearman": np.average(values, weights=weights), "pairs": sum(sizes)}
                 found.append({"task": task, "subset": name} | mean)
@@ -109,10 +109,7 @@ def encode_distinct(
     dtype: torch.dtype | None = None,
     progress: bool = True,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Encode each distinct text of several tasks once; return [n, d], and the row of each text.
-
-    ValueError if the embeddings have a wrong shape, NaN or infinity, or are all the same.
-    """
+    """Encode each distinct text of several tasks once; return [n, d], and the row of each text."""
     distinct = list(dict.fromkeys(itertools.chain(*texts.values())))
     if isinstance(model, SentenceTransformer) and isinstance(model[0], Transformer):
         limit = token_limit(model)

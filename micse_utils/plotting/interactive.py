@@ -12,18 +12,15 @@ from matplotlib.figure import Figure
 from micse_utils.plotting.style import sheet
 from micse_utils.settings import setting
 
-FRAMES = "application/vnd.micse.frames+json"
-"""Type of the output that web pages turn into a choice of frames; other readers pass over it."""
+FRAMES = "application/vnd.micse.frames+json"  # web pages turn it into a choice of frames
 
 
 def interactive(draw: Callable, control: ValueWidget, settings: Sequence) -> Widget | None:
     """Return a figure that follows a control; with `MICSE_STATIC` set, show it at each value.
 
-    Args:
-        draw: draws, on axes, one value of the control. It also runs after later cells, so it should
-            hold its data as default arguments. An error in it is shown under the control.
-        control: a slider, a text box.
-        settings: values that a static page shows side by side.
+    `draw` draws, on axes, one value of the control, such as a slider. It also runs after later
+    cells, so it should hold its data as default arguments. An error in it is shown under the
+    control. `settings` are the values that a static page shows side by side.
     """
 
     def drawn(values: Sequence, width: float = 4.8) -> Figure:

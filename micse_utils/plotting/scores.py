@@ -27,7 +27,7 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
 
 
 def pooled_or_averaged(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Draw what `evaluate_sts` returned: scores of subsets, of all pairs pooled, and means."""
+    """Draw what `evaluate_sts` returned for tasks with subsets: those, all pairs pooled, means."""
     counts = scores["task"].value_counts(sort=False)
     size = (8, 0.34 * len(scores) + 0.7 * len(counts) + 0.6)
     figure, grid = sheet(*size, len(counts), 1, title, squeeze=False, height_ratios=counts)

@@ -71,6 +71,7 @@ def locate(need: Need, source: str | Path, revision: str | None = None) -> Found
         return _on_hub(need, revision)._replace(reason=reason)
     except hub.HubError as error:
         if need.stand_in is None:
+            error.reason, error.args = error.reason + reason, (f"{error}{reason}",)
             raise
         return _packaged(need)._replace(reason=f"{reason}; not from the hub: {error.reason}")
 

@@ -1,3 +1,1 @@
-"""Train a sentence encoder on a handful of sentences, as in the paper: `losses` and `ami` hold the
-objective, `trainer` and `run` a training, `run_table`, `experiment` and `report` many of them.
-"""
+"""The paper's objective (`losses`, `ami`), one training (`trainer`, `run`), and experiments."""

@@ -89,7 +89,7 @@ def shared_settings(runs: Sequence[Run], source: str, tasks: Sequence[str]) -> d
     If something of the paper is missing, a FileNotFoundError says which starts work without.
     """
     if not runs:
-        raise ValueError("there is nothing to run: name other --starts, --objectives or --settings")
+        raise ValueError("there is nothing to run: change --starts, --objectives or --settings")
     encoders, sentences = {}, {}
     papers = [run for run in runs if run.start == "bert"]
     kits = [run for run in runs if run.start != "bert"]
@@ -97,7 +97,7 @@ def shared_settings(runs: Sequence[Run], source: str, tasks: Sequence[str]) -> d
         encoders["packaged"] = str(load_start("shipped").provenance)
         sentences["packaged"] = str(load_sentences_of(own.start, own.size, own.seed).provenance)
     if papers:
-        sizes, seeds = ({getattr(run, name) for run in papers} for name in ("size", "seed"))
+        sizes, seeds = {run.size for run in papers}, {run.seed for run in papers}
         try:
             encoders["bert"] = str(load_start("bert", source).provenance)
             found = load_low_shot(sorted(sizes), seeds=sorted(seeds), source=source)
@@ -106,8 +106,8 @@ def shared_settings(runs: Sequence[Run], source: str, tasks: Sequence[str]) -> d
         except OSError as error:
             works = " ".join(name for name in STARTS if name != "bert")
             raise FileNotFoundError(
-                f"the paper's experiment needs {BERT}, its sentences and STS-B dev, of the Hub or "
-                f"a folder (--source, MICSE_SENTEVAL): {error}; these work here: --starts {works}"
+                f"the paper's experiment needs {BERT}, its sentences and STS-B dev (from the hub, "
+                f"--source or MICSE_SENTEVAL): {error}; these work here: --starts {works}"
             ) from error
         data = found[min(sizes), min(seeds)].provenance  # the commit is that of all files
         sentences["bert"] = f"{data.origin}, {data.revision or data.sha256}"

@@ -18,7 +18,7 @@ from micse_utils.training.run_table import OBJECTIVES, STARTS, Run
 
 SETTING = [field.name for field in fields(Run)]
 UNTRAINED = "untrained"
-*_, SEVEN = AVERAGES
+SEVEN = list(AVERAGES)[-1]
 
 
 def write_report(experiment: Experiment, done: Sequence[Record], *, command: str) -> str:
@@ -143,8 +143,8 @@ def _what_was_run(untrained: Sequence[Record], done: Sequence[Record], command: 
     lines = [
         f"`{command}`, {sum(record['seconds'] for record in done) / 3600:.2f} hours of computing.",
         f"Selected on: {done[0]['dev']}. {warning}",
-        "*selected* and *last* are two checkpoints of the same run. A run selected at step 0 has "
-        "none that was better than the start, and *selected* is the untrained encoder.",
+        "*selected* and *last* are two checkpoints of the same run. If step 0 was selected, no "
+        "checkpoint was better than the start, and *selected* is the untrained encoder.",
         "bert has the authors' recipe by nominal size and the training seed 42, but the start and "
         "the last step may be selected, too. Other starts have what a search chose (`--settings`).",
     ]

@@ -104,8 +104,10 @@ class Training:
         )  # fmt: skip
         history = pd.DataFrame(record["history"]).astype({"loss": float, "info_nce": float})
         step, scores = record["best_step"], history.set_index("step")["spearman"]
-        figures = scores[0], scores[step], step, self.config, len(self.sentences)
-        return Trained(self.model.eval(), history, *figures)
+        return Trained(
+            self.model.eval(), history, before=scores[0], best=scores[step], best_step=step,
+            config=self.config, sentences=len(self.sentences),
+        )  # fmt: skip
 
     def _train(self, state: Job) -> None:
         """Train to the last step, from the last complete checkpoint if one exists."""

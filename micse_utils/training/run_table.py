@@ -125,6 +125,8 @@ def _chosen_settings(table: Path) -> dict[tuple[str, str], tuple[float, ...]]:
     with table.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("chosen") == "True"]
     names = ("rate", "weight", "temperature")
+    if rows and not {"start", "objective", *names} <= rows[0].keys():
+        raise ValueError(f"{table} must have the columns of a search.csv, such as start and rate")
     found = {
         (row["start"], row["objective"]): tuple(float(row[name]) for name in names) for row in rows
     }

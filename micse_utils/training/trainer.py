@@ -16,7 +16,7 @@ from micse_utils.training.run import Trained, Training
 def train_low_shot(
     sentences: Sequence[str],
     base_model: SentenceTransformer | str | Path = "start",
-    method: str = "micse",
+    method: str | None = None,
     *,
     output: str | Path,
     preset: str | LowShotConfig | None = None,
@@ -35,7 +35,7 @@ def train_low_shot(
         sentences: n sentences. Blank ones and duplicates after tokenising (false negatives) are
             dropped; a line says how many, and how many are cut.
         base_model: a model, which is changed in place, or a name or folder for `load_model`.
-        method: `micse` or `simcse`.
+        method: `micse` or `simcse`; by default the preset's.
         output: folder of the run: checkpoints while it goes, `model/` and `training.json` after.
         preset: one of `PRESETS`, or a configuration; by default `default_preset`.
         dev: rated pairs that select the checkpoint; by default `load_stsb("dev")`. The start
@@ -52,15 +52,17 @@ def train_low_shot(
     if not isinstance(base_model, SentenceTransformer):
         base_model = load_model(base_model, engine="torch")
     preset = preset or default_preset(base_model, len(set(sentences)))
-    config = configure(preset, method=method, **settings)
+    if method is not None:
+        settings["method"] = method
+    config = configure(preset, **settings)
     pick_length(base_model, config.max_length)  # refuse what the model cannot read
     sentences = _distinct(sentences, base_model, config.max_length)
     _, processes = process()
     least = 2 if processes == 1 else config.batch_size  # each process needs some in each step
     if len(sentences) < least or config.batch_size % processes:
         raise ValueError(
-            f"sentences must be {least} different ones or more, got {len(sentences)}, and "
-            f"batch_size, {config.batch_size}, a multiple of the number of processes, {processes}"
+            f"sentences must be {least} different ones or more, got {len(sentences)}; batch_size "
+            f"must be a multiple of the {processes} processes, got {config.batch_size}"
         )
     dev = load_stsb("dev") if dev is None else dev
     run = Training(expanded(output), base_model, sentences, config, dev, keep_last, progress)
