@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="micse", description="miCSE sentence embeddings.")
     parser.add_argument("--version", action="version", version=f"micse {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True)
     for name, (run, add_arguments, example) in COMMANDS.items():
         about = {"help": run.__doc__, "description": run.__doc__}
         command = commands.add_parser(name, **about, epilog=f"Example: micse {name} {example}")
@@ -90,13 +90,14 @@ def train(options: argparse.Namespace) -> str | None:
     from micse_utils.datasets.texts import read_sentences
 
     sentences = read_sentences(options.file, column=options.column).texts
+    names = {field.name for field in fields(LowShotConfig)}
+    settings = {name: value for name, value in vars(options).items() if name in names}
+    LowShotConfig(**settings)  # refuses what is out of range
     options.output = _begin(options, options.output)
     from micse_utils.evaluation.gain import report_training
     from micse_utils.models import load_model
     from micse_utils.training.trainer import train_low_shot
 
-    names = {field.name for field in fields(LowShotConfig)}
-    settings = {name: value for name, value in vars(options).items() if name in names}
     found = {"source": options.source, "engine": "torch"}
     start = untouched = load_model(options.model, **found)
     if options.pooling not in (None, untouched.provenance.pooling):

@@ -256,7 +256,7 @@ def test_the_command_line_says_what_is_wrong_in_a_sentence(tiny_bert, tmp_path, 
     table, lines, out, model = tmp_path / "in.csv", tmp_path / "in.txt", tmp_path / "out", tiny_bert
     for arguments, reason in [
         (["encode", tmp_path / "no.csv", out], "does not exist"),
-        (["encode", table, out], '"text" (--column) among them, got "a"'),
+        (["encode", table, out], 'have the column "text" (--column), and each name once, got "a"'),
         (["encode", lines, "s3://bucket/out"], "must be a folder on a disk"),
         (["encode", lines, out, "--model", model, "--address", "127.0.0.1:1"], "no Ray cluster at"),
     ]:

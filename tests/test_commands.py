@@ -75,7 +75,7 @@ FOLLOWING = {  # one after another, as in the README
         says=r"\| my-encoder, \w+ \| \d(?s:.*)\| untouched: small",
         leaves="results/senteval/results-my-encoder-model/triplets.md",
     ),
-    ".venv/bin/micse encode my-sentences.csv results/my-embeddings --column text "
+    ".venv/bin/micse encode my-sentences.txt results/my-embeddings "
     "--model results/my-encoder/model": Short(leaves="results/my-embeddings/_encoding.json"),
 }
 ONLY_PARSED = {  # run by other tests, too slow, for another system, or in need of a network
@@ -161,7 +161,6 @@ def test_a_command_does_what_the_pages_say(command, untouched):
 def test_each_command_of_the_readme_uses_what_the_one_before_it_made(tmp_path, tiny_bert):
     folder = copied(tmp_path)
     (folder / "my-sentences.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    (folder / "my-sentences.csv").write_text("\n".join(["text", *SENTENCES]), encoding="utf-8")
     config = AutoConfig.from_pretrained(tiny_bert, num_hidden_layers=3, num_attention_heads=8)
     AutoModel.from_config(config).save_pretrained(folder / "small")
     AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder / "small")

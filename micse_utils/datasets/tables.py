@@ -134,7 +134,7 @@ def _csv(lines: Iterable[str], column: str, delimiter: str = ",") -> Rows:
     try:
         header = next(reader, [])
         if column not in header or len({*header}) < len(header) or reader.line_num > 1:
-            what = f"name each column once, and {shown(column)} (--column) among them"
+            what = f"have the column {shown(column)} (--column), and each name once"
             raise ValueError(f"line 1 must {what}, got {shown(', '.join(header))}")
         end = reader.line_num
         for cells in reader:
@@ -195,8 +195,8 @@ def open_source(place: str | Path, column: str) -> Source:
     is there, and ValueError for files of several kinds, or that cannot be read in one way only.
     """
     if not (files := _files(place)):
-        what = "does not exist, or holds nothing; a pattern selects names in one folder"
-        raise FileNotFoundError(f"{shown(str(place))} {what}")
+        hint = "; a pattern selects names in one folder" if "*" in str(place) else ""
+        raise FileNotFoundError(f"{shown(str(place))} does not exist, or is empty{hint}")
     kinds = {kind_of(file): file.name for file in files}
     if len(kinds) > 1 or None in kinds:
         raise ValueError(

@@ -88,7 +88,7 @@ def test_a_folder_with_anything_else_is_rejected(tmp_path, odd):
 
 def test_places_without_files_are_rejected(tmp_path):
     for place in (tmp_path, tmp_path / "none.csv", tmp_path / "*.csv", "s3://bucket/a.csv"):
-        with pytest.raises(FileNotFoundError, match="does not exist, or holds nothing; a pattern"):
+        with pytest.raises(FileNotFoundError, match="does not exist, or is empty"):
             open_source(place, "text")
 
 
