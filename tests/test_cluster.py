@@ -58,7 +58,7 @@ def encode_all(tiny_bert, folder, output, **settings):
 
 
 def read(output):
-    return pa.dataset.dataset(sorted(map(str, output.glob("*.parquet")))).to_table()
+    return pa.dataset.dataset(sorted(map(str, output.glob("[!.]*.parquet")))).to_table()
 
 
 def check_rows(output, frame, tiny_bert):
@@ -79,7 +79,7 @@ def test_each_row_gets_the_vector_that_encode_gives(table, tiny_bert, tmp_path):
     folder, frame = table
     output = tmp_path / "out"
     assert encode_all(tiny_bert, folder, output) == 70
-    assert len(list(output.glob("*.parquet"))) == 8  # 45 and 25 rows, ten or fewer each
+    assert len(list(output.glob("[!.]*.parquet"))) == 8  # 45 and 25 rows, ten or fewer each
     check_rows(output, frame, tiny_bert)
     assert not encode_all(tiny_bert, folder, output)
     with pytest.raises(ValueError, match="differing in max_length"):
@@ -100,7 +100,7 @@ def test_files_of_the_user_stay_as_they_are(table, tiny_bert, tmp_path):
     output = tmp_path / "out [1] a::b"
     encode_all(tiny_bert, folder, output)
     (output / "notes.txt").write_text("mine", encoding="utf-8")
-    first, second, *_ = sorted(output.glob("*.parquet"))
+    first, second, *_ = sorted(output.glob("[!.]*.parquet"))
     for path in (output / "mine.parquet", output / "0000009.parquet"):
         path.write_bytes(b"mine")
     before = contents(output)
