@@ -242,8 +242,7 @@ def reproduce(options: argparse.Namespace) -> str | None:
     elif options.workers > 1:
         each = partial(experiment.in_processes, workers=options.workers)
     with job(folder, settings) as work, connection:
-        at_a_time = None if options.address else options.workers
-        done = kept.run_all(runs, each, at_a_time=at_a_time)
+        done = kept.run_all(runs, each, at_a_time=None if options.address else options.workers)
         if search:
             table = report.search_table(done)
             save_table(folder, "search", table)

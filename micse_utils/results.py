@@ -28,10 +28,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file atomically."""
+    return write_atomically(path, lambda p: p.write_bytes(content))
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a text file atomically, UTF-8."""
-    content = text.encode("utf-8", errors="backslashreplace")
-    return write_atomically(path, lambda p: p.write_bytes(content))
+    return write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def output_folder(place: str | Path) -> Path:

