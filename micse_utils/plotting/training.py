@@ -11,6 +11,8 @@ from micse_utils.plotting.style import BLUE, GREY, ORANGE, SERIES, describe, pan
 
 OBJECTIVES = "miCSE", "SimCSE", "AMI alone", "SimCSE at miCSE's settings"
 COLOURS = dict(zip(OBJECTIVES, SERIES, strict=True))
+ATTENTION = "token attended to", "attending token", "attention probability"  # x, y, colours
+PROBABILITY = LogNorm(vmin=1e-4, vmax=1, clip=True)
 
 
 def objective_diagram() -> Figure:
@@ -47,47 +49,43 @@ def objective_diagram() -> Figure:
 
 def attention_views(first: np.ndarray, second: np.ndarray, tokens: list, *, title: str) -> Figure:
     """Draw one head's attention, [query, key], in two dropout views; crosses are what they lost."""
-    figure, both = sheet(10, 5, 1, 2, title, sharey=True)
-    places, scale = range(len(tokens)), LogNorm(vmin=1e-4, vmax=1, clip=True)
-    for axes, view, name in zip(both, (first, second), ("first", "second"), strict=True):
-        image = axes.imshow(view, cmap="cividis", norm=scale)
-        rows, columns = np.nonzero(view == 0)
-        axes.plot(columns, rows, "x", color="white", markersize=7, markeredgewidth=2)
-        axes.set_xticks(places, tokens, rotation=60, ha="right")
-        axes.set(yticks=places, yticklabels=tokens, xlabel=f"{name} view: token attended to")
-    both[0].set_ylabel("attending token")
-    figure.colorbar(image, ax=both, label="attention probability", shrink=0.7)
+    views = {"view one": first, "view two": second}
+    figure = matrices(views, title=title, labels=ATTENTION, tokens=tokens, norm=PROBABILITY)
+    for axes, view in zip(figure.axes, views.values(), strict=False):  # the last is the colour bar
+        axes.plot(*np.nonzero(view.T == 0), "x", color="white", markersize=7, markeredgewidth=2)
     return figure
 
 
 def by_hand(first: np.ndarray, second: np.ndarray, tokens: list) -> Figure:
     """Draw AMI of one head, [query, key]: two views, what both kept, and the logarithms of it."""
-    figure, (left, middle, right, dots) = sheet(10, 2.9, 1, 4)
-    kept = (first > 0) & (second > 0)
-    for axes, view, name in ((left, first, "1: view one"), (middle, second, "1: view two")):
+    figure, (left, middle, right, dots) = sheet(11, 3.1, 1, 4)
+    kept, places = (first > 0) & (second > 0), range(len(tokens))
+    for axes, view, name in ((left, first, "view one"), (middle, second, "view two")):
         axes.imshow(view, cmap="Blues", vmin=0, vmax=1)
         for (row, column), value in np.ndenumerate(view):
             style = {"ha": "center", "va": "center", "color": "k" if value < 0.6 else "w"}
             axes.text(column, row, f"{value:.2f}" if value else "×", **style)
-        axes.set_title(name)
+        axes.set_title(f"probability, {name}")
     right.imshow(kept, cmap="Greens", vmin=0, vmax=2)
-    right.set_title(f"2: kept in both, {kept.sum()} of {kept.size}")
+    right.set_title(f"kept in both: {kept.sum()} of {kept.size}")
     for axes in (left, middle, right):
-        axes.set_xticks(range(len(tokens)), tokens)
-        axes.set_yticks(range(len(tokens)), tokens if axes is left else [])
+        axes.set(xticks=places, xticklabels=tokens, xlabel=ATTENTION[0])
+        axes.set_yticks(places, tokens if axes is left else [])
+    left.set_ylabel(ATTENTION[1])
     agreement(dots, np.log(first[kept]), np.log(second[kept]))
-    dots.set(xlabel="view one", ylabel="view two")
     return figure
 
 
-def matrices(values: dict, *, title: str, label: str, **scale: object) -> Figure:
-    """Draw square matrices in a row, in one scale of colours; `scale` is what `imshow` takes."""
-    figure, row = sheet(2.1 * len(values), 2.6, 1, len(values), title, squeeze=False)
-    for axes, (name, matrix) in zip(row[0], values.items(), strict=True):
+def matrices(of: dict, *, title: str, labels: tuple, tokens: list = (), **scale: object) -> Figure:
+    """Draw square matrices in a row, in one scale of `imshow`; labels of x, y and the colours."""
+    places = range(len(tokens))
+    figure, row = sheet(10, 9 / len(of) + 0.7, 1, len(of), title, squeeze=False, sharey=True)
+    for axes, (name, matrix) in zip(row[0], of.items(), strict=True):
         image = axes.imshow(matrix, cmap="cividis", interpolation="nearest", **scale)
-        axes.set_title(name, fontsize="medium")
-        axes.set(xticks=[], yticks=[])
-    figure.colorbar(image, ax=row, label=label, shrink=0.8)
+        axes.set_xticks(places, tokens, rotation=60, ha="right")
+        axes.set(title=name, xlabel=labels[0], yticks=places, yticklabels=tokens)
+    row[0, 0].set_ylabel(labels[1])
+    figure.colorbar(image, ax=row, label=labels[2], shrink=0.8)
     return figure
 
 
@@ -96,28 +94,29 @@ def agreement(
 ) -> tuple[float, float]:
     """Draw log-probabilities of the positions that two views kept; return rho and I, in nats.
 
-    Positions `apart` (bool), such as attention to [CLS], get a different colour.
+    Positions `apart` (bool), those of attention to [CLS], get a different colour.
     """
     rho = np.corrcoef(first, second)[0, 1]
     information = -0.5 * np.log(max(1 - rho**2, 1e-6))
     ends = np.exp([min(first.min(), second.min()) - 0.4, 0.4])
-    axes.plot(ends, ends, color=GREY, linestyle="--", lw=1)  # the same in both views
-    axes.loglog(np.exp(first), np.exp(second), "o", color=BLUE, alpha=0.5, markersize=5)
+    axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="equal in both views")
+    axes.loglog(np.exp(first), np.exp(second), "o", color=BLUE, alpha=0.5, ms=5, label="a position")
     if apart is not None:
-        axes.loglog(np.exp(first[apart]), np.exp(second[apart]), "o", color=ORANGE, markersize=5)
+        axes.loglog(*np.exp([first[apart], second[apart]]), "o", c=ORANGE, ms=5, label="to [CLS]")
+    axes.legend(loc="upper left", fontsize="small")
     found, probability = f"ρ = {rho:.3f}, I = {information:.2f} nats", "attention probability"
-    describe(axes, found, xlabel=f"{probability}, first view", ylabel=f"{probability}, second view")
+    describe(axes, found, xlabel=f"{probability}, view one", ylabel=f"{probability}, view two")
     return rho, information
 
 
 def quantiles(axes: Axes, values: np.ndarray, apart: np.ndarray) -> None:
     """Draw a Q-Q plot: standardised values against a normal distribution; `apart` as above."""
     expected = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
-    axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="normal")
+    axes.plot(expected, expected, color=GREY, linestyle="--", lw=1, label="if Gaussian")
     order, standard = np.argsort(values), (values - values.mean()) / values.std()
     axes.scatter(expected, standard[order], 20, np.where(apart[order], ORANGE, BLUE))
     describe(axes, "Are they Gaussian?", xlabel="quantile of a normal distribution")
-    axes.set_ylabel("log-probability, standardised")
+    axes.set_ylabel("log-probability of view one, standardised")
     axes.legend()
 
 
@@ -130,7 +129,7 @@ def heads(same: np.ndarray, different: np.ndarray, *, title: str) -> Figure:
     for rho, name, colour in ((same, names[1].lower(), BLUE), (different, "two sentences", ORANGE)):
         rho = np.abs(rho.ravel())
         left.plot(rho, -0.5 * np.log(1 - rho**2), "o", color=colour, alpha=0.6, label=name)
-    left.set(xlabel="correlation ρ of log-attention", ylabel="mutual information I, nats")
+    left.set(xlabel="correlation |ρ| of log-attention", ylabel="mutual information I, nats")
     left.legend()
     image = right.imshow(-0.5 * np.log(1 - same**2), cmap="cividis", aspect="auto")
     right.grid(visible=False)
@@ -154,6 +153,8 @@ def courses(runs: pd.DataFrame, columns: dict, *, title: str, by: str = "objecti
             width, alpha = (4, 1) if name.startswith("your ") else (1.2, 0.7)
             style = {"color": colours[name.removeprefix("your ")], "lw": width, "alpha": alpha}
             axes.plot(run["step"], run[column], label=name, **style)
+            if run.empty:
+                axes.set_title("recorded runs only")
         axes.set(xlabel="training step", ylabel=label)
     handles, labels = grid[0].get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
@@ -164,7 +165,7 @@ def courses(runs: pd.DataFrame, columns: dict, *, title: str, by: str = "objecti
 def absolute(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
     """Draw each `score` as a dot, means as bars: a panel a `start`, a colour an `encoder`."""
     starts, tasks = scores["start"].unique(), list(scores["task"].unique())
-    figure, grid = panels(starts, title, columns=len(starts))
+    figure, grid = panels([f"from {start}" for start in starts], title, columns=len(starts))
     figure.set_size_inches(3.1 * len(starts), 1.6 + 0.9 * len(tasks))
     colours = COLOURS | {"untrained": GREY, "as shipped": "black"}
     for axes, (_, part) in zip(grid, scores.groupby("start", sort=False), strict=True):
@@ -173,8 +174,7 @@ def absolute(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
             at = own["task"].map(tasks.index) + 0.14 * (number - len(encoders) / 2)
             axes.plot(own["score"], at, ".", color=colours[encoder], alpha=0.4)
             means = own.groupby(at)["score"].mean()
-            style = {"color": colours[encoder], "ms": 9, "mew": 2.5, "label": encoder}
-            axes.plot(means, means.index, "|", **style)
+            axes.plot(means, means.index, "|", color=colours[encoder], ms=9, mew=2.5, label=encoder)
         axes.set_yticks(range(len(tasks)), tasks)
         across = axes.get_yaxis_transform()
         axes.hlines(np.arange(len(tasks) - 1) + 0.5, 0, 1, color=GREY, lw=0.8, transform=across)

@@ -32,6 +32,7 @@ def test_courses_draw_a_line_a_run_and_leave_out_what_is_unknown():
     figure = courses(table, {"spearman": "score", "ami": "AMI"}, title="Courses")
     drawn = [[line for line in axes.lines if len(line.get_xdata())] for axes in figure.axes]
     assert [len(lines) for lines in drawn] == [4, 6]
+    assert [axes.get_title() for axes in figure.axes] == ["recorded runs only", ""]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["SimCSE", "miCSE", "your miCSE"]
     recorded, yours = drawn[1][2], drawn[1][4]
@@ -42,8 +43,7 @@ def test_courses_draw_a_line_a_run_and_leave_out_what_is_unknown():
 def test_a_static_page_has_some_settings_side_by_side_and_a_frame_of_each(monkeypatch):
     monkeypatch.setenv("MICSE_STATIC", "1")
     slider = ipywidgets.SelectionSlider(options=[1, 2, 3], description="level")
-    drawn = []
-    displayed = []
+    drawn, displayed = [], []
     monkeypatch.setattr(
         "micse_utils.plotting.interactive.display", lambda data, raw: displayed.append(data)
     )
