@@ -26,7 +26,7 @@ def prepare_umap() -> None:
 
 
 def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title: str) -> Figure:
-    """Draw a map of texts, [n, 2], with the names of the clusters, or of the 40 largest.
+    """Draw a map of texts, [n, 2], with the names of the 15 largest clusters.
 
     Texts labelled `noise` are grey; as the view fits the clusters, some may be outside it.
     """
@@ -48,7 +48,7 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         glow_keywords={"kernel": "gaussian", "kernel_bandwidth": 0.15},
         figsize=(10, 8),
     )
-    largest = pd.Series(labels[labels != noise]).value_counts().index[:40]
+    largest = pd.Series(labels[labels != noise]).value_counts().index[:15]
     if len(largest):
         shown = points[labels != noise]
         low, high = shown.min(axis=0), shown.max(axis=0)
