@@ -20,7 +20,7 @@ def score_intervals(scores: pd.DataFrame, *, title: str) -> Figure:
             shown, beside = "" if np.isnan(value) else f"{value:.1f}", axes.get_yaxis_transform()
             axes.text(1.02, place, shown, transform=beside, va="center")
         axes.set_yticks(range(len(encoders)), encoders)
-        axes.set_xlabel("Spearman × 100")
+    figure.supxlabel("Spearman × 100 (dot and number), with its 95 % interval (bar)", size="medium")
     grid[0].invert_yaxis()
     figure.get_layout_engine().set(wspace=0.06)
     return figure
