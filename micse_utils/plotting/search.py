@@ -79,7 +79,7 @@ def search_scores(hits: pd.DataFrame, every: np.ndarray, *, title: str) -> Figur
     axes.plot(hits["cosine"], hits["query"].map(queries.index), "o", color=BLUE, alpha=0.7)
     axes.set_yticks(range(len(queries)), [fill(literal(q), 30) for q in queries], family=FONTS)
     axes.invert_yaxis()
-    describe(axes, title, xlabel="cosine similarity")
+    describe(axes, title, xlabel="cosine (dots: best hits; line: all sentences; box: middle half)")
     return figure
 
 
