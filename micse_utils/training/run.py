@@ -48,9 +48,8 @@ class Trained:
 
     def __str__(self) -> str:
         """Return one line with the development scores before and after."""
-        kept = f"{self.best:.2f} after step {self.best_step}"
-        if self.best_step == 0:
-            kept = "and no checkpoint was better: the start is kept"
+        better = f"{self.best:.2f} after step {self.best_step}"
+        kept = better if self.best_step else "and no checkpoint was better: the start is kept"
         return f"Spearman x 100 of the development pairs: {self.before:.2f} before training, {kept}"
 
 
@@ -118,6 +117,8 @@ class Training:
                 watch.loss.head.load_state_dict(safetensors.torch.load_file(last / monitor.HEAD))
             else:
                 self._load(self.checkpoints / START)  # the model may have been trained since
+                if rank == 0:
+                    print("stopped before a checkpoint was saved: starting again from step 0")
         else:
             start = trainer.evaluator(self.model) | {"dev_ami": watch.ami()}
             if rank == 0:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -227,11 +228,7 @@ def test_an_unknown_script_is_counted_and_if_it_is_most_refused(tiny_bert, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (
-            {"sentences": ["", " "]},
-            ValueError,
-            r"sentences must be 2 different ones or more, got 0",
-        ),
+        ({"sentences": ["", " "]}, ValueError, "sentences must be 2 different ones or more, got 0"),
         ({"sentences": ["a", None]}, TypeError, r"sentences\[1\] must be"),
         ({"max_length": 65}, ValueError, r"max_length must be from 3 to 64"),
         ({"max_layer": 9}, ValueError, r"layers 0 to 9 \(not included\) must be"),
@@ -347,15 +344,24 @@ def test_a_killed_run_resumes_past_unfinished_checkpoints_and_ends_bit_equal(
     ]  # fmt: skip
 
 
+def test_a_run_stopped_before_its_first_checkpoint_says_that_it_starts_again(
+    whole, tiny_bert, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(Monitor, "on_step_end", Mock(side_effect=RuntimeError))
+        train(tiny_bert, tmp_path)
+    again = train(tiny_bert, tmp_path)
+    assert "saved: starting again from step 0\n" in capsys.readouterr().out
+    assert difference(weights(again.model), weights(whole[0].model)) == 0
+
+
 def test_a_run_stopped_before_it_is_saved_is_only_finished(tiny_bert, tmp_path, monkeypatch):
     """Its last step is its best one: all earlier checkpoints it would need are deleted."""
     scripted = Scripted(60, 65, 62, 70)  # and no more, so that it cannot be evaluated again
     monkeypatch.setattr("micse_utils.training.monitor.DevelopmentEvaluator", lambda _: scripted)
 
-    def stop(*_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop = Mock(side_effect=KeyboardInterrupt)
         patch.setattr("micse_utils.training.run.Training._finish", stop)
         train(tiny_bert, tmp_path)
     last = SentenceTransformer(str(tmp_path / "checkpoints" / "checkpoint-12"), device="cpu")
