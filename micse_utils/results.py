@@ -42,6 +42,8 @@ def output_folder(place: str | Path) -> Path:
     """Return a folder for results, not yet created; raise OSError if it could not be written to."""
     folder = expanded(place)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{existing} is not a folder")
     with tempfile.TemporaryFile(dir=existing):
         return folder
 

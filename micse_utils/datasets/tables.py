@@ -214,7 +214,7 @@ def open_source(place: str | Path, column: str) -> Source:
     rows = sum(count for count, _ in read.values())
     types = {field.name: field.type for field in schema}
     if rows == 0 or types.get(column) not in TEXTS:
-        has = ", ".join(f"{name} ({kind})" for name, kind in types.items())
+        has = ", ".join(f"{name} ({kind})" for name, kind in types.items()) or "nothing"
         raise ValueError(f"{place} must have rows, and text in column '{column}'; it has {has}")
     return Source(read, column, schema, rows, digest_of([digest for _, digest in read.values()]))
 

@@ -112,7 +112,7 @@ def test_a_setting_that_leads_nowhere_is_a_fault_and_unknown_ones_are_named(
     device, variables, cache, summary = capsys.readouterr().out.splitlines()
     assert device.startswith("✗ device: MICSE_DEVICE=cuda:99 cannot be used here")
     assert "MICSE_DATA=" in variables and "is not a folder; name one" in variables
-    assert cache.startswith("✗ cache: ") and "Not a directory" in cache
+    assert cache.startswith("✗ cache: ") and "file is not a folder" in cache
     assert summary == "3 problems found."
 
 
