@@ -13,9 +13,11 @@ import shlex
 import signal
 import sys
 from dataclasses import fields
+from difflib import get_close_matches
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 from safetensors import SafetensorError
 
@@ -26,6 +28,9 @@ from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
 """Errors whose message is for users; all others are bugs, with a traceback."""
+
+ENGINES = ("torch", "openvino", "auto")  # as in `engine` and in SentenceTransformers' `Pooling`
+POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,10 +79,15 @@ def count(text: str) -> int:
 def _begin(options: argparse.Namespace, output: str | Path) -> Path:
     """Check places that are often misspelt before PyTorch loads; return the folder to write to."""
     from micse_utils.job import own_folder
-    from micse_utils.sources.locate import absolute, check_source, model_folder
+    from micse_utils.sources.locate import SHORT_NAMES, WORDS, absolute, check_source, model_folder
 
-    model_folder(options.model)
     check_source(options.source)
+    own = model_folder(options.model) or options.source not in WORDS or setting("MICSE_DATA")
+    # Of the hub's names without an owner, such as bert-base-cased, none is close to a short name.
+    short = {name.lower(): name for name in SHORT_NAMES}
+    meant = [short[close] for close in get_close_matches(options.model.lower(), short, n=1)]
+    if meant not in ([], [options.model]) and not own and "/" not in options.model:
+        raise ValueError(f"there is no model {options.model}; did you mean {meant[0]}?")
     folder = own_folder(output)
     options.model, options.source = absolute(options.model), absolute(options.source)
     print("loading PyTorch …")  # on a busy machine, a minute of silence
@@ -90,8 +100,7 @@ def train(options: argparse.Namespace) -> str | None:
     from micse_utils.datasets.texts import read_sentences
 
     sentences = read_sentences(options.file, column=options.column).texts
-    names = {field.name for field in fields(LowShotConfig)}
-    settings = {name: value for name, value in vars(options).items() if name in names}
+    settings = {name: v for name, v in vars(options).items() if hasattr(LowShotConfig, name)}
     LowShotConfig(**settings)  # refuses what is out of range
     options.output = _begin(options, options.output)
     from micse_utils.evaluation.gain import report_training
@@ -123,17 +132,18 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--model", default="start", help="what to start from: a name or folder")
     parser.add_argument("--source", default="auto", help="auto, hub, package or a folder")
-    parser.add_argument("--pooling", help="cls or mean (default: the model's own)")
+    parser.add_argument("--pooling", choices=POOLINGS, help="default: the model's own")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     parser.add_argument("--preset", choices=PRESETS, help="recipe (default: by model and size)")
-    recipe = parser.add_argument_group("overrides of the recipe's settings")
+    recipe = parser.add_argument_group("overrides of the recipe, which sets what shows no default")
     kinds = {"method": {"choices": METHODS}, "bf16": {"action": argparse.BooleanOptionalAction}}
     for field in fields(LowShotConfig):
-        kind = kinds.get(field.name, {"type": float if field.type is float else int})
+        type_, about = get_args(field.type)
+        kind = kinds.get(field.name, {"type": float if type_ is float else int, "metavar": "N"})
         values = {getattr(preset, field.name) for preset in PRESETS.values()}
-        usual = f"default: {field.default}" if len(values) == 1 else "default: the recipe's"
+        about += f" (default: {field.default})" if len(values) == 1 else ""
         option = f"--{field.name.replace('_', '-')}"
-        recipe.add_argument(option, default=argparse.SUPPRESS, help=usual, **kind)
+        recipe.add_argument(option, default=argparse.SUPPRESS, help=about, **kind)
 
 
 def score(options: argparse.Namespace) -> str | None:
@@ -166,7 +176,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="auto, miCSE, a hub repository or a folder")
     parser.add_argument("--tasks", default="sts", choices=("sts", "transfer", "triplets"))
     parser.add_argument("--source", default="auto", help="auto, hub, package or SentEval's folder")
-    parser.add_argument("--pooling", help="cls or mean (default: the model's own)")
+    parser.add_argument("--pooling", choices=POOLINGS, help="default: the model's own")
     parser.add_argument("--output", type=Path, help="folder (default: in results/senteval)")
     parser.add_argument("--classifier", default="senteval", choices=("senteval", "logistic"))
 
@@ -188,11 +198,10 @@ def encode(options: argparse.Namespace) -> str | None:
         options.model, options.source, model.provenance, into=options.into,
         max_length=pick_length(model, options.max_length), block_rows=options.block_rows or WINDOW,
     )  # fmt: skip
+    connection = contextlib.nullcontext()
     if options.address:
-        del model  # the workers have their own
-        with connected(options.address):
-            encoded = encode_files(source, options.output, recipe)
-    else:
+        model, connection = None, connected(options.address)  # the workers have their own
+    with connection:
         encoded = encode_files(source, options.output, recipe, model)
     done = f"{source.rows:,} rows are in {options.output}, {encoded:,} of them encoded now"
     return f"model: {recipe.provenance}\n{done}"
@@ -205,7 +214,7 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", default="embedding", help="name of the new column")
     parser.add_argument("--model", default="auto", help="a name or folder, as for load_model")
     usual = setting("MICSE_ENGINE") or "auto"
-    parser.add_argument("--engine", default=usual, help=f"torch, openvino, auto (default: {usual})")
+    parser.add_argument("--engine", default=usual, choices=ENGINES, help=f"default: {usual}")
     parser.add_argument("--max-length", type=count, help="tokens kept of a text (default: 128)")
     parser.add_argument("--block-rows", type=count, help="rows a crash costs (default: 4096)")
     parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")

@@ -20,13 +20,9 @@ from micse_utils.engine import ENGINES, use_snapshot
 from micse_utils.provenance import sha256_of
 from micse_utils.settings import check_choice, setting
 from micse_utils.sources import hub
-from micse_utils.sources.locate import Need, locate, model_folder
+from micse_utils.sources.locate import PACKAGED, SHORT_NAMES, Need, locate, model_folder
 
-MICSE = "sap-ai-research/miCSE"
-PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
-BERT = "bert-base-uncased"
 OWN = ("auto", "start")  # names that may mean a folder's own model, or the packaged one
-SHORT_NAMES = {"auto": MICSE, "start": BERT, "miCSE": MICSE, "all-MiniLM-L6-v2": PACKAGED}
 
 # Pooling belongs to the model: a checkpoint read with a different pooling than in its training
 # gives vectors that look fine and compare badly. The first that the name contains decides.

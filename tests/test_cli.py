@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from argparse import Namespace
 
 import pandas as pd
 import pytest
 import yaml
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 import micse_utils
-from micse_utils.cli import COMMANDS, _parser, main
+from micse_utils import engine
+from micse_utils.cli import COMMANDS, ENGINES, POOLINGS, _begin, _parser, main
 
 
 def run(*arguments, **options):
@@ -30,35 +33,24 @@ def test_help_fits_a_screen_and_ends_with_an_example_that_parses(command, capsys
     assert stopped.value.code == 0 and len(lines) <= 50
     if command == "train":  # what all recipes share, and what not
         text = " ".join(" ".join(lines).split())
-        for said in ("--batch-size BATCH_SIZE default: 64", "--seed SEED default: 42",
-                     "--steps STEPS default: the recipe's"):  # fmt: skip
+        for said in ("may be smaller (default: 64)", "--max-length N tokens kept of each sentence",
+                     "--epochs N passes over the sentences --steps N"):  # fmt: skip
             assert said in text
     example = lines[-1].removeprefix("Example: micse ")
     assert _parser().parse_args(example.split()).command == command
 
 
-def test_help_loads_no_torch():
-    code = "import sys; from micse_utils.cli import main\ntry: main(['train', '--help'])\n"
-    code += "finally: print('torch' in sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.strip() == "False"
-
-
 @pytest.mark.parametrize(
     "call",
     [
-        [],
-        ["learn"],
-        ["train"],
-        ["train", "a.txt", "--steps"],
-        ["encode", "in", "out", "--block-rows", "0"],
-        ["reproduce", "out", "--seeds", "48-x"],
-        ["reproduce", "out", "--seeds", "48", "52-50"],
+        "", "learn", "train", "train a.txt --steps", "score auto --pooling avg",
+        "encode in out --engine jax", "encode in out --block-rows 0", "reproduce out --seeds 48-x",
+        "reproduce out --seeds 48 52-50",
     ],
-)
+)  # fmt: skip
 def test_wrong_usage_ends_with_2(call, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(call)
+        main(call.split())
     assert stopped.value.code == 2
     assert "usage: micse" in capsys.readouterr().err
 
@@ -69,8 +61,11 @@ def test_a_misspelt_place_is_refused_before_torch_is_loaded(tmp_path):
     (tmp_path / "mine" / "thesis.txt").touch()
     calls = {
         "train in.txt --output mine": "no marker of the kit",
+        "train in.txt --output in.txt": "in.txt is not a folder",
         "train in.txt --output out --model ./modle": "there is no model folder ./modle",
         "score auto --output mine": "no marker of the kit",
+        "score all-minilm-l6-v3": "there is no model all-minilm-l6-v3; did you mean all-MiniLM-L6",
+        "encode in.txt out --model micse-bret": "did you mean miCSE?",
         "score a/b/c": "there is no model folder a/b/c",
         "encode in.txt mine": "no marker of the kit",
         "encode in.txt out --source packge": "source must be",
@@ -86,6 +81,17 @@ def test_a_misspelt_place_is_refused_before_torch_is_loaded(tmp_path):
     for line, said in zip(done.stderr.splitlines(), calls.values(), strict=True):
         assert said in line
     assert {path.name for path in tmp_path.rglob("*")} == {"in.txt", "mine", "thesis.txt"}
+
+
+def test_names_that_may_exist_are_not_taken_for_misspelt_ones(tmp_path, monkeypatch):
+    for name in ("miCSE", "bert-base-cased", "SAP/miCSE"):
+        _begin(Namespace(model=name, source="auto"), tmp_path / "new")
+    monkeypatch.setenv("MICSE_DATA", str(tmp_path))  # may hold a model of any name
+    _begin(Namespace(model="all-MiniLM-L12-v2", source="auto"), tmp_path / "new")
+
+
+def test_choices_are_those_of_the_libraries():
+    assert {*POOLINGS} == {*Pooling.POOLING_MODES} and engine.ENGINES == ENGINES
 
 
 def test_sigterm_says_how_to_resume_as_ctrl_c_does():

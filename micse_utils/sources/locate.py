@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,10 @@ from micse_utils.settings import KIT_DATA, folder_at, folder_setting, shown
 from micse_utils.sources import hub, packaged
 
 WORDS = ("auto", "hub", "package")
+MICSE = "sap-ai-research/miCSE"
+PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
+BERT = "bert-base-uncased"
+SHORT_NAMES = {"auto": MICSE, "start": BERT, "miCSE": MICSE, "all-MiniLM-L6-v2": PACKAGED}
 Sets = Sequence[Sequence[str]]  # of files, by their names or patterns; any one of them will do
 
 
@@ -88,8 +92,7 @@ def _on_hub(need: Need, revision: str | None) -> Found:
         if need.fetch:
             folder, commit = need.fetch(revision)
         else:
-            patterns = [name for names in wanted for name in names]
-            folder, commit = hub.snapshot(need.repository, patterns, "dataset", revision)
+            folder, commit = hub.snapshot(need.repository, [*chain(*wanted)], "dataset", revision)
         files = files_in(folder, wanted)
     except FileNotFoundError as error:
         raise hub.HubError(need.repository, str(error), "is incomplete") from error
@@ -115,8 +118,7 @@ def files_in(folder: Path, sets: Sets, places: Sequence[str] = ("",)) -> list[Pa
         if all(found.values()):
             return [file for files in found.values() for file in files]
         lacking.append([Path(place, name).as_posix() for name in names if not found[name]])
-    nearest = min(lacking, key=len)
-    raise FileNotFoundError(f"no {nearest[0]} in {folder}")
+    raise FileNotFoundError(f"no {min(lacking, key=len)[0]} in {folder}")  # of the nearest set
 
 
 def check_source(source: object) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from math import ceil, inf
+from typing import Annotated
 
 from micse_utils.settings import check_choice, whole
 
@@ -13,36 +14,30 @@ class LowShotConfig:
     """Settings of one training run; the defaults are the authors' (section 4 and appendix).
 
     Fixed are AdamW with betas 0.9 and 0.999, no weight decay, no warm-up, a rate that falls
-    linearly to 0, and gradients clipped at norm 1.
+    linearly to 0, and gradients clipped at norm 1. Layers that are None: see `MiCSELoss`.
     """
 
-    method: str = "micse"  # or `simcse`, the same without attention mutual information
-    ami_weight: float = 1e-3  # lambda of the paper; not used by SimCSE
-    # Layers whose attention is compared, an even number, the last one not included. None: the
-    # paper's in proportion, which are 7 to 11 of 12.
-    min_layer: int | None = None
-    max_layer: int | None = None
-    temperature: float = 0.05  # of InfoNCE
-    batch_size: int = 64  # of all processes together; the last batch of an epoch may be smaller
-    max_length: int = 32  # tokens kept of each sentence
-    learning_rate: float = 1e-5  # at the first step
-    epochs: int = 1  # passes over the sentences
-    steps: int | None = None  # in place of `epochs`
-    # Steps between two evaluations on the development pairs, which choose among these checkpoints,
-    # the start and the last one. (The authors choose among these only.)
-    eval_steps: int = 500
-    seed: int = 42  # of head, dropout and order; the seeds 48 to 52 of the paper name files
-    bf16: bool = False  # train in bfloat16 (autocast)
+    method: Annotated[str, "the loss: InfoNCE with AMI, or InfoNCE alone"] = "micse"
+    ami_weight: Annotated[float, "weight of AMI in the loss, the paper's lambda"] = 1e-3
+    min_layer: Annotated[int | None, "first layer, from 0, whose attention AMI compares"] = None
+    max_layer: Annotated[int | None, "layer to stop before; an even number of layers"] = None
+    temperature: Annotated[float, "of InfoNCE; lower ones weigh near sentences more"] = 0.05
+    batch_size: Annotated[int, "sentences a step, of all processes; the last may be smaller"] = 64
+    max_length: Annotated[int, "tokens kept of each sentence"] = 32
+    learning_rate: Annotated[float, "at the first step; it falls linearly to 0"] = 1e-5
+    epochs: Annotated[int, "passes over the sentences"] = 1
+    steps: Annotated[int | None, "optimiser steps, in place of epochs"] = None
+    eval_steps: Annotated[int, "steps between two evaluations, which select the checkpoint"] = 500
+    seed: Annotated[int, "of dropout, the training-only head and the sentences' order"] = 42
+    bf16: Annotated[bool, "train in bfloat16 (autocast)"] = False
 
     def __post_init__(self) -> None:
         """Validate what no library would refuse in an understandable way."""
         check_choice("method", self.method, METHODS)
         rate, weight, temperature = self.learning_rate, self.ami_weight, self.temperature
         if not (0 < rate < inf and 0 < temperature < inf and 0 <= weight < inf):
-            raise ValueError(
-                "learning_rate and temperature must be above 0 and ami_weight 0 or more, got "
-                f"{rate}, {temperature} and {weight}"
-            )
+            got = f"{rate}, {temperature} and {weight}"
+            raise ValueError(f"learning_rate, temperature must be > 0, ami_weight >= 0; got {got}")
         least_of = {"batch_size": 2, "epochs": 1, "steps": 1, "eval_steps": 1, "seed": 0}
         for name, least in least_of.items():
             if name != "steps" or self.steps is not None:

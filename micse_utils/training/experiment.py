@@ -23,9 +23,10 @@ from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.encoding import encode
 from micse_utils.evaluation.reported import Reported, load_reported, resampled_scores, with_fair
 from micse_utils.evaluation.senteval import kept_pairs
-from micse_utils.models import BERT, keep_first_layers, load_model
+from micse_utils.models import keep_first_layers, load_model
 from micse_utils.provenance import versions
 from micse_utils.results import json_or_none, records, write_atomically, write_json
+from micse_utils.sources.locate import BERT
 from micse_utils.training.monitor import DevelopmentEvaluator, TrainingDivergedError
 from micse_utils.training.run_table import SEARCH_SEED, SEARCH_SIZE, STARTS, Run
 from micse_utils.training.trainer import train_low_shot
