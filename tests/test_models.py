@@ -91,10 +91,7 @@ def test_a_model_requested_by_name_is_not_whatever_the_folder_holds(
         ({"name": "./nowhere"}, "there is no model folder ./nowhere"),
         ({"pooling": "avg"}, 'pooling must be one of cls, .* got "avg"'),
         ({"source": "cloud"}, 'a folder that exists, got "cloud"'),
-        (
-            {"name": "bert-base-uncased", "source": "package"},
-            "no package carries bert-base-uncased",
-        ),
+        ({"name": "bert-base-cased", "source": "package"}, "no package carries bert-base-cased"),
     ],
 )
 def test_unknown_models_and_sources_are_rejected(arguments, message):

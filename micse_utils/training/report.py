@@ -115,8 +115,7 @@ def differences_table(experiment: Experiment, finished: Sequence[Record]) -> pd.
 
 
 def _stacked(scores: dict[int, dict[str, np.ndarray]], seeds: list[int]) -> dict[str, np.ndarray]:
-    tasks = scores[seeds[0]]
-    return {task: np.stack([scores[seed][task] for seed in seeds]) for task in tasks}
+    return {task: np.stack([scores[seed][task] for seed in seeds]) for task in scores[seeds[0]]}
 
 
 def _run_of(record: Record) -> Run:
@@ -153,8 +152,7 @@ def _what_was_run(untrained: Sequence[Record], done: Sequence[Record], command: 
     failed = [record for record in done if "diverged" in record]
     lines += [f"**diverged, no score**: {_run_of(r).name}, {r['diverged']}" for r in failed]
     lines += [f"{record['start']}, untrained: {record['model']}" for record in untrained]
-    for name in ("data", "device"):
-        lines.append(f"{name}: {', '.join(dict.fromkeys(record[name] for record in done))}")
+    lines += [f"{n}: {', '.join(dict.fromkeys(r[n] for r in done))}" for n in ("data", "device")]
     lines.append(", ".join(f"{name} {version}" for name, version in versions().items()))
     return "".join(f"- {line}\n" for line in lines)
 

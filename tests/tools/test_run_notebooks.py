@@ -173,14 +173,12 @@ def test_a_wrong_call_is_one_sentence_and_nothing_runs(tmp_path, capsys, argumen
 @pytest.mark.parametrize(
     ("name", "text", "default", "value"),
     [
-        ("limit", "8_000", 20_000, 8000),
-        ("limit", "None", 20_000, None),
-        ("quick", "True", False, True),
+        ("limit", "8_000", 20_000, 8000), ("limit", "None", 20_000, None),
+        ("quick", "True", False, True), ("model_name", "someone/their", "auto", "someone/their"),
         ("tasks", "['STS16', 'kit sample']", None, ["STS16", "kit sample"]),
         ("sentence", "It rained: a lot", "The river", "It rained: a lot"),
-        ("model_name", "someone/their-model", "auto", "someone/their-model"),
     ],
-)
+)  # fmt: skip
 def test_a_parameter_is_what_was_written(name, text, default, value):
     assert read_parameter(name, text, default) == value
 
