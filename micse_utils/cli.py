@@ -22,7 +22,7 @@ from typing import get_args
 from safetensors import SafetensorError
 
 from micse_utils import __version__
-from micse_utils.settings import process, setting, settle_console
+from micse_utils.settings import check_choice, process, setting, settle_console
 from micse_utils.training import run_table
 from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
@@ -79,19 +79,26 @@ def count(text: str) -> int:
 def _begin(options: argparse.Namespace, output: str | Path) -> Path:
     """Check places that are often misspelt before PyTorch loads; return the folder to write to."""
     from micse_utils.job import own_folder
-    from micse_utils.sources.locate import SHORT_NAMES, WORDS, absolute, check_source, model_folder
+    from micse_utils.sources.locate import WORDS, absolute, check_source, model_folder
 
     check_source(options.source)
-    own = model_folder(options.model) or options.source not in WORDS or setting("MICSE_DATA")
-    # Of the hub's names without an owner, such as bert-base-cased, none is close to a short name.
-    short = {name.lower(): name for name in SHORT_NAMES}
-    meant = [short[close] for close in get_close_matches(options.model.lower(), short, n=1)]
-    if meant not in ([], [options.model]) and not own and "/" not in options.model:
-        raise ValueError(f"there is no model {options.model}; did you mean {meant[0]}?")
+    in_folder = model_folder(options.model) or options.source not in WORDS
+    if not in_folder and not setting("MICSE_DATA"):  # whose folder may hold a model of any name
+        _refuse_misspelt_name(options.model)
     folder = own_folder(output)
     options.model, options.source = absolute(options.model), absolute(options.source)
     print("loading PyTorch …")  # on a busy machine, a minute of silence
     return folder
+
+
+def _refuse_misspelt_name(name: str) -> None:
+    from micse_utils.sources.locate import SHORT_NAMES
+
+    short = {known.lower(): known for known in SHORT_NAMES}
+    close = get_close_matches(name.lower(), short, n=1, cutoff=0.8)
+    if close and "/" not in name and name not in SHORT_NAMES:
+        meant = f"{short[close[0]]}, or a repository of the Hub with its owner, owner/{name}"
+        raise ValueError(f"no model is called {name}; did you mean {meant}?")
 
 
 def train(options: argparse.Namespace) -> str | None:
@@ -100,7 +107,8 @@ def train(options: argparse.Namespace) -> str | None:
     from micse_utils.datasets.texts import read_sentences
 
     sentences = read_sentences(options.file, column=options.column).texts
-    settings = {name: v for name, v in vars(options).items() if hasattr(LowShotConfig, name)}
+    names = {field.name for field in fields(LowShotConfig)}
+    settings = {name: value for name, value in vars(options).items() if name in names}
     LowShotConfig(**settings)  # refuses what is out of range
     options.output = _begin(options, options.output)
     from micse_utils.evaluation.gain import report_training
@@ -135,7 +143,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pooling", choices=POOLINGS, help="default: the model's own")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     parser.add_argument("--preset", choices=PRESETS, help="recipe (default: by model and size)")
-    recipe = parser.add_argument_group("overrides of the recipe, which sets what shows no default")
+    recipe = parser.add_argument_group("in place of the recipe's (no default: the recipe decides)")
     kinds = {"method": {"choices": METHODS}, "bf16": {"action": argparse.BooleanOptionalAction}}
     for field in fields(LowShotConfig):
         type_, about = get_args(field.type)
@@ -187,6 +195,7 @@ def encode(options: argparse.Namespace) -> str | None:
 
     if "://" in options.output:  # or it would become a folder here
         raise ValueError(f"the output must be a folder on a disk, got {options.output}")
+    check_choice("--engine (or MICSE_ENGINE)", options.engine, ENGINES)
     source = open_source(options.input, options.column)
     _begin(options, options.output)
     from micse_utils.cluster import Recipe, connected, encode_files
@@ -198,10 +207,11 @@ def encode(options: argparse.Namespace) -> str | None:
         options.model, options.source, model.provenance, into=options.into,
         max_length=pick_length(model, options.max_length), block_rows=options.block_rows or WINDOW,
     )  # fmt: skip
-    connection = contextlib.nullcontext()
     if options.address:
-        model, connection = None, connected(options.address)  # the workers have their own
-    with connection:
+        del model  # the workers have their own
+        with connected(options.address):
+            encoded = encode_files(source, options.output, recipe)
+    else:
         encoded = encode_files(source, options.output, recipe, model)
     done = f"{source.rows:,} rows are in {options.output}, {encoded:,} of them encoded now"
     return f"model: {recipe.provenance}\n{done}"
@@ -214,7 +224,7 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", default="embedding", help="name of the new column")
     parser.add_argument("--model", default="auto", help="a name or folder, as for load_model")
     usual = setting("MICSE_ENGINE") or "auto"
-    parser.add_argument("--engine", default=usual, choices=ENGINES, help=f"default: {usual}")
+    parser.add_argument("--engine", default=usual, help=f"{', '.join(ENGINES)} (default: auto)")
     parser.add_argument("--max-length", type=count, help="tokens kept of a text (default: 128)")
     parser.add_argument("--block-rows", type=count, help="rows a crash costs (default: 4096)")
     parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379, or auto")

@@ -179,9 +179,11 @@ def test_after_ctrl_c_make_run_ends_with_how_to_resume(tmp_path):
         ["make", "run", "SOURCE=package"], cwd=copied(tmp_path), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    assert "01_similarity: running" in process.stdout.readline()
+    first = process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
-    assert process.communicate()[0].endswith("Interrupted. Run the same command again to resume.\n")
+    printed, _ = process.communicate(timeout=120)
+    assert "01_similarity: running" in first
+    assert printed.endswith("Interrupted. Run the same command again to resume.\n")
     assert process.returncode == -signal.SIGINT
 
 

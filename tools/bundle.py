@@ -108,15 +108,14 @@ def _fetched() -> dict[str, Path]:
     """Return weights and texts, packaged and from the hub, by their names in the kit."""
     from huggingface_hub import constants, scan_cache_dir
 
-    from micse_utils import models
     from micse_utils.datasets import texts
-    from micse_utils.sources import hub, packaged
+    from micse_utils.sources import hub, locate, packaged
 
     files = {}
     for name, artifact in packaged.MANIFEST.items():
         place = packaged.fetch(name)
         files |= {f"bundle/cache/{name}/{file}": place / file for file in artifact["files"]}
-    wanted = {models.MICSE, models.BERT, models.PACKAGED, texts.TWEETS, texts.SENTENCES}
+    wanted = {locate.MICSE, locate.BERT, locate.PACKAGED, texts.TWEETS, texts.SENTENCES}
     wanted |= {texts.SPLITS, hub.SENTEVAL}
     for cache in (BUNDLE / "hub", Path(constants.HF_HUB_CACHE)):
         for repository in scan_cache_dir(cache).repos if cache.is_dir() else ():

@@ -183,7 +183,7 @@ def run(name: str, folder: Path, parameters: dict, *, force: bool, in_place: boo
 
 
 def expected_time(notebook: nbformat.NotebookNode) -> str:
-    """Return how long a notebook takes, from its first cell: such as "about 2 minutes on …"."""
+    """Return how long a notebook takes, from its first cell: such as "3 to 9 minutes on …"."""
     return re.search(r"\*\*Time\*\* ([^,;(\n]*)", notebook.cells[0].source)[1].strip()
 
 

@@ -51,7 +51,7 @@ def attention_views(first: np.ndarray, second: np.ndarray, tokens: list, *, titl
     """Draw one head's attention, [query, key], in two dropout views; crosses are what they lost."""
     views = {"view one": first, "view two": second}
     figure = matrices(views, title=title, labels=ATTENTION, tokens=tokens, norm=PROBABILITY)
-    for axes, view in zip(figure.axes, views.values(), strict=False):  # the last is the colour bar
+    for axes, view in zip(figure.axes[:2], views.values(), strict=True):
         axes.plot(*np.nonzero(view.T == 0), "x", color="white", markersize=7, markeredgewidth=2)
     return figure
 
@@ -102,7 +102,8 @@ def agreement(
     axes.plot(ends, ends, color=GREY, linestyle="--", lw=1, label="equal in both views")
     axes.loglog(np.exp(first), np.exp(second), "o", color=BLUE, alpha=0.5, ms=5, label="a position")
     if apart is not None:
-        axes.loglog(*np.exp([first[apart], second[apart]]), "o", c=ORANGE, ms=5, label="to [CLS]")
+        of_cls = np.exp(first[apart]), np.exp(second[apart])
+        axes.loglog(*of_cls, "o", color=ORANGE, ms=5, label="to [CLS]")
     axes.legend(loc="upper left", fontsize="small")
     found, probability = f"ρ = {rho:.3f}, I = {information:.2f} nats", "attention probability"
     describe(axes, found, xlabel=f"{probability}, view one", ylabel=f"{probability}, view two")

@@ -14,14 +14,17 @@ class LowShotConfig:
     """Settings of one training run; the defaults are the authors' (section 4 and appendix).
 
     Fixed are AdamW with betas 0.9 and 0.999, no weight decay, no warm-up, a rate that falls
-    linearly to 0, and gradients clipped at norm 1. Layers that are None: see `MiCSELoss`.
+    linearly to 0, and gradients clipped at norm 1. Layers that are None
+    become the paper's, in proportion (7 to 11 of 12).
     """
 
     method: Annotated[str, "the loss: InfoNCE with AMI, or InfoNCE alone"] = "micse"
-    ami_weight: Annotated[float, "weight of AMI in the loss, the paper's lambda"] = 1e-3
+    ami_weight: Annotated[float, "weight of AMI, the paper's lambda; not used by SimCSE"] = 1e-3
     min_layer: Annotated[int | None, "first layer, from 0, whose attention AMI compares"] = None
-    max_layer: Annotated[int | None, "layer to stop before; an even number of layers"] = None
-    temperature: Annotated[float, "of InfoNCE; lower ones weigh near sentences more"] = 0.05
+    max_layer: Annotated[
+        int | None, "first layer after those compared; their number must be even"
+    ] = None
+    temperature: Annotated[float, "of InfoNCE; lower values weigh similar negatives more"] = 0.05
     batch_size: Annotated[int, "sentences a step, of all processes; the last may be smaller"] = 64
     max_length: Annotated[int, "tokens kept of each sentence"] = 32
     learning_rate: Annotated[float, "at the first step; it falls linearly to 0"] = 1e-5
@@ -36,8 +39,10 @@ class LowShotConfig:
         check_choice("method", self.method, METHODS)
         rate, weight, temperature = self.learning_rate, self.ami_weight, self.temperature
         if not (0 < rate < inf and 0 < temperature < inf and 0 <= weight < inf):
-            got = f"{rate}, {temperature} and {weight}"
-            raise ValueError(f"learning_rate, temperature must be > 0, ami_weight >= 0; got {got}")
+            raise ValueError(
+                "learning_rate and temperature must be above 0, ami_weight 0 or more, all finite; "
+                f"got {rate}, {temperature} and {weight}"
+            )
         least_of = {"batch_size": 2, "epochs": 1, "steps": 1, "eval_steps": 1, "seed": 0}
         for name, least in least_of.items():
             if name != "steps" or self.steps is not None:

@@ -152,7 +152,8 @@ def _what_was_run(untrained: Sequence[Record], done: Sequence[Record], command: 
     failed = [record for record in done if "diverged" in record]
     lines += [f"**diverged, no score**: {_run_of(r).name}, {r['diverged']}" for r in failed]
     lines += [f"{record['start']}, untrained: {record['model']}" for record in untrained]
-    lines += [f"{n}: {', '.join(dict.fromkeys(r[n] for r in done))}" for n in ("data", "device")]
+    for name in ("data", "device"):
+        lines.append(f"{name}: {', '.join(dict.fromkeys(record[name] for record in done))}")
     lines.append(", ".join(f"{name} {version}" for name, version in versions().items()))
     return "".join(f"- {line}\n" for line in lines)
 

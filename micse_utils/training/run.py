@@ -118,7 +118,7 @@ class Training:
             else:
                 self._load(self.checkpoints / START)  # the model may have been trained since
                 if rank == 0:
-                    print("stopped before a checkpoint was saved: starting again from step 0")
+                    print("no complete checkpoint was saved: starting again from step 0")
         else:
             start = trainer.evaluator(self.model) | {"dev_ami": watch.ami()}
             if rank == 0:

@@ -52,7 +52,8 @@ def train_low_shot(
     if not isinstance(base_model, SentenceTransformer):
         base_model = load_model(base_model, engine="torch")
     preset = preset or default_preset(base_model, len(set(sentences)))
-    settings |= {} if method is None else {"method": method}
+    if method is not None:
+        settings["method"] = method
     config = configure(preset, **settings)
     pick_length(base_model, config.max_length)  # refuse what the model cannot read
     sentences = _distinct(sentences, base_model, config.max_length)
@@ -61,7 +62,7 @@ def train_low_shot(
     if len(sentences) < least:
         raise ValueError(f"sentences must be {least} different ones or more, got {len(sentences)}")
     if (size := config.batch_size) % processes:
-        raise ValueError(f"batch_size must be a multiple of {processes} processes, got {size}")
+        raise ValueError(f"batch_size must be divisible by the {processes} processes, got {size}")
     dev = load_stsb("dev") if dev is None else dev
     run = Training(expanded(output), base_model, sentences, config, dev, keep_last, progress)
     return run.carry_out(overwrite)

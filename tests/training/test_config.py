@@ -23,8 +23,10 @@ def model_of_depth(tiny_bert, tmp_path_factory):
 
 
 def test_the_presets_are_the_papers_recipes(model_of_depth):
-    recipe = {"10%": (10, 5e-4, 500), "1%": (50, 1e-4, 500), "0.1%": (500, 1e-3, 500)}
-    recipe |= {"0.01%": (2500, 1e-3, 250)}
+    recipe = {
+        "10%": (10, 5e-4, 500), "1%": (50, 1e-4, 500), "0.1%": (500, 1e-3, 500),
+        "0.01%": (2500, 1e-3, 250),
+    }  # fmt: skip
     twelve_layers = model_of_depth(12)
     for split, (epochs, weight, eval_steps) in recipe.items():
         preset = PRESETS[split]
