@@ -128,7 +128,7 @@ $(READY): requirements.lock pyproject.toml $(MOVED) $(if $(BUNDLE),| unpack)
 	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV) \
 		|| { echo "No environment could be made in $(VENV) (see above); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing the packages of requirements.lock into $(VENV): about three minutes, once. Log: $(LOG)"
+	@echo "Installing the packages of requirements.lock into $(VENV): three to six minutes, once. Log: $(LOG)"
 	@$(if $(JUPYTERHUB_SERVICE_PREFIX),echo "On this JupyterHub that is $(CURDIR)/$(VENV): 3 GB for your copy alone.")
 	@rm -f $(VENV)/ready-*
 	@{ $(BIN)/python -u -m pip install --progress-bar off $(OFFLINE) --requirement requirements.lock 2>&1; echo "status $$?"; } \

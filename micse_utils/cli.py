@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"micse {options.command}: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, SystemExit) as stop:  # the latter of SIGTERM, also by Ray's handler
-        print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
+        again = "start over" if options.command == "score" else "resume"
+        print(f"\nInterrupted. Run the same command again to {again}.", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143
 
 
@@ -213,7 +214,9 @@ def encode(options: argparse.Namespace) -> str | None:
             encoded = encode_files(source, options.output, recipe)
     else:
         encoded = encode_files(source, options.output, recipe, model)
-    done = f"{source.rows:,} rows are in {options.output}, {encoded:,} of them encoded now"
+    done = (
+        f"{source.rows:,} rows are in {options.output}, as Parquet, {encoded:,} of them encoded now"
+    )
     return f"model: {recipe.provenance}\n{done}"
 
 

@@ -109,7 +109,7 @@ def _mark(folder: Path, settings: dict[str, object], deleted: Sequence[str] | No
             names = [n for n in {**earlier, **settings} if earlier.get(n) != settings.get(n)]
             raise ValueError(
                 f"{folder} holds different work (differing in {', '.join(names)}): name a "
-                "different folder or delete this one; micse train takes --overwrite"
+                "different folder or delete this one (micse train: --overwrite)"
             )
         for name in deleted:
             place = folder / name

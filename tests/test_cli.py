@@ -96,14 +96,14 @@ def test_choices_are_those_of_the_libraries():
     assert {*POOLINGS} == {*Pooling.POOLING_MODES} and engine.ENGINES == ENGINES
 
 
-def test_sigterm_says_how_to_resume_as_ctrl_c_does():
+def test_sigterm_says_how_to_go_on_as_ctrl_c_does():
     code = "import os, signal, sys, time; from micse_utils import cli\n"
     code += "def stop(options): os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
     code += "cli.COMMANDS['score'] = (stop, *cli.COMMANDS['score'][1:]); sys.exit(cli.main())"
     call = [sys.executable, "-c", code, "score", "auto"]
     done = subprocess.run(call, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (143, "")
-    assert done.stderr == "\nInterrupted. Run the same command again to resume.\n"
+    assert done.stderr == "\nInterrupted. Run the same command again to start over.\n"
 
 
 def test_without_ray_one_sentence_says_so(tiny_bert, tmp_path, monkeypatch, capsys):
@@ -122,7 +122,7 @@ def test_results_go_to_stdout_and_all_else_to_stderr(tiny_bert, tmp_path, capsys
     said = capsys.readouterr()
     assert said.out.startswith("| model | Lee |") and said.out.endswith(f"results: {out}\n")
     table = pd.read_csv(out / "sts.csv").query("subset == 'all'")["spearman"]
-    assert "model-index" not in said.out
+    assert "model-index" not in said.out and "95 % intervals, " in said.out
     [card] = yaml.safe_load((out / "sts.yaml").read_text(encoding="utf-8"))["model-index"]
     found = [result["metrics"][0]["value"] for result in card["results"]]
     assert found == pytest.approx(table.tolist(), abs=0.005)

@@ -87,8 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"{name}: FAILED, {reason}")
     metrics = [json_or_none(results / name / "metrics.json") for name in done]
     models = {made["provenance"]["model"]["name"] for made in metrics if made}
-    say(f"The numbers above come from {', '.join(sorted(models)) or 'no model'}.")
-    say(f"Next: look at {place}/*/*.png; make lab to work on, make html to read")
+    if done:
+        say(f"The numbers above come from {', '.join(sorted(models)) or 'no model'}.")
+        say(f"Next: look at {place}/*/*.png; make lab to work on, make html to read")
     return 0 if done == chosen else 1
 
 

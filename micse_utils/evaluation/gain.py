@@ -64,7 +64,9 @@ def report_training(
             compared = verdict_of(scores[trained], scores[untouched])
             verdict = f"{compared}. It scores highest on the pairs that select, so it is in {place}"
         elif start is untouched and best_step == 0:
-            verdict = f"{no_gain}: {place} is the start, untouched"
+            verdict = (
+                f"{no_gain}: {place} is the start, untouched. Other settings: micse train --help"
+            )
         else:
             kept = folder / "trained"
             if record.get("encoder") != "trained":

@@ -124,6 +124,11 @@ def report_scores(
         "untouched": [{"model": asdict(m.provenance), "scores": records(t)} for m, t in untouched],
         "settings": {key: str(value) for key, value in settings.items()},
     })  # fmt: skip
+    for each, own in scored:
+        if "low" in own:
+            rows = _pooled(own).itertuples()
+            spans = ", ".join(f"{row.Index} {row.low:.2f} to {row.high:.2f}" for row in rows)
+            text += f"95 % intervals, {label_of(each)}: {spans}\n"
     if other:
         named = ", ".join(f"{task} ({data})" for task, data in other.items())
         text += f"not on the official data, so without an average: {named}\n"

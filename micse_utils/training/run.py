@@ -11,6 +11,7 @@ import safetensors.torch
 from datasets import Dataset
 from sentence_transformers import (
     SentenceTransformer,
+    SentenceTransformerModelCardData,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
@@ -164,11 +165,7 @@ class Training:
         )  # fmt: skip
         # Of several GPUs one: the trainer would multiply the batch by their number.
         arguments._n_gpu = min(arguments.n_gpu, 1)
-        card = self.model.model_card_data
-        card.local_files_only = True  # or it asks the hub about the base model
-        card.generate_widget_examples = False  # which draws and encodes, with a bar
-        card.widget = [{"text": "A man plays a guitar."}]  # the sentences may be private
-        card.model_name = self.name
+        card = self._describe(self.name)
         trainer = SentenceTransformerTrainer(
             self.model, arguments, Dataset.from_dict({"sentence": self.sentences}), loss=loss,
             evaluator=evaluator, callbacks=[watch],
@@ -177,6 +174,15 @@ class Training:
         card.train_datasets = []  # the trainer has put some of the sentences there
         trainer.remove_callback(PrinterCallback)
         return trainer, watch
+
+    def _describe(self, name: str) -> SentenceTransformerModelCardData:
+        """Give the model a new card, which the trainer fills in with what it does."""
+        card = SentenceTransformerModelCardData(model_name=name, local_files_only=True)
+        card.generate_widget_examples = False  # which draws and encodes, with a bar
+        card.widget = [{"text": "A man plays a guitar."}]  # the sentences may be private
+        card.register_model(self.model)
+        self.model.model_card_data = card
+        return card
 
     def _last_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint to resume from, whose best one is complete, too."""
@@ -200,6 +206,8 @@ class Training:
         # The trainer has tried to, too, but only logs what goes wrong, and never saved the start.
         best_step = state.best_global_step or 0
         self._load(self.checkpoints / (f"checkpoint-{best_step}" if best_step else START))
+        if not best_step:
+            self._describe(self.start.name)  # its card must not speak of training
         self._save(self.folder / "model")
         work.finish({
             **self.settings, "best_step": best_step,

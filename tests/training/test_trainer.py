@@ -81,6 +81,7 @@ def test_a_run_keeps_the_best_checkpoint_and_its_history(whole, tiny_bert):
     assert (parts["loss"] < parts["info_nce"]).all()  # by lambda times the AMI
     np.testing.assert_allclose(parts["loss"], parts["info_nce"], atol=1e-3 * 7)
     assert not (output / "checkpoints").exists()
+    assert "- generated_from_trainer\n" in (output / "model/README.md").read_text("utf-8")
     record = json.loads((output / "training.json").read_text(encoding="utf-8"))
     assert record["learning_rate"] == 1e-3 and record["versions"]["torch"]
     assert difference(weights(model_of(tiny_bert)), weights(trained.model)) > 1e-3
@@ -110,6 +111,7 @@ def test_the_start_is_kept_where_training_only_does_harm(tiny_bert, tmp_path, mo
     assert difference(start, weights(trained.model)) == 0
     kept = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
     assert difference(start, weights(kept)) == 0
+    assert "generated_from_trainer" not in (tmp_path / "run/model/README.md").read_text("utf-8")
 
 
 def test_the_last_partial_batch_is_used_and_only_training_cuts(tiny_bert, tmp_path, monkeypatch):
