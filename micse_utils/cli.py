@@ -29,7 +29,8 @@ from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
 """Errors whose message is for users; all others are bugs, with a traceback."""
 
-ENGINES = ("torch", "openvino", "auto")  # as in `engine` and in SentenceTransformers' `Pooling`
+# As in `engine` and in SentenceTransformers' `Pooling`, both of which load PyTorch.
+ENGINES = ("torch", "openvino", "auto")
 POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 

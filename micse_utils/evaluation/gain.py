@@ -59,14 +59,12 @@ def report_training(
             label: {name: f"{found[0, 0]:.2f}" for name, found in scores[model].items()}
             for label, model in rows.items()
         })  # fmt: skip
-        no_gain = "no better on the pairs that select"
+        no_gain = f"no better on the pairs that select: {place} is the"
         if scores[trained][selects][0, 0] > scores[untouched][selects][0, 0]:
             compared = verdict_of(scores[trained], scores[untouched])
             verdict = f"{compared}. It scores highest on the pairs that select, so it is in {place}"
         elif start is untouched and best_step == 0:
-            verdict = (
-                f"{no_gain}: {place} is the start, untouched. Other settings: micse train --help"
-            )
+            verdict = f"{no_gain} start, untouched. Other settings: micse train --help"
         else:
             kept = folder / "trained"
             if record.get("encoder") != "trained":
@@ -75,7 +73,7 @@ def report_training(
                 work.finish(record)  # from here on, model/ is not what was trained
             shutil.rmtree(place, ignore_errors=True)
             untouched.save_pretrained(str(place))
-            verdict = f"{no_gain}: {place} is the untouched encoder; what was trained is in {kept}"
+            verdict = f"{no_gain} untouched encoder; what was trained is in {kept}"
         work.finish(record | {"verdict": table + verdict, "untouched": found_at})
         return table + verdict
 

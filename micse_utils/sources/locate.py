@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,7 +92,8 @@ def _on_hub(need: Need, revision: str | None) -> Found:
         if need.fetch:
             folder, commit = need.fetch(revision)
         else:
-            folder, commit = hub.snapshot(need.repository, [*chain(*wanted)], "dataset", revision)
+            patterns = [name for names in wanted for name in names]
+            folder, commit = hub.snapshot(need.repository, patterns, "dataset", revision)
         files = files_in(folder, wanted)
     except FileNotFoundError as error:
         raise hub.HubError(need.repository, str(error), "is incomplete") from error
@@ -118,7 +119,8 @@ def files_in(folder: Path, sets: Sets, places: Sequence[str] = ("",)) -> list[Pa
         if all(found.values()):
             return [file for files in found.values() for file in files]
         lacking.append([Path(place, name).as_posix() for name in names if not found[name]])
-    raise FileNotFoundError(f"no {min(lacking, key=len)[0]} in {folder}")  # of the nearest set
+    nearest = min(lacking, key=len)
+    raise FileNotFoundError(f"no {nearest[0]} in {folder}")
 
 
 def check_source(source: object) -> None:

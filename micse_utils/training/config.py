@@ -14,8 +14,8 @@ class LowShotConfig:
     """Settings of one training run; the defaults are the authors' (section 4 and appendix).
 
     Fixed are AdamW with betas 0.9 and 0.999, no weight decay, no warm-up, a rate that falls
-    linearly to 0, and gradients clipped at norm 1. Layers that are None
-    become the paper's, in proportion (7 to 11 of 12).
+    linearly to 0, and gradients clipped at norm 1. Layers that are None become the
+    paper's, in proportion (7 to 11 of 12).
     """
 
     method: Annotated[str, "the loss: InfoNCE with AMI, or InfoNCE alone"] = "micse"

@@ -127,7 +127,9 @@ def _chosen_settings(table: Path) -> dict[tuple[str, str], tuple[float, ...]]:
     names = ("rate", "weight", "temperature")
     if rows and not {"start", "objective", *names} <= rows[0].keys():
         raise ValueError(f"{table} must have the columns of a search.csv, such as start and rate")
-    found = {(r["start"], r["objective"]): tuple(float(r[name]) for name in names) for r in rows}
+    found = {
+        (row["start"], row["objective"]): tuple(float(row[name]) for name in names) for row in rows
+    }
     if len(found) < len(rows):
         raise ValueError(f"{table} chooses two settings of one objective from one start")
     return found
