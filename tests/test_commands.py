@@ -125,13 +125,18 @@ def copied(folder):
     return folder
 
 
-def call(command, folder):
-    """Call a command in a copy as a user does who has no settings, no hub, and what was fetched."""
+def as_a_user():
+    """Variables of a user who has no settings, no hub, and what was fetched."""
     ours = ("MICSE_", "MAKE", "MFLAGS", "ARGS", "SOURCE", "JUPYTER", "PYTHON", "PYTEST")
     variables = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    variables |= {"HF_HUB_OFFLINE": "1", "MICSE_CACHE": str(cache_folder()), "OMP_NUM_THREADS": "1"}
+    offline = {"HF_HUB_OFFLINE": "1", "MICSE_CACHE": str(cache_folder())}
+    return variables | offline | {"OMP_NUM_THREADS": "1"}
+
+
+def call(command, folder):
+    """Call a command in a copy."""
     return subprocess.run(
-        command, shell=True, cwd=folder, env=variables, capture_output=True, text=True
+        command, shell=True, cwd=folder, env=as_a_user(), capture_output=True, text=True
     )
 
 
@@ -176,7 +181,7 @@ def test_each_command_of_the_readme_uses_what_the_one_before_it_made(tmp_path, t
 @pytest.mark.slow
 def test_after_ctrl_c_make_run_ends_with_how_to_resume(tmp_path):
     process = subprocess.Popen(
-        ["make", "run", "SOURCE=package"], cwd=copied(tmp_path), text=True,
+        ["make", "run", "SOURCE=package"], cwd=copied(tmp_path), env=as_a_user(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     first = process.stdout.readline()
