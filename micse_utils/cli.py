@@ -13,7 +13,6 @@ import shlex
 import signal
 import sys
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,15 +21,14 @@ from typing import get_args
 from safetensors import SafetensorError
 
 from micse_utils import __version__
-from micse_utils.settings import check_choice, process, setting, settle_console
+from micse_utils.settings import ENGINES, check_choice, process, setting, settle_console
 from micse_utils.training import run_table
 from micse_utils.training.config import METHODS, PRESETS, LowShotConfig
 
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError)
 """Errors whose message is for users; all others are bugs, with a traceback."""
 
-# As in `engine` and in SentenceTransformers' `Pooling`, both of which load PyTorch.
-ENGINES = ("torch", "openvino", "auto")
+# As in SentenceTransformers' `Pooling`, which loads PyTorch.
 POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
@@ -81,26 +79,14 @@ def count(text: str) -> int:
 def _begin(options: argparse.Namespace, output: str | Path) -> Path:
     """Check places that are often misspelt before PyTorch loads; return the folder to write to."""
     from micse_utils.job import own_folder
-    from micse_utils.sources.locate import WORDS, absolute, check_source, model_folder
+    from micse_utils.sources.locate import absolute, check_source, model_folder
 
     check_source(options.source)
-    in_folder = model_folder(options.model) or options.source not in WORDS
-    if not in_folder and not setting("MICSE_DATA"):  # whose folder may hold a model of any name
-        _refuse_misspelt_name(options.model)
+    model_folder(options.model, options.source)
     folder = own_folder(output)
     options.model, options.source = absolute(options.model), absolute(options.source)
     print("loading PyTorch …")  # on a busy machine, a minute of silence
     return folder
-
-
-def _refuse_misspelt_name(name: str) -> None:
-    from micse_utils.sources.locate import SHORT_NAMES
-
-    short = {known.lower(): known for known in SHORT_NAMES}
-    close = get_close_matches(name.lower(), short, n=1, cutoff=0.8)
-    if close and "/" not in name and name not in SHORT_NAMES:
-        meant = f"{short[close[0]]}, or a repository of the Hub with its owner, owner/{name}"
-        raise ValueError(f"no model is called {name}; did you mean {meant}?")
 
 
 def train(options: argparse.Namespace) -> str | None:

@@ -23,7 +23,6 @@ from micse_utils.settings import cache_folder
 
 sys.modules.setdefault("openvino_telemetry", None)  # it would report each import and conversion
 
-ENGINES = ("torch", "openvino", "auto")
 SNAPSHOT = "this model is a snapshot without PyTorch weights: load it with engine='torch'"
 FORMATS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 TOLERANCE = 1e-4  # of the largest value, between the converted transformer and PyTorch's

@@ -16,9 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from micse_utils.device import pick_device, use_threads
 from micse_utils.encoding import token_limit
-from micse_utils.engine import ENGINES, use_snapshot
+from micse_utils.engine import use_snapshot
 from micse_utils.provenance import sha256_of
-from micse_utils.settings import check_choice, setting
+from micse_utils.settings import ENGINES, check_choice, setting
 from micse_utils.sources import hub
 from micse_utils.sources.locate import PACKAGED, SHORT_NAMES, Need, locate, model_folder
 
@@ -84,7 +84,7 @@ def load_model(
     if pooling:
         check_choice("pooling", pooling, Pooling.POOLING_MODES)
     device = torch.device(device or pick_device())
-    own = model_folder(name)
+    own = model_folder(name, source)
     found = locate(_need("auto" if own else name), own or source, revision)
     folder, origin = found.files[0].parent, found.provenance
     if origin.source == "folder":

@@ -26,6 +26,7 @@ VARIABLES = (  # docs/your-own-data.md says what each one means
     "MICSE_THREADS",
 )  # fmt: skip
 SYSTEM = Path("/")
+ENGINES = ("torch", "openvino", "auto")  # values of MICSE_ENGINE
 
 
 def setting(name: str) -> str | None:

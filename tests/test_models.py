@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer, T5Config, T5EncoderModel
 
 from micse_utils.encoding import encode
 from micse_utils.models import keep_first_layers, load_model
+from micse_utils.sources.locate import model_folder
 
 TEXTS = ["the cat sat on the mat", "a big red dog ran", "park"]
 
@@ -89,6 +90,7 @@ def test_a_model_requested_by_name_is_not_whatever_the_folder_holds(
     ("arguments", "message"),
     [
         ({"name": "./nowhere"}, "there is no model folder ./nowhere"),
+        ({"name": "micsee"}, "no model is called micsee; did you mean miCSE, or a repository"),
         ({"pooling": "avg"}, 'pooling must be one of cls, .* got "avg"'),
         ({"source": "cloud"}, 'a folder that exists, got "cloud"'),
         ({"name": "bert-base-cased", "source": "package"}, "no package carries bert-base-cased"),
@@ -97,6 +99,14 @@ def test_a_model_requested_by_name_is_not_whatever_the_folder_holds(
 def test_unknown_models_and_sources_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_model(**arguments)
+
+
+def test_names_that_may_exist_are_not_taken_for_misspelt_ones(tmp_path, monkeypatch):
+    for name in ("miCSE", "bert-base-cased", "SAP/miCSE", "paraphrase-MiniLM-L6-v2"):
+        assert model_folder(name) is None
+    assert model_folder("all-MiniLM-L12-v2", tmp_path) is None  # may hold a model of any name
+    monkeypatch.setenv("MICSE_DATA", str(tmp_path))
+    assert model_folder("all-MiniLM-L12-v2") is None
 
 
 def test_a_folder_without_a_model_is_rejected(tmp_path):

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from micse_utils.provenance import Provenance, sha256_of
-from micse_utils.settings import KIT_DATA, folder_at, folder_setting, shown
+from micse_utils.settings import KIT_DATA, folder_at, folder_setting, setting, shown
 from micse_utils.sources import hub, packaged
 
 WORDS = ("auto", "hub", "package")
@@ -131,16 +132,23 @@ def check_source(source: object) -> None:
         raise ValueError(f"{what}, got {shown(source)}")
 
 
-def model_folder(name: str | Path) -> Path | None:
+def model_folder(name: str | Path, source: str | Path = "auto") -> Path | None:
     """Return the folder that a model's name means; None if it names a repository.
 
-    Raises ValueError if it can be neither.
+    Raises ValueError if it can be neither, or if it is nearly one of the short names.
     """
-    folder = folder_at(name)
+    if folder := folder_at(name):
+        return folder
     is_name = isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name)
-    if not folder and not is_name:
+    if not is_name or Path(name).suffix in (".txt", ".csv"):  # such as a file to score
         raise ValueError(f"there is no model folder {name}")
-    return folder
+    short = {known.lower(): known for known in SHORT_NAMES}
+    close = get_close_matches(name.lower(), short, n=1, cutoff=0.8)
+    own = source not in WORDS or setting("MICSE_DATA")  # a folder may hold a model of any name
+    if close and not own and "/" not in name and name not in SHORT_NAMES:
+        meant = f"{short[close[0]]}, or a repository of the Hub with its owner, owner/{name}"
+        raise ValueError(f"no model is called {name}; did you mean {meant}?")
+    return None
 
 
 def absolute(text: str) -> str:
