@@ -84,6 +84,8 @@ def readable(place: str | Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, RecursionError, MemoryError, pa.ArrowException) as error:
         reason = " ".join(str(error).split()) or "it does not fit in memory; divide it"
+        if isinstance(error, UnicodeDecodeError):
+            reason = f"this is not text in UTF-8; save it as UTF-8 ({reason})"
         raise ValueError(f"{place}: {reason}") from error
 
 
