@@ -23,7 +23,7 @@ from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
 from micse_utils.encoding import encode
 from micse_utils.evaluation.reported import Reported, load_reported, resampled_scores, with_fair
 from micse_utils.evaluation.senteval import kept_pairs
-from micse_utils.models import keep_first_layers, load_model
+from micse_utils.models import keep_first_layers, load_model, quiet
 from micse_utils.provenance import versions
 from micse_utils.results import json_or_none, records, write_atomically, write_json
 from micse_utils.sources.locate import BERT
@@ -147,7 +147,7 @@ class Experiment:
     def carry_out(self, run: Run) -> Record:
         """Train a run and score it; return its record."""
         began, work = time.perf_counter(), self.folder / f".{run.name}"
-        with redirect_stdout(io.StringIO()):  # each run would say the same
+        with redirect_stdout(io.StringIO()), quiet():  # each run would say the same
             dev, model = load_dev(), load_start(run.start, self.source)
             corpus = load_sentences_of(run.start, run.size, run.seed, self.source)
             device = model.device.type
