@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import os
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 from micse_utils.datasets.sts import load_stsb
 from micse_utils.datasets.texts import Corpus, drawn_rows, load_low_shot
 from micse_utils.datasets.wikitext import distinct_sentences, packaged_articles
+from micse_utils.device import pick_threads
 from micse_utils.encoding import encode
 from micse_utils.evaluation.reported import Reported, load_reported, resampled_scores, with_fair
 from micse_utils.evaluation.senteval import kept_pairs
@@ -250,9 +252,8 @@ def in_processes(
     function: Callable[[Run], Record], runs: Iterable[Run], workers: int
 ) -> Iterator[tuple[Run, object]]:
     """Yield runs with what a function returns or raises, from processes that share the threads."""
-    threads = max(1, torch.get_num_threads() // workers)
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (threads,))
+    spawn, threads = multiprocessing.get_context("spawn"), max(1, pick_threads() // workers)
+    pool = ProcessPoolExecutor(workers, spawn, _let_models_use, (threads,))
     try:
         pending = {pool.submit(function, run): run for run in runs}
         for future in as_completed(pending):
@@ -263,3 +264,7 @@ def in_processes(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _let_models_use(threads: int) -> None:
+    os.environ["MICSE_THREADS"] = str(threads)  # `load_model` would undo `torch.set_num_threads`

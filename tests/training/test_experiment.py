@@ -197,6 +197,16 @@ def test_runs_in_two_processes_are_those_in_turn(bert, tmp_path):
     pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.slow
+def test_processes_share_the_threads_also_after_a_model_was_loaded(bert, monkeypatch):
+    monkeypatch.setenv("MICSE_THREADS", "4")
+    folder = str(bert / "bert-base-uncased")
+    code = f"__import__('micse_utils').load_model({folder!r}).training or "
+    calls = [f"{code}__import__('torch').get_num_threads() + {n}" for n in (0, 10)]
+    found = dict(experiment.in_processes(eval, calls, workers=2))
+    assert list(map(found.get, calls)) == [2, 12]
+
+
 def test_the_papers_own_files_come_from_the_hub(bert, tmp_path, server):
     files = {path.name: path.read_bytes() for path in (bert / "bert-base-uncased").iterdir()}
     commit = "1" * 40
