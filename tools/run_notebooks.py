@@ -117,7 +117,7 @@ def read_parameters(
 
 
 def read_parameter(name: str, text: str, default: object) -> object:
-    """Parse a parameter; raise ValueError if it is not a number, but the default is.
+    """Parse a parameter; raise ValueError for a negative number, or if only the default is one.
 
     A folder that exists is resolved here, because notebooks run in a different one.
     """
@@ -131,6 +131,8 @@ def read_parameter(name: str, text: str, default: object) -> object:
     kind = type(default)
     if kind in (bool, int, float) and type(value) not in (kind, int, type(None)):
         raise ValueError(f"{name} must be {kind.__name__}, got {shown(value)}")
+    if type(value) in (int, float) and value < 0:
+        raise ValueError(f"{name} must not be negative, got {shown(value)}")
     return value
 
 

@@ -161,6 +161,7 @@ def test_a_kernel_that_does_not_come_up_is_one_sentence(run_short, tmp_path, mon
         (["-p", "source", "nowhere"], "source must be auto, hub, package or a folder that exists"),
         (["-p", "steps", "many"], 'steps must be int, got "many"'),
         (["-p", "quick", "false"], 'quick must be bool, got "false"'),
+        (["-p", "limit", "-5"], "limit must not be negative, got -5"),
     ],
 )
 def test_a_wrong_call_is_one_sentence_and_nothing_runs(tmp_path, capsys, arguments, message):
