@@ -185,23 +185,25 @@ def absolute(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
     return figure
 
 
-def learning_curve(runs: pd.DataFrame, *, title: str, label: str, published: dict) -> Figure:
-    """Draw each `score` by `size` as a dot, means as lines: a panel a `start`.
+def learning_curve(
+    runs: pd.DataFrame, *, title: str, label: str, by: str = "start", published: dict | None = None
+) -> Figure:
+    """Draw each `score` by `size` as a dot, means as lines: a panel a `start`, or a `task`.
 
     Untrained encoders have no size. `published` scores are dotted lines in the panel of `bert`.
     """
     trained = runs.dropna(subset="size")
-    starts, sizes = trained["start"].unique(), sorted(trained["size"].unique())
-    figure, row = panels(starts, title, columns=len(starts))
-    figure.set_size_inches(2 + 4 * len(starts), 4.2)
-    for axes, start in zip(row, starts, strict=True):
-        for objective, own in trained[trained["start"] == start].groupby("objective", sort=False):
+    names, sizes = trained[by].unique(), sorted(trained["size"].unique())
+    figure, row = panels(names, title, columns=len(names), shared=by == "start")
+    figure.set_size_inches(2 + 4 * len(names), 4.2)
+    for axes, panel in zip(row, names, strict=True):
+        for objective, own in trained[trained[by] == panel].groupby("objective", sort=False):
             means, colour = own.groupby("size")["score"].mean(), COLOURS[objective]
             axes.plot(means.index, means, "-", color=colour, label=objective)
             axes.plot(own["size"], own["score"], "o", color=colour, alpha=0.4, markersize=4)
-        for value in runs.loc[(runs["start"] == start) & runs["size"].isna(), "score"]:
+        for value in runs.loc[(runs[by] == panel) & runs["size"].isna(), "score"]:
             axes.axhline(value, color=GREY, linestyle="--", label="untrained")
-        for name, value in published.items() if start == "bert" else ():
+        for name, value in (published or {}).items() if panel == "bert" else ():
             axes.axhline(value, color=GREY, linestyle=":", label=name)
         axes.set(xscale="log", xlabel="distinct sentences")
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])

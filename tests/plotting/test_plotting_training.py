@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from micse_utils.plotting.interactive import FRAMES, interactive
-from micse_utils.plotting.training import by_hand, courses
+from micse_utils.plotting.training import by_hand, courses, learning_curve
 
 
 def test_ami_by_hand_leaves_out_what_either_view_lost():
@@ -38,6 +38,20 @@ def test_courses_draw_a_line_a_run_and_leave_out_what_is_unknown():
     recorded, yours = drawn[1][2], drawn[1][4]
     assert recorded.get_color() == yours.get_color()
     assert recorded.get_linewidth() < yours.get_linewidth()
+
+
+def test_a_learning_curve_has_the_means_by_size_and_the_untrained_score_of_each_task():
+    rows = [
+        {"task": task, "objective": "miCSE", "size": size, "score": score + add}
+        for task, add in (("STS12", 0.0), ("Lee", 10.0))
+        for size, score in ((64, 50.0), (64, 52.0), (1000, 53.0), (np.nan, 49.0))
+    ]
+    figure = learning_curve(pd.DataFrame(rows), title="Curve", label="score", by="task")
+    assert [axes.get_title() for axes in figure.axes] == ["STS12", "Lee"]
+    mean, dots, untrained = figure.axes[1].lines
+    assert (list(mean.get_xdata()), list(mean.get_ydata())) == ([64, 1000], [61, 63])
+    assert list(dots.get_ydata()) == [60, 62, 63]
+    assert set(untrained.get_ydata()) == {59}
 
 
 def test_a_static_page_has_some_settings_side_by_side_and_a_frame_of_each(monkeypatch):
