@@ -162,7 +162,7 @@ def test_the_first_warning_is_printed(tiny_bert, tmp_path, capsys):
 
 
 def test_a_kill_costs_a_block_and_no_row(tiny_bert, tmp_path, processes, monkeypatch):
-    rows = 2400
+    rows = 1200
     lines = [f"{n},{TEXTS[n % 4]} {n}" for n in range(rows)]
     (tmp_path / "in.csv").write_text("\n".join(["id,words", *lines]), encoding="utf-8")
     command = ["encode", tmp_path / "in.csv", tmp_path / "out", "--column", "words"]
@@ -228,10 +228,7 @@ def test_on_ray(table, tiny_bert, tmp_path, monkeypatch, cluster):
         assert found[1][0] == 1 and found[3][0] == 3 and found[1][1] != os.getpid()
         assert found[1][2] == str(tmp_path.resolve())
         assert "two is wrong" in str(found[2])
-        source = open_source(folder, "text")
-        assert encode_files(source, tmp_path / "out", recipe_of(tiny_bert)) == 70
-        check_rows(tmp_path / "out", frame, tiny_bert)
-        recipe = recipe_of(tiny_bert, block_rows=1)
+        source, recipe = open_source(folder, "text"), recipe_of(tiny_bert, block_rows=2)
         kill = iter([False] * 5 + [True])
 
         class Killing(type(source)):
@@ -245,7 +242,7 @@ def test_on_ray(table, tiny_bert, tmp_path, monkeypatch, cluster):
                                     process.kill()
 
         source = Killing(**vars(source))
-        encode_files(source, tmp_path / "killed", recipe)
+        assert encode_files(source, tmp_path / "killed", recipe) == 70
         assert next(kill, None) is None
         check_rows(tmp_path / "killed", frame, tiny_bert)
 

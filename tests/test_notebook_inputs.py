@@ -42,6 +42,7 @@ def test_with_the_hub_the_same_cells_train_bert_on_the_papers_splits(tmp_path, t
             "datasets/princeton-nlp/datasets-for-simcse": {commit: {"senteval.tar": archive}},
         }
         values = {"source": "hub", "size": 100, "seed": 48, "steps": 1, "whole_steps": 1}
+        values["sentence"] = "The cat sat on the mat."
         made = run(
             TRAINING, tmp_path / "results", values, HF_ENDPOINT=hub.url, MICSE_CACHE=str(kept),
             HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="0",
