@@ -95,7 +95,7 @@ class BlockEncoder:
         engine = (wanted.engine or "torch").split()[0]
         model = load_model(recipe.model, source=recipe.source, engine=engine)
         if (found := model.provenance) != wanted:
-            raise ValueError(f"this machine has {found}, not {wanted}; name a source of both")
+            raise ValueError(f"this machine has {found}, not {wanted}; use a source of both")
         return model
 
     def encode(self, block: tuple[str, pa.Table]) -> tuple[int, str | None]:

@@ -30,15 +30,11 @@ def pick_device() -> torch.device:
         raise ValueError(f"MICSE_DEVICE={chosen} cannot be used here: {reason}") from error
 
 
-def allowed_cores() -> int:
-    """Return how many physical cores this process may use, by affinity and quota."""
-    return max(1, min(CORES, USABLE, math.ceil(min(limit("cpu"), CORES))))
-
-
 def pick_threads() -> int:
-    """Return the number of threads: MICSE_THREADS, else OMP_NUM_THREADS, else `allowed_cores()`."""
+    """Return the number of threads: MICSE_THREADS, else OMP_NUM_THREADS, else the usable cores."""
     name = "MICSE_THREADS" if setting("MICSE_THREADS") else "OMP_NUM_THREADS"
-    chosen = setting(name) or str(allowed_cores())
+    usable = min(USABLE, math.ceil(min(limit("cpu"), CORES)))  # physical; by affinity and quota
+    chosen = setting(name) or str(usable)
     chosen = chosen.split(",")[0]  # OMP_NUM_THREADS goes on with those of nested loops
     return whole(name, int(chosen) if chosen.isdecimal() else chosen, 1)
 

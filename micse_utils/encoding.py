@@ -63,7 +63,7 @@ def encode(
     texts = check_texts("texts", texts)
     if not texts:
         raise ValueError("no texts to encode")
-    tokenise = Tokeniser(model, pick_length(model, max_length))
+    tokenise = Tokeniser(model, max_length)
     few = len(texts) <= FEW
     windows = map(tokenise, windows_of(texts)) if few else prefetch(tokenise, windows_of(texts))
     with (
@@ -152,8 +152,8 @@ def _evaluating(model: SentenceTransformer) -> Iterator[None]:
 class Tokeniser:
     """Turn windows of texts into features, and count texts to warn of."""
 
-    def __init__(self, model: SentenceTransformer, max_length: int) -> None:
-        self.max_length = max_length
+    def __init__(self, model: SentenceTransformer, max_length: int | None) -> None:
+        self.max_length = pick_length(model, max_length)
         if model.default_prompt_name:
             way_out = "put this model's into the texts, and set default_prompt_name to None"
             raise ValueError(f"encode adds no prompt: {way_out}")

@@ -85,7 +85,7 @@ def load_model(
         check_choice("pooling", pooling, Pooling.POOLING_MODES)
     device = torch.device(device or pick_device())
     own = model_folder(name, source)
-    found = locate(_need("auto" if own else name), own or source, revision)
+    found = locate(_need("auto" if own else name, revision), own or source)
     folder, origin = found.files[0].parent, found.provenance
     if origin.source == "folder":
         place = folder.resolve()
@@ -119,14 +119,14 @@ def _use_openvino(model: SentenceTransformer, engine: str, device: torch.device)
     print(f"note: {origin.name} runs in PyTorch: {reason}")
 
 
-def _need(name: str) -> Need:
+def _need(name: str, revision: str | None) -> Need:
     """Return what to look for to load a model by its name."""
     repository = SHORT_NAMES.get(name, name)
     title = repository.split("/")[-1]
     places = [place if name in OWN else f"{title}/{place}" for place in ("", "model")]
     packaged = name in OWN or repository == PACKAGED
     return Need(
-        "model", title, [["config.json"]], places, repository, fetch=partial(_fetch, repository),
+        title, ["config.json"], places, repository, fetch=partial(_fetch, repository, revision),
         stand_in="encoder" if packaged else None,
     )  # fmt: skip
 

@@ -78,11 +78,6 @@ def save_table(folder: str | Path, name: str, table: pd.DataFrame) -> Path:
     return write_text(Path(folder, f"{name}.csv"), table.to_csv(index=False))
 
 
-def save_page(folder: str | Path, name: str, html: str) -> Path:
-    """Write an HTML page as `folder/name.html`, UTF-8."""
-    return write_text(Path(folder, f"{name}.html"), html)
-
-
 def write_metrics(
     folder: str | Path,
     figures: dict,

@@ -115,7 +115,7 @@ def _fetched() -> dict[str, Path]:
     for name, artifact in packaged.MANIFEST.items():
         place = packaged.fetch(name)
         files |= {f"bundle/cache/{name}/{file}": place / file for file in artifact["files"]}
-    wanted = {locate.MICSE, locate.BERT, locate.PACKAGED, texts.TWEETS, texts.SENTENCES}
+    wanted = {hub.MICSE, locate.BERT, locate.PACKAGED, texts.TWEETS, texts.SENTENCES}
     wanted |= {texts.SPLITS, hub.SENTEVAL}
     for cache in (BUNDLE / "hub", Path(constants.HF_HUB_CACHE)):
         for repository in scan_cache_dir(cache).repos if cache.is_dir() else ():

@@ -62,7 +62,7 @@ def memory() -> str:
     allowed = limit("memory")
     found = f"limited to {allowed / 1e9:.1f} GB" if allowed < 1e15 else "no limit"
     if allowed < PAGE:
-        raise Fault(f"{found}, a notebook takes 2, and notebook 4 takes 4; ask for more")
+        raise Fault(f"{found}, a notebook takes 2, notebooks 4 and 5 take 4; ask for more")
     return f"memory: {found}" + ", too little for notebooks 4 and 5" * (allowed < LARGEST_PAGE)
 
 
@@ -119,10 +119,10 @@ def model() -> str:
     """Report which model the notebooks will use."""
     from huggingface_hub import try_to_load_from_cache
 
-    from micse_utils.sources.hub import PROBE_REPOSITORY, hub_problem
+    from micse_utils.sources.hub import MICSE, hub_problem
 
     problem = hub_problem()
-    if problem is None or isinstance(try_to_load_from_cache(PROBE_REPOSITORY, "config.json"), str):
+    if problem is None or isinstance(try_to_load_from_cache(MICSE, "config.json"), str):
         return f"model: miCSE, {'from the cache' if problem else 'as the Hub answers'}"
     return f"model: all-MiniLM-L6-v2 in place of miCSE, as {problem}"
 

@@ -17,7 +17,6 @@ from micse_utils.sources.locate import Need, locate, senteval_need
 from micse_utils.sources.packaged import fetch, package_provenance
 
 Names = Sequence[str]  # of tasks
-KIND = "rated pairs"
 YEARS = {  # subsets of each year's task, as SentEval names their files
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
     "STS13": ("FNWN", "headlines", "OnWN"),  # the fourth, SMT, is not free; nobody scores it
@@ -70,17 +69,17 @@ def load_sts(task: str, *, source: str | Path = "auto") -> Pairs:
     if task == "STSBenchmark":
         return load_stsb("test", source=source)
     if task in SICK:
-        return _load(senteval_need(KIND, task, f"SICK/{SICK[task]}"), source, SICK_LINE)
+        return _load(senteval_need(task, f"SICK/{SICK[task]}"), source, SICK_LINE)
     parts = itertools.product(YEARS[task], ("input", "gs"))
     files = [f"STS/{task}-en-test/STS.{kind}.{subset}.txt" for subset, kind in parts]
-    return _load(senteval_need(KIND, task, *files), source)
+    return _load(senteval_need(task, *files), source)
 
 
 def load_stsb(split: str = "dev", *, source: str | Path = "auto") -> Pairs:
     """Load a split of STSBenchmark as `load_sts`: `train`, `test` or, with a stand-in, `dev`."""
     check_choice("split", split, ("train", "dev", "test"))
     name, file = f"STSBenchmark, {split}", f"STS/STSBenchmark/sts-{split}.csv"
-    need = senteval_need(KIND, name, file, stand_in="sts_sample.csv" if split == "dev" else None)
+    need = senteval_need(name, file, stand_in="sts_sample.csv" if split == "dev" else None)
     return _load(need, source, STSB_LINE)
 
 
@@ -146,7 +145,7 @@ def _load(need: Need, source: str | Path, pattern: str | None = None) -> Pairs:
         gold = np.array([float(row["gold"]) for row in rows])
         subsets = () if pattern else tuple(row["subset"] for row in rows)
         pairs = Pairs(first, second, gold, provenance, subsets)
-    print(f"{KIND}: {pairs.provenance}{reason}")
+    print(f"rated pairs: {pairs.provenance}{reason}")
     return pairs
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from micse_utils.provenance import digest_of, sha256_of
-from micse_utils.settings import expanded, folder_at, repaired, shown
+from micse_utils.settings import expanded, repaired, shown
 
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 DELIMITERS = (",", "\t", ";", "|")
@@ -83,7 +83,7 @@ def readable(place: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RecursionError, MemoryError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split()) or "it does not fit in memory; divide it"
+        reason = " ".join(str(error).split()) or "it does not fit in memory; split it"
         if isinstance(error, UnicodeDecodeError):
             reason = f"this is not text in UTF-8; save it as UTF-8 ({reason})"
         raise ValueError(f"{place}: {reason}") from error
@@ -108,12 +108,11 @@ def _json(lines: Iterable[str], column: str) -> Rows:
             record = json.loads(line, object_pairs_hook=_distinct)
             if "\\ud" in line.lower():  # perhaps half of a surrogate pair
                 record = json.loads(repaired(json.dumps(record, ensure_ascii=False)))
-            is_record = isinstance(record[column], str | None)
+            if not isinstance(record[column], str | None):
+                raise TypeError
         except (ValueError, LookupError, TypeError):
-            is_record = False
-        if not is_record:
             what = f"a JSON object with text as '{column}' and each name once"
-            raise ValueError(f"line {number} must be {what}, got {shown(line)}")
+            raise ValueError(f"line {number} must be {what}, got {shown(line)}") from None
         yield {n: v if isinstance(v, str | None) else json.dumps(v) for n, v in record.items()}
 
 
@@ -223,9 +222,7 @@ def open_source(place: str | Path, column: str) -> Source:
 
 def _files(place: str | Path) -> list[Path]:
     """Return the files of a place, in order; a pattern takes those of one folder."""
-    if (file := expanded(place)).is_file():
-        return [file]
-    folder, pattern = folder_at(place), "*"
-    if folder is None:
-        folder, pattern = expanded(place).parent, expanded(place).name
+    if (place := expanded(place)).is_file():
+        return [place]
+    folder, pattern = (place, "*") if place.is_dir() else (place.parent, place.name)
     return sorted(p for p in folder.glob(pattern) if not p.name.startswith((".", "_")))

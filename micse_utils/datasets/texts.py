@@ -61,8 +61,8 @@ def load_sentences(
     it does not have them, and ValueError for a damaged file or a wrong argument.
     """
     need = Need(
-        "sentences", "Wikipedia, SimCSE's million sentences", [["sentences.txt"]],
-        repository=SENTENCES, hub_files=[["wiki1m_for_simcse.txt"]], stand_in="wikipedia",
+        "Wikipedia, SimCSE's million sentences", ["sentences.txt"],
+        repository=SENTENCES, hub_files=["wiki1m_for_simcse.txt"], stand_in="wikipedia",
     )  # fmt: skip
     found = locate(need, source)
     corpus = _sentences_of(found)
@@ -83,8 +83,8 @@ def load_low_shot(
         raise ValueError("sizes and seeds must not be empty")
     fetched = sorted({*range(48, 53)}.intersection(seeds)) or [48]  # others are refused below
     need = Need(
-        "sentences", "miCSE's splits", [["sentences.txt"]], repository=SPLITS,
-        hub_files=[[f"*percent_seed{seed}.txt" for seed in fetched]], stand_in="wikipedia",
+        "miCSE's splits", ["sentences.txt"], repository=SPLITS,
+        hub_files=[f"*percent_seed{seed}.txt" for seed in fetched], stand_in="wikipedia",
     )  # fmt: skip
     found = locate(need, source)
     if found.provenance.source == "hub":
@@ -100,7 +100,7 @@ def load_low_shot(
     else:
         corpus = _sentences_of(found, "training")
         if max(sizes) > len(corpus):
-            raise ValueError(f"size is {max(sizes)} but {corpus.provenance} has {len(corpus)}")
+            raise ValueError(f"size is {max(sizes)} but {corpus.provenance} has only {len(corpus)}")
         subsets = {(size, seed): corpus.sample(size, seed=seed) for size, seed in wanted}
     print(f"sentences: {subsets[wanted[-1]].provenance}{found.reason}")
     return subsets
@@ -140,9 +140,9 @@ def load_tweets(source: str | Path = "auto") -> Corpus:
     `auto`, or a folder with TweetEval's `train_text.txt` and `train_labels.txt`.
     """
     need = Need(
-        "tweets", "TweetEval sentiment, train", [["train_text.txt", "train_labels.txt"]],
+        "TweetEval sentiment, train", ["train_text.txt", "train_labels.txt"],
         places=("", "sentiment", "tweet_eval/sentiment"), repository=TWEETS,
-        hub_files=[["sentiment/train-*.parquet"]], stand_in="tweets",
+        hub_files=["sentiment/train-*.parquet"], stand_in="tweets",
     )  # fmt: skip
     found = locate(need, source)
     if found.provenance.source == "package":

@@ -83,7 +83,7 @@ def load_transfer(task: str, *, source: str | Path = "auto") -> Classification:
         corpus = load_rated(*PACKAGED_TRANSFER[task])
         test = np.zeros(len(corpus), dtype=bool)
         return Classification(corpus.texts, [], corpus.labels, test, corpus.provenance)
-    need = senteval_need("labelled sentences", task, *(TWO_FILES | TRAIN_TEST)[task])
+    need = senteval_need(task, *(TWO_FILES | TRAIN_TEST)[task])
     files, provenance, reason = locate(need, source)
     parts = [_rows(file, rf"\s*({LINES[task]})?\s*") for file in files]
     rows = [row for part in parts for row in part]
@@ -93,7 +93,7 @@ def load_transfer(task: str, *, source: str | Path = "auto") -> Classification:
     first = [row["first"] for row in rows]
     second = [row["second"] for row in rows if task == "MRPC"]
     dev = part == 1 if task == "SST2" else None
-    print(f"{need.kind}: {provenance}{reason}")
+    print(f"labelled sentences: {provenance}{reason}")
     return Classification(first, second, labels, test, provenance, dev)
 
 

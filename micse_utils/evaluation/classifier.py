@@ -97,7 +97,7 @@ def fit_all(
         return _fit_together(x, y, start, [folds[number] for number in group], own)
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on so small matrices, threads mostly wait for each other
+    torch.set_num_threads(1)  # on matrices this small, threads mostly wait for each other
     try:
         with ThreadPoolExecutor(threads) as pool:
             fitted = [pair for pairs in pool.map(fit, groups) for pair in pairs]

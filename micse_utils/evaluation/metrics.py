@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import rankdata, t
 
 RESAMPLES = 1_000  # of each bootstrap
-SHARED = 10  # pairs for each distinct text from which on texts are resampled, and not pairs
+SHARED = 10  # pairs for each distinct text; from this many on, texts are resampled, not pairs
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -120,7 +120,7 @@ def alignment(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def uniformity(vectors: np.ndarray) -> float:
-    """Return the log of the mean of exp(-2 distance^2) over all pairs of unit vectors (as above).
+    """Return the log of the mean of exp(-2 distance^2) over all pairs of unit vectors (same paper).
 
     It is 0 if all are the same, about -4 at best.
     """

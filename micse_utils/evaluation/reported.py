@@ -4,12 +4,10 @@ STSBenchmark was cut from the STS tasks of 2012 to 2017, so some of their test p
 development file, which selects checkpoints and settings. The fair figure leaves those out.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
 from micse_utils.datasets.sts import STS_TASKS, YEARS, Pairs, load_sts, load_tasks
 from micse_utils.datasets.triplets import TRIPLETS, Triplets, load_triplets
@@ -54,47 +52,40 @@ def with_fair(tasks: Reported, dev: Pairs) -> Reported:
 
 
 def resampled_scores(
-    model: Encoder,
-    tasks: Reported,
-    *,
-    dtype: torch.dtype | None = torch.float32,
-    seed: int = 0,
-    progress: bool = False,
+    model: Encoder, tasks: Reported, *, progress: bool = False
 ) -> dict[str, np.ndarray]:
     """Return Spearman x 100, or per cent of triplets, of each task and of its resamples.
 
-    Each is [1 + resamples], a row for `compare_runs`. The options are those of `evaluate_sts`.
+    Each is [1 + resamples], a row for `compare_runs`. Texts are encoded in float32.
     """
     sides = {
         name: (t.first, t.second) if isinstance(t, Pairs) else (t.anchor, t.positive, t.negative)
         for name, t in tasks.items()
     }
-    texts = {name: itertools.chain(*parts) for name, parts in sides.items()}
-    vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
+    texts = [text for parts in sides.values() for part in parts for text in part]
+    vectors, row = encode_distinct(model, texts, progress=progress)
     vectors, scores = unit(vectors), {}
     for name, task in tasks.items():
         first, second, *third = (vectors[[row[text] for text in part]] for part in sides[name])
         if third:
             right = (first * (second - third[0])).sum(axis=1) > 0
-            [scores[name]] = resampled_accuracy(right[None], task.articles, seed=seed)
+            [scores[name]] = resampled_accuracy(right[None], task.articles)
         else:
             # 1 - cosine, as the cosines of a cone are all 1 but for what float32 rounds away.
             apart = (first * (first - second)).sum(axis=1).astype(np.float32)[None]
-            [scores[name]] = resampled_sts(-apart, task.gold, task.first, task.second, seed=seed)
+            [scores[name]] = resampled_sts(-apart, task.gold, task.first, task.second)
     return scores
 
 
-def evaluate_triplets(
-    model: Encoder, tasks: Mapping[str, Triplets] | None = None, **options: object
-) -> pd.DataFrame:
+def evaluate_triplets(model: Encoder, tasks: Mapping[str, Triplets] | None = None) -> pd.DataFrame:
     """Score an encoder on section triplets (Dor et al., ACL 2018), by default on both forms.
 
     A triplet is right if cosine(anchor, positive) > cosine(anchor, negative); chance is 50 %. The
     95 % interval, `low` to `high`, is by bootstrap over articles, as triplets of one article are
-    not independent. The options are `dtype` and `seed`, as for `evaluate_sts`.
+    not independent.
     """
     tasks = tasks or {task: load_triplets(task) for task in TRIPLETS}
-    scores, rows = resampled_scores(model, tasks, progress=True, **options), []
+    scores, rows = resampled_scores(model, tasks, progress=True), []
     for task, (accuracy, *resampled) in scores.items():
         articles = len(np.unique(tasks[task].articles))
         rows.append((task, len(tasks[task]), articles, accuracy, *interval(resampled)))

@@ -61,7 +61,7 @@ def evaluate_sts(
         ValueError, OSError, FetchError: an unknown or missing task, a damaged file, a bad encoder.
     """
     pairs = tasks if isinstance(tasks, Mapping) else load_sts_tasks(tasks, source)
-    texts = {task: [*p.first, *p.second] for task, p in pairs.items()}
+    texts = [text for p in pairs.values() for text in (*p.first, *p.second)]
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     vectors = unit(vectors)  # in float64: cosines of a cone of vectors differ in the seventh digit
     found = []
@@ -104,13 +104,13 @@ def kept_pairs(pairs: Pairs, kept: np.ndarray) -> Pairs:
 
 def encode_distinct(
     model: Encoder,
-    texts: Mapping[str, Iterable[str]],
+    texts: Iterable[str],
     *,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | None = torch.float32,
     progress: bool = True,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Encode each distinct text of several tasks once; return [n, d], and the row of each text."""
-    distinct = list(dict.fromkeys(itertools.chain(*texts.values())))
+    """Encode each distinct text once; return the vectors, [n, d], and the row of each text."""
+    distinct = list(dict.fromkeys(texts))
     if isinstance(model, SentenceTransformer) and isinstance(model[0], Transformer):
         limit = token_limit(model)
         vectors = encode(model, distinct, max_length=limit, dtype=dtype, progress=progress)
@@ -159,7 +159,7 @@ def evaluate_transfer(
     for task, data in tasks.items():
         if np.ptp(data.labels[data.train]) == 0:
             raise ValueError(f"{task}: all training sentences are of one class")
-    texts = {task: [*data.first, *data.second] for task, data in tasks.items()}
+    texts = [text for data in tasks.values() for text in (*data.first, *data.second)]
     vectors, row = encode_distinct(model, texts, dtype=dtype, progress=progress)
     rows = []
     for task, data in tqdm(tasks.items(), desc="classify", unit="task", disable=not progress):

@@ -41,8 +41,8 @@ def cluster_map(points: np.ndarray, labels: Sequence[str], *, noise: str, title:
         title=literal(title),
         title_keywords={"fontsize": 17, "fontweight": "bold", "fontfamily": FONTS},
         font_family=FONTS[0],
-        use_system_fonts=True,  # the default asks a font server in the internet
-        show_labels=False,  # it would set them far around the map
+        use_system_fonts=True,  # the default asks a font server on the internet
+        show_labels=False,  # they would stand in a wide ring around it
         palette_hue_radius_dependence=0.4,  # less pale in the middle than the default
         point_size=min(12, 50_000 / len(points)),
         glow_keywords={"kernel": "gaussian", "kernel_bandwidth": 0.15},

@@ -33,16 +33,14 @@ def similarity_heatmap(
     return figure
 
 
-def similarity_by_group(
-    table: pd.DataFrame, *, value: str, group: str, series: str, title: str
-) -> Figure:
-    """Draw cosines, the column `value`, as dots in rows by two more columns; bars are means."""
-    groups, names = table[group].unique(), table[series].unique()
+def similarity_by_group(table: pd.DataFrame, *, group: str, title: str) -> Figure:
+    """Draw each `cosine` as a dot, in rows by `group`, a colour a `pooling`; bars are means."""
+    groups, names = table[group].unique(), table["pooling"].unique()
     figure, axes = sheet(8, 0.75 * len(groups) + 1.4)
     for index, name in enumerate(names):
         colour, offset = SERIES[index], (index - (len(names) - 1) / 2) * 0.28
         for row, kind in enumerate(groups):
-            values = table.loc[(table[series] == name) & (table[group] == kind), value]
+            values = table.loc[(table["pooling"] == name) & (table[group] == kind), "cosine"]
             place, label = row + offset, None if row else name
             dots = {"color": colour, "alpha": 0.6, "markersize": 7, "label": label}
             axes.plot(values, [place] * len(values), "o", **dots)
@@ -51,7 +49,7 @@ def similarity_by_group(
     axes.invert_yaxis()
     describe(axes, title, grid="x", xlabel="cosine similarity (bar: mean)")
     if len(names) > 1:
-        axes.legend(title=series, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(title="pooling", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

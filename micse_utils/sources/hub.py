@@ -16,7 +16,7 @@ from micse_utils.results import write_bytes
 from micse_utils.settings import BUNDLE, cache_folder
 
 WAIT = 5  # seconds for an answer, at most
-PROBE_REPOSITORY = "sap-ai-research/miCSE"
+MICSE = "sap-ai-research/miCSE"
 SENTEVAL = "princeton-nlp/datasets-for-simcse"
 ARCHIVE = "senteval.tar"  # SentEval's data folder
 # Files that are unpacked from it, without the folders around and without paths that lead out.
@@ -45,7 +45,7 @@ def hub_problem() -> str | None:
         nonlocal problem
         try:
             # Reads JSON: the login page of a captive network is not taken for the hub.
-            HfApi().model_info(PROBE_REPOSITORY, timeout=WAIT)
+            HfApi().model_info(MICSE, timeout=WAIT)
             problem = None
         except RepositoryNotFoundError:
             problem = None  # a mirror without this repository is still a hub
@@ -81,9 +81,9 @@ def snapshot(
     return Path(folder), Path(folder).name
 
 
-def unpacked_senteval(revision: str | None = None) -> tuple[Path, str]:
+def unpacked_senteval() -> tuple[Path, str]:
     """Return SentEval's data folder, unpacked once, and the commit of its archive."""
-    folder, commit = snapshot(SENTEVAL, [ARCHIVE], "dataset", revision)
+    folder, commit = snapshot(SENTEVAL, [ARCHIVE], "dataset")
     archive, folder = folder / ARCHIVE, cache_folder() / "senteval" / commit
     if (folder / RECORD).is_file():
         return folder, commit

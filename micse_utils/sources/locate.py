@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,34 +12,30 @@ from micse_utils.settings import KIT_DATA, folder_at, folder_setting, setting, s
 from micse_utils.sources import hub, packaged
 
 WORDS = ("auto", "hub", "package")
-MICSE = "sap-ai-research/miCSE"
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 BERT = "bert-base-uncased"
-SHORT_NAMES = {"auto": MICSE, "start": BERT, "miCSE": MICSE, "all-MiniLM-L6-v2": PACKAGED}
-Sets = Sequence[Sequence[str]]  # of files, by their names or patterns; any one of them will do
+SHORT_NAMES = {"auto": hub.MICSE, "start": BERT, "miCSE": hub.MICSE, "all-MiniLM-L6-v2": PACKAGED}
 
 
 @dataclass(frozen=True)
 class Need:
     """A model or data set, and where each source keeps it."""
 
-    kind: str  # for the messages, such as `tweets`
     name: str  # its own, which a stand-in never bears
-    files: Sets  # in a folder
+    files: Sequence[str]  # in a folder, by their names or patterns
     places: Sequence[str] = ("",)  # where in the folder they may be, in this order
     repository: str = ""  # on the hub
-    hub_files: Sets = ()  # there, if they differ
-    # Given a revision, returns the folder with the repository's files, and its commit. By default
-    # it fetches the `hub_files` of a data set.
-    fetch: Callable[[str | None], tuple[Path, str]] | None = None
+    hub_files: Sequence[str] = ()  # there, if they differ
+    # Returns the folder with the repository's files, and its commit; by default of a data set.
+    fetch: Callable[[], tuple[Path, str]] | None = None
     stand_in: str | None = None  # artifact of the manifest, or file of `data/`, if there is one
     own: str = "MICSE_DATA"  # setting with the folder that `auto` tries first
 
 
-def senteval_need(kind: str, name: str, *files: str, stand_in: str | None = None) -> Need:
+def senteval_need(name: str, *files: str, stand_in: str | None = None) -> Need:
     """Return what to look for to load a task of SentEval with these files in its data folder."""
     return Need(
-        kind, name, [files], ("", "data/downstream", "downstream"), hub.SENTEVAL,
+        name, files, ("", "data/downstream", "downstream"), hub.SENTEVAL,
         fetch=hub.unpacked_senteval, stand_in=stand_in, own="MICSE_SENTEVAL",
     )  # fmt: skip
 
@@ -53,15 +48,15 @@ class Found(NamedTuple):
     reason: str = ""
 
 
-def locate(need: Need, source: str | Path, revision: str | None = None) -> Found:
+def locate(need: Need, source: str | Path) -> Found:
     """Find what is needed in `auto`, `hub`, `package` or a folder; only `auto` tries several.
 
-    The revision is one on the hub. Raises ValueError for a wrong source, or if no package has what
-    is needed, and HubError, FileNotFoundError or FetchError if the source lacks it.
+    Raises ValueError for a wrong source, or if no package has what is needed, and HubError,
+    FileNotFoundError or FetchError if the source lacks it.
     """
     check_source(source)
     if source == "hub":
-        return _on_hub(need, revision)
+        return _on_hub(need)
     if source == "package":
         return _packaged(need)
     if source != "auto":
@@ -73,7 +68,7 @@ def locate(need: Need, source: str | Path, revision: str | None = None) -> Found
         except FileNotFoundError as error:
             reason = f"; not in {need.own}: {error}"
     try:
-        return _on_hub(need, revision)._replace(reason=reason)
+        return _on_hub(need)._replace(reason=reason)
     except hub.HubError as error:
         if need.stand_in is None:
             error.reason, error.args = error.reason + reason, (f"{error}{reason}",)
@@ -87,14 +82,13 @@ def _in_folder(need: Need, folder: Path) -> Found:
     return Found(files, Provenance(need.name, "folder", origin, sha256=sha256_of(files)))
 
 
-def _on_hub(need: Need, revision: str | None) -> Found:
+def _on_hub(need: Need) -> Found:
     wanted = need.hub_files or need.files
     try:
         if need.fetch:
-            folder, commit = need.fetch(revision)
+            folder, commit = need.fetch()
         else:
-            patterns = [name for names in wanted for name in names]
-            folder, commit = hub.snapshot(need.repository, patterns, "dataset", revision)
+            folder, commit = hub.snapshot(need.repository, list(wanted), "dataset")
         files = files_in(folder, wanted)
     except FileNotFoundError as error:
         raise hub.HubError(need.repository, str(error), "is incomplete") from error
@@ -112,10 +106,10 @@ def _packaged(need: Need) -> Found:
     return Found(files, packaged.package_provenance(need.stand_in))
 
 
-def files_in(folder: Path, sets: Sets, places: Sequence[str] = ("",)) -> list[Path]:
-    """Return the first set of files that is complete in a place, or raise FileNotFoundError."""
+def files_in(folder: Path, names: Sequence[str], places: Sequence[str] = ("",)) -> list[Path]:
+    """Return the files from the first place that has them all, or raise FileNotFoundError."""
     lacking = []
-    for place, names in product(places, sets):
+    for place in places:
         found = {name: sorted((folder / place).glob(name)) for name in names}
         if all(found.values()):
             return [file for files in found.values() for file in files]

@@ -25,7 +25,7 @@ def attention_modules(transformer: PreTrainedModel) -> list[nn.Module]:
         return [layer.attention.self for layer in transformer.encoder.layer]
     if kind == "distilbert":
         return [layer.attention for layer in transformer.transformer.layer]
-    raise ValueError(f"the model must be a bert (as MiniLM), roberta or distilbert, got {kind}")
+    raise ValueError(f"the model must be a bert (MiniLM is one), roberta or distilbert, got {kind}")
 
 
 @contextlib.contextmanager

@@ -47,11 +47,10 @@ class DevelopmentEvaluator(BaseEvaluator):
         # The same modules in a frame of their own: the trainer makes that of `model` bfloat16.
         plain = SentenceTransformer(modules=list(model), device=str(model.device))
         sides, gold = (self.pairs.first, self.pairs.second), self.pairs.gold
-        texts = {"dev": sorted({*sides[0], *sides[1]})}
         try:
-            vectors, row = encode_distinct(plain, texts, dtype=torch.float32, progress=False)
+            vectors, row = encode_distinct(plain, sorted({*sides[0], *sides[1]}), progress=False)
         except ValueError as error:  # NaN, or all vectors are the same
-            raise TrainingDivergedError(f"{error}; in training, lower learning_rate") from error
+            raise TrainingDivergedError(f"{error}; try a lower learning_rate") from error
         # Cosines of raw vectors, as the tasks are scored: without the head, without a regressor.
         vectors = unit(vectors)
         first, second = (vectors[[row[text] for text in side]] for side in sides)

@@ -6,7 +6,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from micse_utils.datasets.sts import Pairs, load_stsb
-from micse_utils.encoding import UNKNOWN, Tokeniser, pick_length, windows_of
+from micse_utils.encoding import UNKNOWN, Tokeniser, windows_of
 from micse_utils.models import load_model
 from micse_utils.settings import check_texts, expanded, process
 from micse_utils.training.config import LowShotConfig, configure, papers_recipe
@@ -55,7 +55,6 @@ def train_low_shot(
     if method is not None:
         settings["method"] = method
     config = configure(preset, **settings)
-    pick_length(base_model, config.max_length)  # refuse what the model cannot read
     sentences = _distinct(sentences, base_model, config.max_length)
     _, processes = process()
     least = 2 if processes == 1 else config.batch_size  # each process needs some in each step
@@ -88,7 +87,7 @@ def _distinct(sentences: list[str], model: SentenceTransformer, max_length: int)
     if 2 * tokenise.unknown > total:
         raise ValueError(f"{tokenise.unknown} of {total} sentences {UNKNOWN}")
     # In one batch they would be false negatives.
-    same = {"are, once cut, the same as others and are dropped": total - empty - len(of_tokens)}
+    same = {"equal others once they are cut, and are dropped": total - empty - len(of_tokens)}
     lines = tokenise.reports("sentences", total, {"are blank and are dropped": empty, **same})
     if lines and process()[0] == 0:
         print(*lines, sep="\n")
