@@ -81,6 +81,9 @@ def test_every_objective_was_searched_and_run_as_often_as_its_rivals():
     # No reported run trains on a set of the search, and all of a start have the same seeds.
     trained = runs[runs["checkpoint"] != "untrained"]
     assert not set(search["size"]) & set(trained["size"])
-    seeds = trained[trained["size"] == 64].groupby(["start", "objective"])["seed"].agg(set)
+    seeds = trained.groupby(["start", "objective", "size"])["seed"].agg(set)
     assert (seeds["shipped"] == {53, 54, 55, 56, 57}).all()
     assert (seeds.drop("shipped") == {48, 49, 50, 51, 52}).all()
+    sizes = trained.groupby(["start", "objective"])["size"].agg(set)
+    assert sizes["shipped", "miCSE"] == sizes["shipped", "SimCSE"] == {64, 1_000, 10_000}
+    assert (sizes.drop([("shipped", "miCSE"), ("shipped", "SimCSE")]) == {64}).all()
