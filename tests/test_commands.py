@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,7 @@ def test_after_ctrl_c_make_run_ends_with_how_to_resume(tmp_path):
     process = subprocess.Popen(
         ["make", "run", "SOURCE=package"], cwd=copied(tmp_path), env=as_a_user(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored behind an `&`
     )  # fmt: skip
     first = process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)

@@ -31,7 +31,7 @@ from tools.run_notebooks import NOTEBOOKS
 
 LIBRARY = "03_sentence_transformers"
 TWEET_LIMIT, LIMIT = 1_500, 800  # tweets; sentences of Wikipedia
-LABELLED = 250  # texts of each transfer task
+LABELLED = 400  # texts of each transfer task
 TRIPLETS = 100  # of each kind
 SAME_FROM = 0.7  # a cosine that some pairs of so few sentences have
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -39,7 +39,7 @@ PARAMETERS = {
     "01_similarity": {},
     TWEETS: {"limit": TWEET_LIMIT, "n_neighbors": 50},
     LIBRARY: {"limit": LIMIT, "triplet_count": TRIPLETS},
-    TRAINING: {"steps": 3, "whole_steps": 1},
+    TRAINING: {"steps": 6, "whole_steps": 1},
     SCORING: {"transfer_limit": LABELLED, "tasks": ["kit sample", "Lee"]},
     SEARCH: {"limit": LIMIT, "same_from": SAME_FROM},
 }
