@@ -228,7 +228,10 @@ def test_on_ray(table, tiny_bert, tmp_path, monkeypatch, cluster):
         assert found[1][0] == 1 and found[3][0] == 3 and found[1][1] != os.getpid()
         assert found[1][2] == str(tmp_path.resolve())
         assert "two is wrong" in str(found[2])
-        source, recipe = open_source(folder, "text"), recipe_of(tiny_bert, block_rows=2)
+        source = open_source(folder, "text")
+        assert encode_files(source, tmp_path / "out", recipe_of(tiny_bert)) == 70
+        check_rows(tmp_path / "out", frame, tiny_bert)
+        recipe = recipe_of(tiny_bert, block_rows=1)
         kill = iter([False] * 5 + [True])
 
         class Killing(type(source)):

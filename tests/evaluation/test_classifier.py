@@ -33,11 +33,10 @@ def test_nested_cross_validation_agrees_with_plain_loops(four_folds):
     np.testing.assert_array_equal(found, guesses)
 
 
-def test_with_a_test_set_cross_validation_stays_inside_the_training_set(four_folds):
+def test_with_a_test_set_cross_validation_stays_inside_the_training_set():
     x, y = clouds(n=260, seed=2)
     test = marks(260, np.random.default_rng(0).permutation(260)[:80])
-    sets = x[~test], y[~test], x[test], y[test]
-    expected, _, _, guesses = reference.with_a_test_set(*sets, 3, folds=4)
+    expected, _, _, guesses = reference.with_a_test_set(x[~test], y[~test], x[test], y[test], 3)
     accuracy, found = evaluate(x, y, test=test, dev=marks(260))
     assert accuracy == expected
     np.testing.assert_array_equal(found[test], guesses)
