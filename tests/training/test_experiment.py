@@ -66,6 +66,7 @@ def bert(tiny_bert, tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def here(senteval):
+    forget()  # what other modules have loaded
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MICSE_SENTEVAL", str(senteval))
         patch.setenv("MICSE_DEVICE", "cpu")
@@ -75,7 +76,6 @@ def here(senteval):
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    forget()
     yield
     forget()
 
